@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The two shared pages of a tenant.
+ *
+ *   grant page   written by the daemon, read by the tenant's processes (their descriptor cannot be
+ *                mapped writable): what the tenant may use
+ *   usage page   written by the tenant's processes and the daemon: what they use
+ *
+ * Both are memfds sealed against shrinking and growing, so neither side can make the other fault.
+ * Words are in the machine's own byte order and naturally aligned. A reader checks magic, version
+ * and size once, with cleave_grant_page_check() or cleave_usage_page_check(), and bounds every
+ * index that it takes from a page. What stands in the usage page is the tenant's own word: the
+ * daemon acts on it only inside that tenant, and compares it with the driver's count.
+ *
+ * Memory is counted in units of CLEAVE_UNIT bytes (4 KiB), the smallest block the driver gives.
+ */
+#pragma once
+
+#include <assert.h>
+#include <errno.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define CLEAVE_GRANT_MAGIC 0x544e415247564c43ull /* "CLVGRANT" */
+#define CLEAVE_USAGE_MAGIC 0x4547415355564c43ull /* "CLVUSAGE" */
+#define CLEAVE_PAGE_VERSION 1u
+
+#define CLEAVE_UNIT_SHIFT   12
+#define CLEAVE_UNIT         (1ull << CLEAVE_UNIT_SHIFT)
+#define CLEAVE_MAX_DEVICES  16u   /* of one tenant */
+#define CLEAVE_MAX_SLOTS    4096u /* processes of one tenant; slot 0 is the daemon's */
+#define CLEAVE_MAX_GROUPS   48u   /* channel groups of one process that are reported */
+#define CLEAVE_MAX_CHANNELS 12u   /* channels of one group that are reported */
+
+/* bytes to units, rounded up; saturates instead of wrapping */
+static inline uint64_t cleave_units(uint64_t bytes)
+{
+        return (bytes >> CLEAVE_UNIT_SHIFT) + ((bytes & (CLEAVE_UNIT - 1)) != 0);
+}
+
+/* One device of a grant. Written by the daemon (release), read by the tenant (acquire). */
+struct cleave_grant_device {
+        uint8_t uuid[16];                /* the driver's, fixed before the page is shared */
+        _Atomic uint64_t limit;          /* most units that the tenant may hold */
+        _Atomic uint64_t guarantee;      /* units that are kept for it */
+        _Atomic uint32_t compute_share;  /* guaranteed share of time, percent; 0: none given */
+        _Atomic uint32_t compute_max;    /* most, percent; 0: no cap */
+        _Atomic uint32_t gate;           /* 0: launches pass (reserved for the launch gate) */
+        uint32_t reserved[5];
+};
+static_assert(sizeof(struct cleave_grant_device) == 64, "layout");
+static_assert(offsetof(struct cleave_grant_device, limit) == 16, "layout");
+
+struct cleave_grant_page {
+        uint64_t magic;
+        uint32_t version;
+        uint32_t size; /* of this struct, as the writer knows it */
+        uint64_t tenant;
+        uint32_t devices;            /* how many of device[] are in use, fixed */
+        _Atomic uint32_t generation; /* one more with each change of a grant */
+        uint32_t reserved[8];
+        struct cleave_grant_device device[CLEAVE_MAX_DEVICES];
+};
+static_assert(offsetof(struct cleave_grant_page, device) == 64, "layout");
+static_assert(sizeof(struct cleave_grant_page) == 1088, "layout");
+#define CLEAVE_GRANT_BYTES 4096u /* of the memfd */
+
+/* state of a slot; only the daemon changes it */
+enum cleave_slot_state {
+        CLEAVE_SLOT_FREE = 0,
+        CLEAVE_SLOT_LIVE = 1,      /* its process has a session */
+        CLEAVE_SLOT_RETURNING = 2, /* the process is gone, its memory not yet given back */
+};
+
+/* A channel group of the process, as RM knows it. Written by the process before it raises
+ * groups (release). handle 0: the entry is free. */
+struct cleave_channel_group {
+        _Atomic uint32_t handle;
+        uint32_t client;
+        uint32_t device;    /* index in the grant, UINT32_MAX: not known */
+        uint32_t subdevice; /* handle */
+        uint32_t engine;    /* RM_ENGINE_* */
+        _Atomic uint32_t channels;
+        uint32_t channel[CLEAVE_MAX_CHANNELS];
+};
+static_assert(sizeof(struct cleave_channel_group) == 72, "layout");
+
+/*
+ * One process of the tenant. Unless said otherwise a field is written by that process alone.
+ * The words of the counter protocol (op to applied) are explained in counter.h.
+ */
+struct cleave_slot {
+        _Atomic uint32_t state; /* enum cleave_slot_state, daemon */
+        uint32_t pid;           /* in the daemon's namespace, daemon */
+        uint64_t start_time;    /* field 22 of /proc/PID/stat, daemon */
+
+        _Atomic uint64_t op;
+        _Atomic uint64_t op_held; /* held[device of op] before op */
+        _Atomic uint32_t op_target;
+        _Atomic uint32_t seq; /* of the last op; goes on when the slot is given to another process */
+        _Atomic uint64_t held[CLEAVE_MAX_DEVICES];    /* units */
+        _Atomic uint32_t applied[CLEAVE_MAX_DEVICES]; /* written by helpers, only ever raised */
+
+        _Atomic uint64_t peak[CLEAVE_MAX_DEVICES];   /* most units held at once */
+        _Atomic uint64_t charges;                    /* allocations that passed */
+        _Atomic uint64_t refusals;                   /* allocations refused by the limit */
+        _Atomic uint64_t unknown_entries;            /* look-ups of names that we do not know */
+        _Atomic uint32_t groups;                     /* entries of group[] ever used */
+        _Atomic uint32_t lost_groups;                /* groups or channels that found no room */
+        uint32_t reserved[22];
+
+        struct cleave_channel_group group[CLEAVE_MAX_GROUPS];
+};
+static_assert(offsetof(struct cleave_slot, op) == 16, "layout");
+static_assert(offsetof(struct cleave_slot, held) == 40, "layout");
+static_assert(offsetof(struct cleave_slot, peak) == 232, "layout");
+static_assert(sizeof(struct cleave_slot) <= 4096, "layout");
+
+struct cleave_usage_page {
+        uint64_t magic;
+        uint32_t version;
+        uint32_t size;  /* of the memfd */
+        uint32_t slots; /* how many there are, at most CLEAVE_MAX_SLOTS */
+        uint32_t slot_bytes;
+        uint64_t tenant;
+        uint32_t reserved[24];
+        /* the tenant's total on each device: a counter word, see counter.h */
+        _Alignas(64) _Atomic uint64_t used[CLEAVE_MAX_DEVICES];
+};
+#define CLEAVE_USAGE_HEAD       4096u
+#define CLEAVE_SLOT_BYTES       4096u
+#define CLEAVE_USAGE_BYTES      (CLEAVE_USAGE_HEAD + CLEAVE_MAX_SLOTS * CLEAVE_SLOT_BYTES)
+static_assert(sizeof(struct cleave_usage_page) <= CLEAVE_USAGE_HEAD, "layout");
+static_assert(offsetof(struct cleave_usage_page, used) == 128, "layout");
+
+/* The slot of that index, or NULL if there is none. */
+static inline struct cleave_slot *cleave_usage_slot(struct cleave_usage_page *page, uint32_t index)
+{
+        if (index >= CLEAVE_MAX_SLOTS)
+                return NULL;
+        return (struct cleave_slot *) ((char *) page + CLEAVE_USAGE_HEAD +
+                (size_t) index * CLEAVE_SLOT_BYTES);
+}
+
+/* 0, -EBADMSG (not such a page), -EPROTO (another version), -EMSGSIZE (sizes do not fit).
+ * mapped: bytes that the caller has mapped. */
+static inline int cleave_grant_page_check(const struct cleave_grant_page *page, size_t mapped)
+{
+        if (mapped < sizeof(*page))
+                return -EMSGSIZE;
+        if (page->magic != CLEAVE_GRANT_MAGIC)
+                return -EBADMSG;
+        if (page->version != CLEAVE_PAGE_VERSION)
+                return -EPROTO;
+        if (page->size < sizeof(*page) || page->size > mapped || page->devices > CLEAVE_MAX_DEVICES)
+                return -EMSGSIZE;
+        return 0;
+}
+
+static inline int cleave_usage_page_check(const struct cleave_usage_page *page, size_t mapped)
+{
+        if (mapped < CLEAVE_USAGE_BYTES)
+                return -EMSGSIZE;
+        if (page->magic != CLEAVE_USAGE_MAGIC)
+                return -EBADMSG;
+        if (page->version != CLEAVE_PAGE_VERSION)
+                return -EPROTO;
+        if (page->size != CLEAVE_USAGE_BYTES || page->slots != CLEAVE_MAX_SLOTS ||
+                page->slot_bytes != CLEAVE_SLOT_BYTES)
+                return -EMSGSIZE;
+        return 0;
+}
