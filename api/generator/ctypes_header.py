@@ -21,7 +21,8 @@ _TOKEN = re.compile(r'''
 
 BASIC = {
     'void', 'char', 'signed char', 'unsigned char', 'short', 'unsigned short', 'int', 'unsigned',
-    'unsigned int', 'long', 'unsigned long', 'long long', 'unsigned long long', 'float', 'double',
+    'unsigned int', 'long', 'unsigned long', 'long long', 'signed long long',
+    'unsigned long long', 'float', 'double',
     'size_t', 'int8_t', 'uint8_t', 'int16_t', 'uint16_t', 'int32_t', 'uint32_t', 'int64_t',
     'uint64_t',
 }

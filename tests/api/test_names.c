@@ -2,6 +2,8 @@
 /* What cuGetProcAddress would resolve to. */
 #include <assert.h>
 #include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "cuda_api.h"
@@ -18,7 +20,35 @@ static void expect(const char *name, int version, uint64_t flags, const char *sy
                 assert(entry >= 0 && strcmp(cuda_entry_name((unsigned)entry), symbol) == 0);
 }
 
-int main(void)
+/* Against what a real driver answered. */
+static void expect_measured(const char *path)
+{
+        char name[128], symbol[128], before[128] = "", symbol_before[128] = "", line[512];
+        unsigned flags, flags_before = 0, count = 0;
+        int version;
+        FILE *f = fopen(path, "re");
+
+        assert(f);
+        while (fgets(line, sizeof(line), f)) {
+                if (line[0] == '#')
+                        continue;
+                assert(sscanf(line, "%127s %u %d %127s", name, &flags, &version, symbol) == 4);
+                bool same = strcmp(name, before) == 0 && flags == flags_before;
+                if (!same && before[0])
+                        expect(before, 13000, flags_before, symbol_before, 0);
+                expect(name, version, flags, symbol, 0);
+                expect(name, version - 1, flags, same ? symbol_before : NULL, same ? 0 : 2);
+                strcpy(before, name);
+                strcpy(symbol_before, symbol);
+                flags_before = flags;
+                count++;
+        }
+        fclose(f);
+        expect(before, 13000, flags_before, symbol_before, 0);
+        assert(count > 1000);
+}
+
+int main(int argc, char **argv)
 {
         enum {
                 OK = CU_GET_PROC_ADDRESS_SUCCESS,
@@ -36,18 +66,25 @@ int main(void)
         expect("cuMemAllocAsync", 11010, 0, NULL, YOUNG);
         expect("cuMemAllocAsync", 11020, 0, "cuMemAllocAsync", OK);
         expect("cuMemAllocAsync", 11020, PER_THREAD, "cuMemAllocAsync_ptsz", OK);
-        expect("cuMemcpyHtoD", 6050, PER_THREAD, "cuMemcpyHtoD_v2", OK);
+        expect("cuMemcpyHtoD", 6050, PER_THREAD, NULL, YOUNG);
         expect("cuMemcpyHtoD", 7000, PER_THREAD, "cuMemcpyHtoD_v2_ptds", OK);
         expect("cuMemcpyHtoD", 7000, 1, "cuMemcpyHtoD_v2", OK);
         expect("cuStreamGetCaptureInfo", 12020, PER_THREAD, "cuStreamGetCaptureInfo_v2_ptsz", OK);
         expect("cuStreamGetCaptureInfo", 12030, PER_THREAD, "cuStreamGetCaptureInfo_v3_ptsz", OK);
         expect("cuCtxCreate", 12040, 0, "cuCtxCreate_v3", OK);
         expect("cuGetProcAddress", 13000, 0, "cuGetProcAddress_v2", OK);
+        expect("cuMemcpy", 13000, 3, "cuMemcpy_ptds", OK);
+        expect("cuMemAlloc_v2", 13000, 0, NULL, UNKNOWN);
+        expect("cuMemGetAttribute", 13000, 0, NULL, UNKNOWN);
         expect("cuNoSuchThing", 13000, 0, NULL, UNKNOWN);
         expect("", 13000, 0, NULL, UNKNOWN);
 
+        assert(argc == 2);
+        expect_measured(argv[1]);
+
         int status = 42;
-        assert(cuda_entry_find("cuInit", 13000, 3, &status) == -EINVAL && status == 42);
+        assert(cuda_entry_find("cuInit", 13000, 4, &status) == -EINVAL && status == 42);
+        assert(cuda_entry_find("cuInit", 13000, UINT64_MAX, NULL) == -EINVAL);
         assert(cuda_entry_find("cuInit", 13000, 0, NULL) == CUDA_ENTRY_cuInit);
 
         for (unsigned i = 0; i < CUDA_ENTRY_COUNT; i++) {
