@@ -42,52 +42,53 @@ static inline uint64_t cleave_counter_units(uint64_t word)
 
 static inline uint32_t cleave_counter_slot(uint64_t word)
 {
-        return (uint32_t) (word >> 24) & 0xfff;
+        return (uint32_t)(word >> 24) & 0xfff;
 }
 
 static inline uint32_t cleave_counter_seq(uint64_t word)
 {
-        return (uint32_t) word & CLEAVE_SEQ_MASK;
+        return (uint32_t)word & CLEAVE_SEQ_MASK;
 }
 
 static inline uint64_t cleave_counter_word(uint64_t units, uint32_t slot, uint32_t seq)
 {
-        return units << 36 | (uint64_t) slot << 24 | seq;
+        return units << 36 | (uint64_t)slot << 24 | seq;
 }
 
 /* op: bit 63 set, device in 62:59, delta + 2^28 in 58:30, seq in 23:0 */
 static inline uint64_t cleave_op_word(uint32_t device, int64_t delta, uint32_t seq)
 {
-        uint64_t biased = (uint64_t) (delta + (int64_t) (1ll << CLEAVE_COUNTER_UNIT_BITS));
+        uint64_t biased = (uint64_t)(delta + (int64_t)(1ll << CLEAVE_COUNTER_UNIT_BITS));
 
-        return 1ull << 63 | (uint64_t) device << 59 | (biased & 0x1fffffffull) << 30 | seq;
+        return 1ull << 63 | (uint64_t)device << 59 | (biased & 0x1fffffffull) << 30 | seq;
 }
 
 static inline uint32_t cleave_op_device(uint64_t op)
 {
-        return (uint32_t) (op >> 59) & 15;
+        return (uint32_t)(op >> 59) & 15;
 }
 
 static inline int64_t cleave_op_delta(uint64_t op)
 {
-        return (int64_t) (op >> 30 & 0x1fffffff) - (int64_t) (1ll << CLEAVE_COUNTER_UNIT_BITS);
+        return (int64_t)(op >> 30 & 0x1fffffff) - (int64_t)(1ll << CLEAVE_COUNTER_UNIT_BITS);
 }
 
 static inline uint32_t cleave_op_seq(uint64_t op)
 {
-        return (uint32_t) op & CLEAVE_SEQ_MASK;
+        return (uint32_t)op & CLEAVE_SEQ_MASK;
 }
 
 /* Units in use by the tenant on that device. */
 static inline uint64_t cleave_used(struct cleave_usage_page *page, uint32_t device)
 {
-        return cleave_counter_units(atomic_load_explicit(&page->used[device], memory_order_acquire));
+        return cleave_counter_units(
+                atomic_load_explicit(&page->used[device], memory_order_acquire));
 }
 
 /* Tells the slot named in word that its change took place. Only ever raises applied, so a helper
  * that was asleep cannot undo what a later one wrote. */
-static inline void cleave_counter_help(struct cleave_usage_page *page, uint32_t device,
-        uint64_t word)
+static inline void cleave_counter_help(
+        struct cleave_usage_page *page, uint32_t device, uint64_t word)
 {
         struct cleave_slot *slot = cleave_usage_slot(page, cleave_counter_slot(word));
         uint32_t seq = cleave_counter_seq(word);
@@ -121,17 +122,17 @@ static inline int cleave_counter_apply(struct cleave_usage_page *page, uint32_t 
         word = atomic_load(&page->used[device]);
         for (;;) {
                 uint64_t used = cleave_counter_units(word);
-                uint64_t next = used + (uint64_t) delta;
+                uint64_t next = used + (uint64_t)delta;
 
-                if (delta < 0 && used < (uint64_t) -delta)
+                if (delta < 0 && used < (uint64_t)-delta)
                         return -ERANGE;
                 if (delta > 0 && next > CLEAVE_COUNTER_MAX)
                         return -ERANGE;
                 if (delta > 0 && limit && next > atomic_load_explicit(limit, memory_order_acquire))
                         return -ENOMEM;
                 cleave_counter_help(page, device, word);
-                if (atomic_compare_exchange_weak(&page->used[device], &word,
-                            cleave_counter_word(next, index, seq)))
+                if (atomic_compare_exchange_weak(
+                            &page->used[device], &word, cleave_counter_word(next, index, seq)))
                         return 0;
         }
 }
@@ -148,15 +149,15 @@ static inline int cleave_counter_change(struct cleave_usage_page *page, uint32_t
         int r;
 
         if (!slot || index == 0 || device >= CLEAVE_MAX_DEVICES ||
-                delta > (int64_t) CLEAVE_COUNTER_MAX || delta < -(int64_t) CLEAVE_COUNTER_MAX)
+                delta > (int64_t)CLEAVE_COUNTER_MAX || delta < -(int64_t)CLEAVE_COUNTER_MAX)
                 return -ERANGE;
         held = atomic_load_explicit(&slot->held[device], memory_order_relaxed);
-        if (delta < 0 && held < (uint64_t) -delta)
+        if (delta < 0 && held < (uint64_t)-delta)
                 return -ERANGE;
         r = cleave_counter_apply(page, index, device, delta, limit);
         if (r == 0)
-                atomic_store_explicit(&slot->held[device], held + (uint64_t) delta,
-                        memory_order_release);
+                atomic_store_explicit(
+                        &slot->held[device], held + (uint64_t)delta, memory_order_release);
         atomic_store_explicit(&slot->op, 0, memory_order_release);
         return r;
 }
@@ -185,7 +186,7 @@ static inline void cleave_slot_settle(struct cleave_usage_page *page, uint32_t i
                 return;
         if (cleave_op_applied(page, index, op))
                 atomic_store(&slot->held[cleave_op_device(op)],
-                        atomic_load(&slot->op_held) + (uint64_t) cleave_op_delta(op));
+                        atomic_load(&slot->op_held) + (uint64_t)cleave_op_delta(op));
         else
                 atomic_store(&slot->held[cleave_op_device(op)], atomic_load(&slot->op_held));
         atomic_store(&slot->op, 0);
@@ -209,8 +210,8 @@ static inline void cleave_counter_finish(struct cleave_usage_page *page)
 /* The daemon takes what a dead, settled process held on a device out of the total. Made through
  * slot 0, whose own held stays unused; op_target names the slot that is emptied.
  * 0, -ERANGE: the counter holds less than the slot says, so the tenant has damaged its page. */
-static inline int cleave_counter_release(struct cleave_usage_page *page, uint32_t index,
-        uint32_t device)
+static inline int cleave_counter_release(
+        struct cleave_usage_page *page, uint32_t index, uint32_t device)
 {
         struct cleave_slot *own = cleave_usage_slot(page, 0);
         struct cleave_slot *target = cleave_usage_slot(page, index);
@@ -225,7 +226,7 @@ static inline int cleave_counter_release(struct cleave_usage_page *page, uint32_
         if (held > CLEAVE_COUNTER_MAX)
                 return -ERANGE;
         atomic_store(&own->op_target, index);
-        r = cleave_counter_apply(page, 0, device, -(int64_t) held, NULL);
+        r = cleave_counter_apply(page, 0, device, -(int64_t)held, NULL);
         if (r < 0)
                 atomic_store(&own->op, 0);
         cleave_counter_finish(page);

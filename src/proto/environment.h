@@ -7,16 +7,19 @@
 
 #define CLEAVE_ENVIRONMENT(X)                                                                      \
         X(TENANT, "CLEAVE_TENANT",                                                                 \
-                "Id of the tenant, 16 hexadecimal digits. Set by cleave run; a hint to the daemon, " \
+                "Id of the tenant, 16 hexadecimal digits. Set by cleave run; a hint to the "       \
+                "daemon, "                                                                         \
                 "which checks it against the process.")                                            \
         X(RUNTIME, "CLEAVE_RUNTIME_DIR",                                                           \
-                "Directory of the daemon's sockets. Set by cleave run. Default: /run/cleave where a " \
+                "Directory of the daemon's sockets. Set by cleave run. Default: /run/cleave "      \
+                "where a "                                                                         \
                 "system daemon listens, else $XDG_RUNTIME_DIR/cleave, else /tmp/cleave-UID.")      \
         X(LIBCUDA, "CLEAVE_LIBCUDA",                                                               \
                 "Absolute path of the driver library that the guard stands before. Default: the "  \
                 "first libcuda.so.1 of the normal search that is not the guard.")                  \
         X(SIM, "CLEAVE_SIM",                                                                       \
-                "Simulated GPUs to use instead of real ones: a model, or several, as h100, h100x2 " \
+                "Simulated GPUs to use instead of real ones: a model, or several, as h100, "       \
+                "h100x2 "                                                                          \
                 "or a100,h100.")                                                                   \
         X(SIM_DIR, "CLEAVE_SIM_DIR",                                                               \
                 "Directory of the simulated GPUs' state, shared by all processes that use it. "    \
@@ -25,6 +28,7 @@
                 "Where the guard writes what it does: 2 for standard error, or a file's path. "    \
                 "Default: nowhere.")
 
-#define X(identifier, name, meaning) static const char CLEAVE_ENV_##identifier[] __attribute__((unused)) = name;
+#define X(identifier, name, meaning)                                                               \
+        static const char CLEAVE_ENV_##identifier[] __attribute__((unused)) = name;
 CLEAVE_ENVIRONMENT(X)
 #undef X

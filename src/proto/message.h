@@ -44,7 +44,8 @@ static_assert(sizeof(struct cleave_message) == 16, "layout");
 
 struct cleave_hello {
         struct cleave_message head;
-        uint64_t tenant; /* from CLEAVE_TENANT; a hint, checked against the peer's identity; 0: none */
+        uint64_t tenant; /* from CLEAVE_TENANT; a hint, checked against the peer's identity; 0: none
+                          */
         uint32_t flags;
         uint32_t slot;
         char guard[24];  /* version of the guard, NUL-terminated */

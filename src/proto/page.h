@@ -22,8 +22,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define CLEAVE_GRANT_MAGIC 0x544e415247564c43ull /* "CLVGRANT" */
-#define CLEAVE_USAGE_MAGIC 0x4547415355564c43ull /* "CLVUSAGE" */
+#define CLEAVE_GRANT_MAGIC  0x544e415247564c43ull /* "CLVGRANT" */
+#define CLEAVE_USAGE_MAGIC  0x4547415355564c43ull /* "CLVUSAGE" */
 #define CLEAVE_PAGE_VERSION 1u
 
 #define CLEAVE_UNIT_SHIFT   12
@@ -41,12 +41,12 @@ static inline uint64_t cleave_units(uint64_t bytes)
 
 /* One device of a grant. Written by the daemon (release), read by the tenant (acquire). */
 struct cleave_grant_device {
-        uint8_t uuid[16];                /* the driver's, fixed before the page is shared */
-        _Atomic uint64_t limit;          /* most units that the tenant may hold */
-        _Atomic uint64_t guarantee;      /* units that are kept for it */
-        _Atomic uint32_t compute_share;  /* guaranteed share of time, percent; 0: none given */
-        _Atomic uint32_t compute_max;    /* most, percent; 0: no cap */
-        _Atomic uint32_t gate;           /* 0: launches pass (reserved for the launch gate) */
+        uint8_t uuid[16];               /* the driver's, fixed before the page is shared */
+        _Atomic uint64_t limit;         /* most units that the tenant may hold */
+        _Atomic uint64_t guarantee;     /* units that are kept for it */
+        _Atomic uint32_t compute_share; /* guaranteed share of time, percent; 0: none given */
+        _Atomic uint32_t compute_max;   /* most, percent; 0: no cap */
+        _Atomic uint32_t gate;          /* 0: launches pass (reserved for the launch gate) */
         uint32_t reserved[5];
 };
 static_assert(sizeof(struct cleave_grant_device) == 64, "layout");
@@ -98,16 +98,17 @@ struct cleave_slot {
         _Atomic uint64_t op;
         _Atomic uint64_t op_held; /* held[device of op] before op */
         _Atomic uint32_t op_target;
-        _Atomic uint32_t seq; /* of the last op; goes on when the slot is given to another process */
+        _Atomic uint32_t
+                seq; /* of the last op; goes on when the slot is given to another process */
         _Atomic uint64_t held[CLEAVE_MAX_DEVICES];    /* units */
         _Atomic uint32_t applied[CLEAVE_MAX_DEVICES]; /* written by helpers, only ever raised */
 
-        _Atomic uint64_t peak[CLEAVE_MAX_DEVICES];   /* most units held at once */
-        _Atomic uint64_t charges;                    /* allocations that passed */
-        _Atomic uint64_t refusals;                   /* allocations refused by the limit */
-        _Atomic uint64_t unknown_entries;            /* look-ups of names that we do not know */
-        _Atomic uint32_t groups;                     /* entries of group[] ever used */
-        _Atomic uint32_t lost_groups;                /* groups or channels that found no room */
+        _Atomic uint64_t peak[CLEAVE_MAX_DEVICES]; /* most units held at once */
+        _Atomic uint64_t charges;                  /* allocations that passed */
+        _Atomic uint64_t refusals;                 /* allocations refused by the limit */
+        _Atomic uint64_t unknown_entries;          /* look-ups of names that we do not know */
+        _Atomic uint32_t groups;                   /* entries of group[] ever used */
+        _Atomic uint32_t lost_groups;              /* groups or channels that found no room */
         uint32_t reserved[22];
 
         struct cleave_channel_group group[CLEAVE_MAX_GROUPS];
@@ -128,9 +129,9 @@ struct cleave_usage_page {
         /* the tenant's total on each device: a counter word, see counter.h */
         _Alignas(64) _Atomic uint64_t used[CLEAVE_MAX_DEVICES];
 };
-#define CLEAVE_USAGE_HEAD       4096u
-#define CLEAVE_SLOT_BYTES       4096u
-#define CLEAVE_USAGE_BYTES      (CLEAVE_USAGE_HEAD + CLEAVE_MAX_SLOTS * CLEAVE_SLOT_BYTES)
+#define CLEAVE_USAGE_HEAD  4096u
+#define CLEAVE_SLOT_BYTES  4096u
+#define CLEAVE_USAGE_BYTES (CLEAVE_USAGE_HEAD + CLEAVE_MAX_SLOTS * CLEAVE_SLOT_BYTES)
 static_assert(sizeof(struct cleave_usage_page) <= CLEAVE_USAGE_HEAD, "layout");
 static_assert(offsetof(struct cleave_usage_page, used) == 128, "layout");
 
@@ -139,8 +140,8 @@ static inline struct cleave_slot *cleave_usage_slot(struct cleave_usage_page *pa
 {
         if (index >= CLEAVE_MAX_SLOTS)
                 return NULL;
-        return (struct cleave_slot *) ((char *) page + CLEAVE_USAGE_HEAD +
-                (size_t) index * CLEAVE_SLOT_BYTES);
+        return (struct cleave_slot *)((char *)page + CLEAVE_USAGE_HEAD +
+                                      (size_t)index * CLEAVE_SLOT_BYTES);
 }
 
 /* 0, -EBADMSG (not such a page), -EPROTO (another version), -EMSGSIZE (sizes do not fit).

@@ -46,7 +46,7 @@
 #define RM_CLASS_MEMORY_PRIV   0x003Fu /* device memory, privileged */
 #define RM_CLASS_MEMORY_LOCAL  0x0040u /* device memory */
 #define RM_CLASS_CHANNEL_GROUP 0xA06Cu
-#define RM_CLASS_CHANNEL_LOW   0x6Fu   /* low byte of every channel class (Hopper 0xC86F) */
+#define RM_CLASS_CHANNEL_LOW   0x6Fu /* low byte of every channel class (Hopper 0xC86F) */
 
 /* engine type of a channel group */
 #define RM_ENGINE_GRAPHICS 1u
@@ -137,6 +137,24 @@ struct rm_memory_params {
 };
 static_assert(offsetof(struct rm_memory_params, size) == 64, "NV_MEMORY_ALLOCATION_PARAMS");
 static_assert(sizeof(struct rm_memory_params) == 120, "NV_MEMORY_ALLOCATION_PARAMS");
+
+/* RM_ESC_ALLOC_MEMORY, NVOS02 with its descriptor: mostly classes of system memory */
+struct rm_alloc_memory {
+        uint32_t client;
+        uint32_t parent;
+        uint32_t handle;
+        uint32_t class_id;
+        uint32_t flags;
+        uint32_t pad;
+        uint64_t memory;
+        uint64_t limit; /* size - 1 */
+        uint32_t status;
+        uint32_t pad2;
+        int32_t fd;
+        uint32_t pad3;
+};
+static_assert(offsetof(struct rm_alloc_memory, status) == 40, "NVOS02");
+static_assert(sizeof(struct rm_alloc_memory) == 56, "nv_ioctl_nvos02_parameters_with_fd");
 
 /* RM_ESC_VID_HEAP_CONTROL, NVOS32: the older way to device memory, function ALLOC_SIZE */
 struct rm_vid_heap {
