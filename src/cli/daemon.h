@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which daemon the verbs speak with, and starting it. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "base/error.h"
+#include "client/client.h"
+#include "cli/options.h"
+
+/* What is simulated where nobody says more. */
+#define DAEMON_SIM_MODEL "h100"
+
+enum daemon_flags {
+        DAEMON_START = 1, /* start this user's own daemon if none listens */
+        DAEMON_QUIET = 2, /* no line that says so when starting takes a while */
+        DAEMON_SIM = 4,   /* the daemon of the simulated GPU */
+};
+
+/* The runtime directory of the daemon that we speak with, as runtime_dir(); with DAEMON_SIM, or
+ * where CLEAVE_SIM is set, that of the simulated GPU's daemon, which is apart so that simulated
+ * and real GPUs can be used side by side. Without DAEMON_SIM the simulated GPU's daemon is also
+ * taken where it listens and no other does. ret_system may be NULL. */
+int daemon_directory(unsigned flags, char **ret, bool *ret_system, struct cleave_error *error);
+
+/* Connects. ret_directory: its runtime directory in new memory, may be NULL.
+ * 0, or negative errno with UNREACHABLE, NOT_PERMITTED or another reason in error. */
+int daemon_connect(
+        unsigned flags, struct client **ret, char **ret_directory, struct cleave_error *error);
+
+/* The same for a directory that is known; only DAEMON_START and DAEMON_QUIET count. */
+int daemon_connect_at(
+        const char *directory, unsigned flags, struct client **ret, struct cleave_error *error);
+
+/* Path of the daemon's program: beside ours in a build directory, else where it is installed.
+ * -ENOENT. */
+int daemon_program(char **ret);
+
+/* Prints "cleave VERB: message" and the hint; returns the exit status that belongs to it. */
+int cli_report(const struct cli_verb *verb, const struct cleave_error *error);

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One file per verb, verb_NAME.c, holds its table and what it does. */
+#pragma once
+
+#include "cli/options.h"
+
+extern const struct cli_verb verb_run;
+extern const struct cli_verb verb_ps;
+extern const struct cli_verb verb_inspect;
+extern const struct cli_verb verb_set;
+extern const struct cli_verb verb_stop;
+extern const struct cli_verb verb_devices;
+extern const struct cli_verb verb_events;
+extern const struct cli_verb verb_doctor;
+extern const struct cli_verb verb_version;
+extern const struct cli_verb verb_completion;
+extern const struct cli_verb verb_help;
