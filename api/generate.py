@@ -11,7 +11,7 @@ import argparse
 import os
 import sys
 
-from generator import emit_declarations, emit_guard, emit_names, emit_sim
+from generator import emit_declarations, emit_guard, emit_names, emit_sim, marshalling
 from generator.description import Description
 from generator.errors import DescriptionError
 
@@ -42,6 +42,8 @@ def main():
         'guard-header': lambda d, a: emit_guard.header(d, a.api),
         'guard-entries': lambda d, a: emit_guard.assembler(
             d, a.api, read_list(a.hooks, {e.symbol for e in d.entries})),
+        'marshal-header': lambda d, a: marshalling.header(d, a.api),
+        'marshal-source': lambda d, a: marshalling.source(d, a.api),
         'sim-defaults': lambda d, a: emit_sim.source(d, a.api),
     }
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
@@ -49,6 +51,7 @@ def main():
     p.add_argument('--description', required=True)
     p.add_argument('--types', required=True)
     p.add_argument('--hooks')
+    p.add_argument('--unmarshalled', help='check this list of what cannot be expressed')
     p.add_argument('-o', '--output')
     a = p.parse_args()
     a.api = os.path.splitext(os.path.basename(a.description))[0]
@@ -59,8 +62,11 @@ def main():
         d = Description(a.description, a.types)
     except DescriptionError as e:
         sys.exit(str(e))
-    if d.errors:
-        sys.exit('\n'.join(d.errors))
+    errors = d.errors
+    if a.unmarshalled and not errors:
+        errors = marshalling.read_unmarshalled(a.unmarshalled, d)
+    if errors:
+        sys.exit('\n'.join(errors))
     if a.kind == 'check':
         return
     text = kinds[a.kind](d, a)

@@ -82,21 +82,6 @@ class Header:
             t = t.of.type
         return t, stars
 
-    def has_pointer(self, t):
-        """Whether a value of this type carries an address that is not a handle."""
-        while t.kind == 'alias':
-            if t.of.function:
-                return True
-            if t.of.stars:
-                return not self.is_handle_alias(t)
-            t = t.of.type
-        if t.kind in ('struct', 'union'):
-            return any(self.field_has_pointer(f) for f in t.fields)
-        return False
-
-    def field_has_pointer(self, field):
-        return field.function or field.stars > 0 or self.has_pointer(field.type)
-
     @staticmethod
     def is_handle_alias(t):
         """Whether this typedef is a pointer to a structure that stays incomplete: a handle."""

@@ -77,6 +77,8 @@ class Description:
         self.result = None
         self.classes = []
         self.versioned = False
+        self.handles = set()    # pointer types that are handles although what they point to is void
+        self.addresses = set()  # TYPE.FIELD: pointers in structures that nobody follows
         self._read()
         self._check()
         self.entries = sorted((e for f in self.functions for e in f.entries),
@@ -142,6 +144,16 @@ class Description:
             self.classes = rest
         elif word == 'versions' and not rest:
             self.versioned = True
+        elif word == 'handles' and rest:
+            for name in rest:
+                if name not in self.header.types:
+                    self.error(line, f'unknown type {name!r}')
+            self.handles.update(rest)
+        elif word == 'addresses' and rest:
+            for name in rest:
+                if name not in self._all_pointers(name.split('.')[0], line):
+                    self.error(line, f'{name} is no pointer')
+            self.addresses.update(rest)
         elif word == 'names' and len(rest) == 1 and rest[0] in self.classes:
             return rest[0]
         else:
@@ -295,6 +307,45 @@ class Description:
             self.error(line, f'{where}: the length is empty')
         return terms
 
+    # Pointers inside types
+
+    def inner_pointers(self, ctype):
+        """The pointers that a value of this type carries and that are neither handles nor bare
+        addresses; `()` is a function."""
+        return [p for p in self._pointers(ctype, ctype) if p not in self.addresses]
+
+    def _all_pointers(self, ctype, line):
+        if ctype not in self.header.types:
+            self.error(line, f'unknown type {ctype!r}')
+            return []
+        return self._pointers(ctype, ctype)
+
+    def _pointers(self, ctype, path):
+        t = self.header.types.get(ctype)
+        while t and t.kind == 'alias':
+            if t.name in self.handles or self.header.is_handle_alias(t):
+                return []
+            if t.of.function:
+                return ['()']
+            if t.of.stars:
+                return [path]
+            t = t.of.type
+        return self._record_pointers(t, path) if t else []
+
+    def _record_pointers(self, t, path):
+        found = []
+        if t.name and t.kind in ('struct', 'union'):
+            path = t.name
+        for f in t.fields:
+            inner = f'{path}.{f.name}' if f.name else path
+            if f.function or f.stars:
+                found.append(inner)
+            elif f.type.name is None or f.type.kind in ('struct', 'union'):
+                found += self._record_pointers(f.type, inner)
+            else:
+                found += self._pointers(f.type.name, inner)
+        return found
+
     # Checks over the whole
 
     def _check(self):
@@ -343,6 +394,6 @@ class Description:
                 elif kind == 'value' and of.stars:
                     self.error(e.line, f'{e.symbol}: the length of {p.name} is a pointer, '
                                        f'write *{value}')
-                elif kind == 'pointee' and (of.stars != 1 or of.direction in ('address', 'opaque')):
+                elif kind == 'pointee' and (of.stars != 1 or of.direction not in ('in', 'inout')):
                     self.error(e.line, f'{e.symbol}: the length of {p.name} is behind {value}, '
-                                       f'which nobody reads')
+                                       f'which the callee does not read')
