@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes one of the files that follow from the description of an API.
 
-    generate.py KIND --description cuda.api --types cuda_types.h [--hooks hooks.list] -o FILE
+    generate.py KIND --description cuda.api --types cuda_types.h [OPTIONS] -o FILE
 
 A mistake in the description is told as FILE:LINE: error: SENTENCE, all of them in one run, and
 nothing is written then."""
@@ -11,7 +11,8 @@ import argparse
 import os
 import sys
 
-from generator import emit_declarations, emit_guard, emit_names, emit_sim, marshalling
+from generator import (emit_coverage, emit_declarations, emit_guard, emit_names, emit_sim,
+                       marshalling)
 from generator.description import Description
 from generator.errors import DescriptionError
 
@@ -33,9 +34,19 @@ def read_list(path, known):
     return set(names)
 
 
+def coverage(d, a):
+    hooked = read_list(a.hooks, {e.symbol for e in d.entries})
+    simulated, seen = emit_coverage.defined_in(a.sim)
+    if a.depfile:
+        with open(a.depfile, 'w', encoding='utf-8') as f:
+            f.write(f'{a.output}: {" ".join(seen)}\n')
+    return emit_coverage.page(d, a.api, hooked, simulated)
+
+
 def main():
     kinds = {
         'api-header': lambda d, a: emit_declarations.header(d, a.api),
+        'coverage': coverage,
         'export-map': lambda d, a: emit_declarations.export_map(d),
         'names-header': lambda d, a: emit_names.header(d, a.api),
         'names-source': lambda d, a: emit_names.source(d, a.api),
@@ -52,11 +63,15 @@ def main():
     p.add_argument('--types', required=True)
     p.add_argument('--hooks')
     p.add_argument('--unmarshalled', help='check this list of what cannot be expressed')
+    p.add_argument('--sim', help='the folder of the simulator, for the coverage page')
+    p.add_argument('--depfile')
     p.add_argument('-o', '--output')
     a = p.parse_args()
     a.api = os.path.splitext(os.path.basename(a.description))[0]
-    if a.kind == 'guard-entries' and not a.hooks:
-        p.error('guard-entries needs --hooks')
+    if a.kind in ('guard-entries', 'coverage') and not a.hooks:
+        p.error(f'{a.kind} needs --hooks')
+    if a.kind == 'coverage' and not a.sim:
+        p.error('coverage needs --sim')
 
     try:
         d = Description(a.description, a.types)

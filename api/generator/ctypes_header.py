@@ -129,6 +129,8 @@ class Header:
         return self._tokens[min(self._at, len(self._tokens) - 1)][1]
 
     def _fail(self, sentence):
+        if not self._peek():
+            sentence = 'the file ends inside a declaration'
         raise DescriptionError(self.path, self._line(), sentence)
 
     def _expect(self, text):

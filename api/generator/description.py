@@ -4,7 +4,6 @@
 import re
 
 from .ctypes_header import Header
-from .errors import Reporter
 
 DIRECTIONS = ('in', 'out', 'inout', 'address', 'opaque')
 SUFFIXES = ('ptds', 'ptsz')
@@ -71,7 +70,7 @@ class Function:
 class Description:
     def __init__(self, path, types_path):
         self.path = path
-        self.report = Reporter()
+        self._errors = []
         self.header = Header(types_path)
         self.functions = []
         self.result = None
@@ -88,10 +87,11 @@ class Description:
 
     @property
     def errors(self):
-        return self.report.messages
+        """The mistakes, as FILE:LINE: error: SENTENCE, by line."""
+        return [f'{self.path}:{line}: error: {sentence}' for line, sentence in sorted(self._errors)]
 
     def error(self, line, sentence):
-        self.report.error(self.path, line, sentence)
+        self._errors.append((line, sentence))
 
     # Reading
 
@@ -173,8 +173,8 @@ class Description:
         if len(words) == 1:
             if words[0] in self.classes:
                 self.error(line, f'class {words[0]!r} stands without a function')
-            else:
-                self.error(line, f'{words[0]} has no class')
+                return Function(None, words[0], section, line)
+            self.error(line, f'{words[0]} has no class')
             words.insert(0, None)
         elif len(words) > 2:
             self.error(line, f'expected CLASS FUNCTION, found {text!r}')
@@ -272,6 +272,7 @@ class Description:
             first = ctype.split()[0] if ctype else ''
             if ' ' in ctype and ctype.split(' ', 1)[1] in self.header.types:
                 self.error(line, f'{where}: unknown direction {first!r}')
+                return None
             else:
                 self.error(line, f'{where}: unknown type {ctype!r}')
         if stars and not direction:
@@ -303,6 +304,11 @@ class Description:
                 terms.append((sign or '+', 'pointee', term[1:].strip()))
             else:
                 self.error(line, f'{where}: cannot read the length {text!r}')
+                return [('+', 'number', 0)]
+        if len(terms) > 2:
+            self.error(line, f'{where}: a length has at most two terms')
+        if any(kind == 'number' and value > 32767 for _, kind, value in terms):
+            self.error(line, f'{where}: the number is too large')
         if not terms:
             self.error(line, f'{where}: the length is empty')
         return terms
@@ -379,6 +385,8 @@ class Description:
 
     def _check_parameters(self, e):
         names = {}
+        if len(e.parameters) > 20:
+            self.error(e.line, f'{e.symbol}: more than 20 parameters')
         for p in e.parameters:
             if p.name in names:
                 self.error(e.line, f'{e.symbol}: two parameters named {p.name}')

@@ -206,21 +206,52 @@ static void spoil_request(
         free(memory);
 }
 
+/* What a reply may write: the result, and what each written pointer points to. */
+static bool outputs_hold(const struct marshal_entry *e, const struct marshal_lengths *lengths,
+        const void *args, unsigned char value)
+{
+        for (unsigned n = 0; n < e->result_size; n++)
+                if (((const unsigned char *)args)[e->result_offset + n] != value)
+                        return false;
+        for (unsigned i = 0; i < e->count; i++) {
+                const struct marshal_parameter *p = &e->parameters[i];
+                if (p->kind != MARSHAL_OUT && p->kind != MARSHAL_INOUT)
+                        continue;
+                for (uint64_t n = 0; lengths->of[i] != MARSHAL_NULL && n < lengths->of[i]; n++)
+                        if (((unsigned char *)pointer_at(p, args))[n] != value)
+                                return false;
+        }
+        return true;
+}
+
+static void set_outputs(const struct marshal_entry *e, const struct marshal_lengths *lengths,
+        void *args, unsigned char value)
+{
+        memset((char *)args + e->result_offset, value, e->result_size);
+        for (unsigned i = 0; i < e->count; i++) {
+                const struct marshal_parameter *p = &e->parameters[i];
+                if ((p->kind == MARSHAL_OUT || p->kind == MARSHAL_INOUT) &&
+                        lengths->of[i] != MARSHAL_NULL)
+                        memset(pointer_at(p, args), value, lengths->of[i]);
+        }
+}
+
 static void spoil_reply(const struct marshal_entry *e, const unsigned char *message, size_t length,
         const struct marshal_lengths *lengths, void *args)
 {
-        unsigned char *before = exact_copy(args, e->args_size);
+        set_outputs(e, lengths, args, 0x5a);
         for (size_t n = 0; n < length; n++) {
                 void *cut = exact_copy(message, n);
                 assert(marshal_reply_unpack(e, cut, n, lengths, args) == -EBADMSG);
                 free(cut);
+                assert(outputs_hold(e, lengths, args, 0x5a));
         }
         unsigned char *more = malloc(length + 1);
         assert(more);
         memcpy(more, message, length);
         more[length] = 0;
         assert(marshal_reply_unpack(e, more, length + 1, lengths, args) == -EBADMSG);
-        assert(memcmp(before, args, e->args_size) == 0);
+        assert(outputs_hold(e, lengths, args, 0x5a));
         free(more);
         for (unsigned round = 0; round < 100; round++) {
                 unsigned char *changed = exact_copy(message, length);
@@ -229,7 +260,6 @@ static void spoil_reply(const struct marshal_entry *e, const unsigned char *mess
                 assert(r == 0 || r == -EBADMSG);
                 free(changed);
         }
-        free(before);
 }
 
 static void there_and_back(const struct marshal_entry *e, bool null)
@@ -351,9 +381,41 @@ static void odd_lengths(void)
         assert(marshal_request_pack(e, &nodes, &lengths, NULL, 0) > 0 && lengths.of[1] == 0);
 }
 
+/* Pointers and strings that no writer would send. */
+static void odd_pointers(void)
+{
+        const struct marshal_entry *e = &cuda_marshal[CUDA_ENTRY_cuModuleLoad];
+        CUmodule module;
+        struct cuda_args_cuModuleLoad load = {.module = &module, .fname = "a.cubin"}, got;
+        struct marshal_lengths lengths;
+        unsigned char message[64], *memory = malloc(16); /* room for both pointers, no byte more */
+        size_t first = 1 + 8, text = first + 1 + 8;
+
+        assert(memory);
+        ssize_t length = marshal_request_pack(e, &load, &lengths, message, sizeof(message));
+        assert(length == (ssize_t)(text + 8));
+        assert(marshal_request_unpack(e, message, (size_t)length, &got, &lengths, memory, 16) == 0);
+        assert(strcmp(got.fname, "a.cubin") == 0);
+        message[text + 7] = 'x';
+        assert(marshal_request_unpack(e, message, (size_t)length, &got, &lengths, memory, 16) ==
+                -EBADMSG);
+        message[text + 7] = 0;
+        message[text + 1] = 0;
+        assert(marshal_request_unpack(e, message, (size_t)length, &got, &lengths, memory, 16) ==
+                -EBADMSG);
+        message[text + 1] = '.';
+        message[first] = 2;
+        assert(marshal_request_unpack(e, message, (size_t)length, &got, &lengths, memory, 16) ==
+                -EBADMSG);
+        message[first] = 1;
+        assert(marshal_request_unpack(e, message, (size_t)length, &got, &lengths, memory, 16) == 0);
+        free(memory);
+}
+
 int main(void)
 {
         odd_lengths();
+        odd_pointers();
         unsigned cuda = run(cuda_marshal, CUDA_ENTRY_COUNT);
         unsigned nvml = run(nvml_marshal, NVML_ENTRY_COUNT);
         printf("%u of %u CUDA entries, %u of %u NVML entries\n", cuda, CUDA_ENTRY_COUNT, nvml,

@@ -1,0 +1,2 @@
+typedef struct thing_st {
+        int a;

@@ -1,0 +1,3 @@
+typedef struct thing_st {
+        gizmo a;
+} thing;
