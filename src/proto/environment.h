@@ -24,6 +24,9 @@
         X(SIM_DIR, "CLEAVE_SIM_DIR",                                                               \
                 "Directory of the simulated GPUs' state, shared by all processes that use it. "    \
                 "Default: /dev/shm/cleave-sim-UID.")                                               \
+        X(SIM_FAULTS, "CLEAVE_SIM_FAULTS",                                                         \
+                "Faults that the simulated GPUs are to show in this process, as "                  \
+                "oom@cuMemAlloc_v2:3,slow=2ms@cuLaunchKernel; src/sim/README.md has them all.")    \
         X(DEBUG, "CLEAVE_DEBUG",                                                                   \
                 "Where the guard writes what it does: 2 for standard error, or a file's path. "    \
                 "Default: nowhere.")

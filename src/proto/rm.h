@@ -26,6 +26,7 @@
 #define RM_ESC_CONTROL          0x2A
 #define RM_ESC_ALLOC            0x2B
 #define RM_ESC_DUP_OBJECT       0x34
+#define RM_ESC_MAP_MEMORY       0x4E
 #define RM_ESC_VID_HEAP_CONTROL 0x4A
 #define RM_ESC_XFER             0xD3 /* carries another ioctl whose struct is over 4 KiB */
 
@@ -35,6 +36,8 @@
 #define RM_ERR_OBJECT_ABSENT 0x00000057u
 #define RM_ERR_NOT_SUPPORTED 0x00000056u
 #define RM_ERR_INVALID       0x0000003Du
+#define RM_ERR_GPU_LOST      0x0000000Fu
+#define RM_ERR_DENIED        0x0000001Bu
 
 /* classes */
 #define RM_CLASS_ROOT          0x0000u /* a client; 0x0001 and 0x0041 are its other names */
@@ -100,6 +103,35 @@ struct rm_control {
         uint32_t status;
 };
 static_assert(sizeof(struct rm_control) == 32, "NVOS54");
+
+/* RM_ESC_DUP_OBJECT, NVOS55: another name, in another client, for the same memory. It takes no
+ * memory; the memory lives until its last name is freed. */
+struct rm_dup {
+        uint32_t client;
+        uint32_t parent;
+        uint32_t handle; /* in: the wanted handle; out: the handle */
+        uint32_t client_source;
+        uint32_t handle_source;
+        uint32_t flags;
+        uint32_t status;
+};
+static_assert(sizeof(struct rm_dup) == 28, "NVOS55");
+
+/* RM_ESC_MAP_MEMORY, NVOS33 and the descriptor that mmap() is to be called on. */
+struct rm_map {
+        uint32_t client;
+        uint32_t device;
+        uint32_t memory;
+        uint32_t pad;
+        uint64_t offset;
+        uint64_t length;
+        uint64_t address; /* out. The simulated GPU: where in the device's memory file it begins */
+        uint32_t status;
+        uint32_t flags;
+        int32_t fd;
+        uint32_t pad2;
+};
+static_assert(sizeof(struct rm_map) == 56, "nv_ioctl_nvos33_parameters_with_fd");
 
 /* RM_ESC_XFER */
 struct rm_xfer {
@@ -198,6 +230,27 @@ struct rm_channel_group_params {
         uint32_t ecc_error_object;
         uint32_t va_space;
         uint32_t engine_type;
+};
+
+/* RM_CTRL_GROUP_SET_TIMESLICE and _GET_TIMESLICE */
+struct rm_timeslice {
+        uint64_t microseconds;
+};
+
+/* RM_CTRL_GROUP_PREEMPT */
+struct rm_preempt {
+        uint8_t wait;
+        uint8_t manual_timeout;
+        uint8_t pad[2];
+        uint32_t timeout_us;
+};
+static_assert(sizeof(struct rm_preempt) == 8, "NVA06C_CTRL_PREEMPT_PARAMS");
+
+/* RM_CTRL_GROUP_SCHEDULE */
+struct rm_schedule {
+        uint8_t enable;
+        uint8_t skip_submit;
+        uint8_t skip_enable;
 };
 
 /* RM_CTRL_GPU_GET_GID_INFO: flags 2 asks for the 16 bytes of the UUID in binary form */
