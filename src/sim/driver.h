@@ -24,9 +24,10 @@
  * device's memory file into one region that is reserved when the driver starts. What is not
  * allocated cannot be touched there.
  *
- * Locks, taken in this order only: exec's own; a pool's; the memory lock (inside sim_*); the
- * context list's. No sim_ function calls exec_ while it holds one, and sim_ functions may be called
- * with exec's locks held, except those that say that they synchronize.
+ * Locks: execution's own come first, then the one of memory (inside sim_ functions), then the
+ * simulated kernel's. No sim_ function calls exec_ with the lock of memory held, so sim_ functions
+ * may be called with execution's locks held. While a context is made or ended, exec_context_init()
+ * and _done() run under a lock that other makings and endings wait for.
  */
 #pragma once
 
@@ -84,7 +85,7 @@ struct sim_device {
         int index;                     /* what this process calls it: its CUdevice */
         int instance;                  /* what the simulated kernel calls it */
         uint8_t uuid[16];
-        struct sim_context *primary;   /* never NULL; active or not */
+        struct sim_context *primary; /* never NULL; active or not */
 };
 
 int sim_device_count(void);
@@ -99,17 +100,20 @@ CUresult sim_device_of(CUdevice device, struct sim_device **ret);
  * another generation, never freed. Fields are fixed while the context lives unless said. */
 struct sim_context {
         uint64_t magic;
-        _Atomic uint32_t live;       /* 0: destroyed, or a primary context that nobody retains */
-        uint32_t generation;         /* one more with each life */
+        _Atomic uint32_t live; /* 0: destroyed, or a primary context that nobody retains */
+        uint32_t generation;   /* one more with each life */
         struct sim_device *device;
         bool primary;
-        _Atomic uint32_t flags;      /* CU_CTX_* as given */
+        _Atomic uint32_t flags; /* CU_CTX_* as given */
         uint32_t api_version;
-        uint64_t id;                 /* unique in the process, for cuCtxGetId */
-        _Atomic CUresult error;      /* sticky: every later call in this context returns it.
-                                        Set by sim_context_fail() */
-        _Atomic uint64_t limit[16];  /* by CUlimit; exec reads stack, printf and heap sizes */
-        struct exec_context *exec;   /* execution's own state, exec_context_init() to _done() */
+        uint64_t id;                /* unique in the process, for cuCtxGetId */
+        _Atomic CUresult error;     /* sticky: every later call in this context returns it.
+                                       Set by sim_context_fail() */
+        _Atomic uint64_t limit[16]; /* by CUlimit; exec reads stack, printf and heap sizes */
+        _Atomic uint32_t peers;     /* bit per device index whose memory it may reach */
+        _Atomic uint32_t cache_config;
+        uint32_t attached;         /* by cuCtxAttach */
+        struct exec_context *exec; /* execution's own state, exec_context_init() to _done() */
         struct sim_context_memory *memory;
         struct sim_context *next;
 };
@@ -141,12 +145,12 @@ CUresult exec_synchronize(struct sim_context *context);
 /* A block of device memory that RM gave: the only way any is taken. Owned by whoever asked. */
 struct sim_memory {
         struct sim_device *device;
-        uint64_t size;     /* what RM took, as NVML counts it */
-        uint64_t offset;   /* in the device's memory file */
-        void *address;     /* where it is mapped, NULL before sim_memory_map() */
-        uint32_t client;   /* RM's names of it */
+        uint64_t size;   /* what RM took, as NVML counts it */
+        uint64_t offset; /* in the device's memory file */
+        void *address;   /* where it is mapped, NULL before sim_memory_map() */
+        uint32_t client; /* RM's names of it */
         uint32_t handle;
-        bool imported;     /* another process's: a duplicate of its object */
+        bool imported; /* another process's: a duplicate of its object */
 };
 
 /* Takes bytes of device memory through RM. When RM refuses, unused pool memory is given back and
@@ -168,7 +172,7 @@ enum sim_kind {
 };
 
 struct sim_range {
-        char *host;                  /* the first byte asked for, for the CPU to touch */
+        char *host; /* the first byte asked for, for the CPU to touch */
         enum sim_kind kind;
         struct sim_device *device;   /* where the memory is; NULL for SIM_HOST, _REGISTERED */
         struct sim_context *context; /* that it belongs to; NULL for SIM_VMM, SIM_POOL */
@@ -231,7 +235,7 @@ struct sim_array {
         size_t element_bytes; /* one element, all its channels */
         size_t row_pitch;     /* bytes */
         size_t slice_pitch;
-        size_t rows, slices;  /* at least 1 each; layers and faces are slices */
+        size_t rows, slices; /* at least 1 each; layers and faces are slices */
 };
 /* CUDA_ERROR_INVALID_HANDLE. Levels of mipmapped arrays are arrays too. */
 CUresult sim_array_of(CUarray handle, struct sim_array **ret);
