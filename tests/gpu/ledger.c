@@ -86,8 +86,8 @@ int main(void)
         CUDA_ARRAY_DESCRIPTOR array_desc = {1000, 1000, CU_AD_FORMAT_FLOAT, 4};
         CUDA_ARRAY3D_DESCRIPTOR mip_desc = {1024, 1024, 0, CU_AD_FORMAT_FLOAT, 4, 0};
         CUDA_MEM_ALLOC_NODE_PARAMS node_params = {.bytesize = 50 << 20};
-        CUmemAccessDesc access = {{CU_MEM_LOCATION_TYPE_DEVICE, {0}},
-                CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
+        CUmemAccessDesc access = {.location = {.type = CU_MEM_LOCATION_TYPE_DEVICE},
+                .flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
         CUmemGenericAllocationHandle handle;
         CUdeviceptr ptr, more[64], range;
         CUmipmappedArray mipmap;
