@@ -29,8 +29,8 @@ static void *find(void *library, const char *name)
         return address;
 }
 
-#define CU(name) ((__typeof__(&name)) find(cuda, #name))
-#define ML(name) ((__typeof__(&name)) find(nvml, #name))
+#define CU(name) ((__typeof__(&name))find(cuda, #name))
+#define ML(name) ((__typeof__(&name))find(nvml, #name))
 
 static double counted_mib(void)
 {
@@ -40,8 +40,8 @@ static double counted_mib(void)
         if (ML(nvmlDeviceGetComputeRunningProcesses_v3)(device, &n, list) != NVML_SUCCESS)
                 return -1;
         for (unsigned i = 0; i < n; i++)
-                if (list[i].pid == (unsigned) getpid())
-                        return (double) list[i].usedGpuMemory / 1048576;
+                if (list[i].pid == (unsigned)getpid())
+                        return (double)list[i].usedGpuMemory / 1048576;
         return 0;
 }
 
@@ -51,7 +51,7 @@ static double charged_mib(void)
 
         if (CU(cuMemGetInfo_v2)(&free_bytes, &total) != CUDA_SUCCESS)
                 return -1;
-        return (double) (total - free_bytes) / 1048576;
+        return (double)(total - free_bytes) / 1048576;
 }
 
 static void step(const char *what, CUresult result)
@@ -61,8 +61,8 @@ static void step(const char *what, CUresult result)
         steps++;
         if (counted != charged)
                 differences++;
-        printf("%-44s result %3d  counted %10.3f MiB  charged %10.3f MiB%s\n", what, result, counted,
-                charged, counted != charged ? "  DIFFERS" : "");
+        printf("%-44s result %3d  counted %10.3f MiB  charged %10.3f MiB%s\n", what, result,
+                counted, charged, counted != charged ? "  DIFFERS" : "");
 }
 
 #define STEP(call) step(#call, (call))
