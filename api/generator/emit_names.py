@@ -43,9 +43,13 @@ FIND_HEADER = '''
  * and 2 or 3 for the per-thread one: then a name that has _ptds or _ptsz variants is answered from
  * those alone. Returns an entry, -ENOENT, or -EINVAL for other flags. ret_status (may be NULL) is
  * set to a value of CUdriverProcAddressQueryResult: 0 found, 1 the name is unknown, 2 the name is
- * younger than version; it is untouched with -EINVAL. A driver also refuses versions newer than its
- * own (CUDA_ERROR_INVALID_VALUE), which is the caller's to do. Measured on driver 580.159.04 over
- * every name, version and flag. */
+ * younger than version; it is untouched with -EINVAL.
+ *
+ * What driver 580.159.04 does besides, as measured over every name, version and flag: other flags,
+ * and versions newer than its own, are CUDA_ERROR_INVALID_VALUE with nothing written. For what is
+ * not found, cuGetProcAddress answers CUDA_ERROR_NOT_FOUND and leaves the pointer alone, while
+ * cuGetProcAddress_v2 answers CUDA_SUCCESS with a NULL pointer, whether or not a status is asked
+ * for; an empty name is unknown like any other. */
 int @api@_entry_find(const char *name, int version, uint64_t flags, int *ret_status);
 '''
 
