@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <linux/futex.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "exec.h"
+
+/* Threads are made when work is ready and nobody is idle, and go after a while without work. A
+ * kernel occupies its thread for as long as it lasts, so this is also how many run side by side. */
+#define MAX_WORKERS    64
+#define IDLE_SECONDS   2
+#define RETRY_NS       20000ull
+#define RETRY_LIMIT_NS 500000ull
+
+pthread_mutex_t exec_lock = PTHREAD_MUTEX_INITIALIZER;
+pthread_cond_t exec_room = PTHREAD_COND_INITIALIZER;
+
+static pthread_cond_t work_ready = PTHREAD_COND_INITIALIZER;
+static struct op *ready_first, **ready_last = &ready_first;
+static unsigned n_ready, n_idle, n_workers;
+static __thread bool in_callback __attribute__((tls_model("initial-exec")));
+
+uint64_t exec_now(void)
+{
+        struct timespec now;
+
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+bool engine_in_callback(void)
+{
+        return in_callback;
+}
+
+void engine_set_callback(bool inside)
+{
+        in_callback = inside;
+}
+
+void engine_execute(struct sim_context *context, uint64_t nanoseconds)
+{
+        if (nanoseconds)
+                sim_delay(nanoseconds);
+}
+
+struct op *op_new(struct sim_context *context, struct work *work)
+{
+        struct op *op = calloc(1, sizeof(*op));
+
+        if (!op) {
+                work_free(work);
+                return NULL;
+        }
+        op->refs = 1;
+        op->pending = 1;
+        op->context = context;
+        op->work = work;
+        return op;
+}
+
+struct op *op_ref(struct op *op)
+{
+        op->refs++;
+        return op;
+}
+
+struct op *op_unref(struct op *op)
+{
+        if (!op || --op->refs)
+                return NULL;
+        if (!op->borrowed)
+                work_free(op->work);
+        if (op->stream)
+                stream_unref(op->stream);
+        free(op->waiters);
+        free(op);
+        return NULL;
+}
+
+CUresult op_after(struct op *op, struct op *before)
+{
+        if (!before || before->done)
+                return CUDA_SUCCESS;
+        if (before->n_waiters == before->room) {
+                unsigned room = before->room ? before->room * 2 : 4;
+                struct op **grown = reallocarray(before->waiters, room, sizeof(*grown));
+
+                if (!grown)
+                        return CUDA_ERROR_OUT_OF_MEMORY;
+                before->waiters = grown;
+                before->room = room;
+        }
+        before->waiters[before->n_waiters++] = op_ref(op);
+        op->pending++;
+        return CUDA_SUCCESS;
+}
+
+static void *worker(void *unused);
+
+static void start_worker(void)
+{
+        pthread_attr_t attributes;
+        sigset_t all, before;
+        pthread_t thread;
+
+        sigfillset(&all);
+        pthread_attr_init(&attributes);
+        pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+        pthread_attr_setstacksize(&attributes, 256 << 10);
+        /* The program's signals are for the program's threads. */
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        if (pthread_create(&thread, &attributes, worker, NULL) == 0)
+                n_workers++;
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        pthread_attr_destroy(&attributes);
+}
+
+static void enqueue(struct op *op)
+{
+        op->next = NULL;
+        *ready_last = op_ref(op);
+        ready_last = &op->next;
+        n_ready++;
+        if (n_idle >= n_ready)
+                pthread_cond_signal(&work_ready);
+        else if (n_workers < MAX_WORKERS)
+                start_worker();
+}
+
+static struct op *dequeue(void)
+{
+        struct op *op = ready_first;
+
+        if (!op)
+                return NULL;
+        ready_first = op->next;
+        if (!ready_first)
+                ready_last = &ready_first;
+        n_ready--;
+        op->next = NULL;
+        return op;
+}
+
+/* locked. Ends op, and everything behind it that has nothing to do but end. take_one: the calling
+ * thread goes on with the first op that becomes ready, which is returned with a reference. */
+static struct op *finish(struct op *op, bool take_one)
+{
+        struct op *todo = op_ref(op), *taken = NULL;
+
+        op->next = NULL;
+        while (todo) {
+                struct op *one = todo;
+
+                todo = one->next;
+                one->next = NULL;
+                if (one->work && one->work->kind == WORK_RECORD)
+                        event_end_turn(one->work->event.event, one->work->event.turn);
+                one->finished_at = exec_now();
+                atomic_store_explicit(&one->done, 1, memory_order_release);
+                syscall(SYS_futex, &one->done, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+                if (one->stream) {
+                        if (one->stream->last == one) {
+                                one->stream->last = NULL;
+                                op_unref(one);
+                        }
+                        if (one->stream->queued-- >= STREAM_DEPTH)
+                                pthread_cond_broadcast(&exec_room);
+                        one->stream = stream_unref(one->stream);
+                }
+                for (unsigned i = 0; i < one->n_waiters; i++) {
+                        struct op *waiter = one->waiters[i];
+
+                        if (--waiter->pending) {
+                                op_unref(waiter);
+                        } else if (work_is_trivial(waiter->work)) {
+                                waiter->next = todo;
+                                todo = waiter;
+                        } else if (take_one && !taken) {
+                                taken = waiter;
+                        } else {
+                                enqueue(waiter);
+                                op_unref(waiter);
+                        }
+                }
+                free(one->waiters);
+                one->waiters = NULL;
+                one->n_waiters = one->room = 0;
+                op_unref(one);
+        }
+        return taken;
+}
+
+/* After an error nothing in the context runs any more, but who waits to be told is told. */
+static bool always_runs(const struct work *work)
+{
+        return work->kind == WORK_CALLBACK || work->kind == WORK_CALL;
+}
+
+/* locked, released while the work runs. False: to be tried again. */
+static bool run(struct op *op)
+{
+        int r = 0;
+
+        if (op->work &&
+                (always_runs(op->work) || atomic_load(&op->context->error) == CUDA_SUCCESS)) {
+                pthread_mutex_unlock(&exec_lock);
+                r = work_run(op->work);
+                if (r < 0)
+                        sim_context_fail(op->context, (CUresult)-r);
+                pthread_mutex_lock(&exec_lock);
+        }
+        return r != RUN_AGAIN;
+}
+
+static void *worker(void *unused)
+{
+        struct op *op = NULL;
+
+        pthread_setname_np(pthread_self(), "cleave-sim");
+        prctl(PR_SET_TIMERSLACK, 1000ul, 0, 0, 0);
+        pthread_mutex_lock(&exec_lock);
+        for (;;) {
+                struct op *following = NULL;
+                uint64_t now;
+
+                if (!op)
+                        op = dequeue();
+                if (!op) {
+                        struct timespec until;
+                        int r;
+
+                        clock_gettime(CLOCK_REALTIME, &until);
+                        until.tv_sec += IDLE_SECONDS;
+                        n_idle++;
+                        r = pthread_cond_timedwait(&work_ready, &exec_lock, &until);
+                        n_idle--;
+                        if (r && !ready_first)
+                                break;
+                        continue;
+                }
+                now = exec_now();
+                if (op->retry_at > now) {
+                        struct timespec pause = {.tv_nsec = (long)(op->retry_at - now)};
+
+                        pthread_mutex_unlock(&exec_lock);
+                        nanosleep(&pause, NULL);
+                        pthread_mutex_lock(&exec_lock);
+                }
+                if (run(op)) {
+                        following = finish(op, true);
+                } else {
+                        op->retry_at = exec_now() + RETRY_NS;
+                        enqueue(op);
+                }
+                op_unref(op);
+                op = following;
+        }
+        n_workers--;
+        pthread_mutex_unlock(&exec_lock);
+        return NULL;
+}
+
+void op_start(struct op *op)
+{
+        if (--op->pending)
+                return;
+        if (work_is_trivial(op->work))
+                finish(op, false);
+        else
+                enqueue(op);
+}
+
+void op_start_and_wait(struct op *op)
+{
+        if (op->pending > 1 || work_is_trivial(op->work)) {
+                op_start(op);
+                op_wait(op);
+                return;
+        }
+        op->pending = 0;
+        op_ref(op);
+        if (run(op)) {
+                finish(op, false);
+        } else {
+                enqueue(op);
+                op_wait(op);
+        }
+        op_unref(op);
+}
+
+void op_wait(struct op *op)
+{
+        op_ref(op);
+        while (!op->done) {
+                pthread_mutex_unlock(&exec_lock);
+                syscall(SYS_futex, &op->done, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
+                pthread_mutex_lock(&exec_lock);
+        }
+        op_unref(op);
+}
