@@ -211,6 +211,10 @@ CUresult sim_pool_free(CUdeviceptr pointer);
 /* Returns memory above the pools' release thresholds to the device; execution calls it at
  * synchronizing calls (stream, event and context synchronize). */
 void sim_pool_relax(struct sim_device *device);
+/* Bytes of device memory that the pool holds, in use or not; gives back what is not in use beyond
+ * keep bytes. The graph pool gives nothing back but by this. */
+uint64_t sim_pool_reserved(struct sim_pool *pool);
+void sim_pool_trim(struct sim_pool *pool, uint64_t keep);
 
 /* Provided by execution. Runs fn(arg) once in the order of the stream, on whatever thread, fn must
  * not make CUDA calls; 0, or an error of the stream (then fn never runs). The legacy (0, 1) and
@@ -223,6 +227,13 @@ CUresult exec_stream_check(CUstream stream, struct sim_context **ret);
  * CUDA_ERROR_NOT_FOUND if the stream is not being captured, else what the call returns. */
 CUresult exec_capture_alloc(CUstream stream, struct sim_pool *pool, size_t bytes, CUdeviceptr *ret);
 CUresult exec_capture_free(CUstream stream, CUdeviceptr pointer);
+/* For calls that a running capture forbids in this thread (cuMemAlloc, cuMemFree, creating and
+ * synchronizing contexts and the like): CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, and the capture is
+ * invalid from then on. */
+CUresult exec_capture_check(void);
+/* cuMemFree and cuMemFreeAsync (in stream order) on memory that a graph allocated: it stays the
+ * graph's. CUDA_ERROR_NOT_FOUND: it is no such memory; CUDA_ERROR_INVALID_VALUE: freed already. */
+CUresult exec_graph_free(CUdeviceptr pointer);
 
 /* ---- arrays ---- */
 

@@ -16,14 +16,12 @@ def main():
     failed = 0
     for pair in sys.argv[3:]:
         api, library = pair.split('=', 1)
-        d = Description(f'{folder}/{api}.api', f'{folder}/{api}_types.h')
-        described = {e.symbol for e in d.entries}
+        described = {e.symbol for e in Description(f'{folder}/{api}.api', f'{folder}/{api}_types.h').entries}
         text = subprocess.run([nm, '-D', '--defined-only', library], capture_output=True, text=True,
                               check=True).stdout
         exported = {line.split()[-1] for line in text.splitlines()}
         for symbol in sorted(exported ^ described):
-            side = 'exported' if symbol in exported else 'described'
-            print(f'{library}: {symbol} is {side} only')
+            print(f'{library}: {symbol} is {"exported" if symbol in exported else "described"} only')
             failed = 1
         print(f'{library}: {len(exported)} symbols')
     return failed
