@@ -4,10 +4,10 @@
 
     compare.py [--toolkit DIR] [--cc CC]
 
-Looked at: every name, every prototype, every version of cuGetProcAddress's names, every type's size,
-every field's offset, every constant; NVML's too where nvml.h is installed. What both have must be
-the same; what the toolkit has and we lack is a difference unless the toolkit is newer than our
-description, then it is only listed. Exit status: 0 same, 1 different, 77 no toolkit here."""
+Looked at: every name, every prototype, every version of cuGetProcAddress's names, every type's
+size, every field's offset, every constant; NVML's too where nvml.h is installed. What both have
+must be the same; what the toolkit has and we lack is a difference unless the toolkit is newer than
+our description, then it is only listed. Exit status: 0 same, 1 different, 77 no toolkit here."""
 
 import argparse
 import os
@@ -23,11 +23,14 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 # The toolkit's headers, what each needs, and which of our names live there (the rest: cuda.h).
 CUDA_HEADERS = [
-    ('PROFILER', 'cudaProfiler.h', 'cudaProfilerTypedefs.h', 'stdint.h', r'CUoutput_mode|CU_OUT_|cuProfiler'),
-    ('GL', 'cudaGL.h', 'cudaGLTypedefs.h', 'GL/gl.h', r'CUGL|CU_GL_|GL(uint|enum)$|cuGL|cuGraphicsGL'),
+    ('PROFILER', 'cudaProfiler.h', 'cudaProfilerTypedefs.h', 'stdint.h',
+     r'CUoutput_mode|CU_OUT_|cuProfiler'),
+    ('GL', 'cudaGL.h', 'cudaGLTypedefs.h', 'GL/gl.h',
+     r'CUGL|CU_GL_|GL(uint|enum)$|cuGL|cuGraphicsGL'),
     ('EGL', 'cudaEGL.h', 'cudaEGLTypedefs.h', 'EGL/eglext.h',
      r'CUegl|CU_EGL|CUDA_EGL|EGL|cuEGL|cuGraphics(EGL|ResourceGetMappedEgl)'),
-    ('VDPAU', 'cudaVDPAU.h', 'cudaVDPAUTypedefs.h', 'vdpau/vdpau.h', r'Vdp|cuVDPAU|cuGraphicsVDPAU'),
+    ('VDPAU', 'cudaVDPAU.h', 'cudaVDPAUTypedefs.h', 'vdpau/vdpau.h',
+     r'Vdp|cuVDPAU|cuGraphicsVDPAU'),
 ]
 
 
@@ -51,7 +54,7 @@ class Comparison:
         else:
             self.prologue = ['#define NVML_NO_UNVERSIONED_FUNC_DEFS', '#include <nvml.h>',
                              '#define HAVE_CUDA 1']
-        self.preprocessed = self._run(['-E', '-P'], '\n'.join(self.prologue) + '\n', 'all.c').stdout
+        self.preprocessed = self._preprocess([])
         self.declared = set(re.findall(rf'\b({self.prefix}[A-Z]\w*)\s*\(', self.preprocessed))
         self.version = self._toolkit_version()
 
@@ -61,14 +64,17 @@ class Comparison:
 
     def _toolkit_version(self):
         name = 'CUDA_VERSION' if self.api == 'cuda' else 'NVML_API_VERSION'
-        text = self._run(['-E', '-P'], '\n'.join(self.prologue) + f'\nversion {name}\n', 'v.c').stdout
-        version = int(re.search(r'^version (\d+)', text, re.M).group(1))
+        version = int(re.search(r'^version (\d+)', self._preprocess([f'version {name}']),
+                                re.M).group(1))
         return version if self.api == 'cuda' else version * 1000
 
-    def _run(self, flags, text, name):
+    def _preprocess(self, more):
+        return self._run(['-E', '-P'], self.prologue + more, 'preprocessed.c').stdout
+
+    def _run(self, flags, lines, name):
         path = os.path.join(self.work, name)
         with open(path, 'w', encoding='utf-8') as f:
-            f.write(text)
+            f.write('\n'.join(lines) + '\n')
         return subprocess.run([self.cc, '-w', '-std=gnu11', *flags, path], capture_output=True,
                               text=True)
 
@@ -110,7 +116,7 @@ class Comparison:
         for e in self.description.entries:
             if e.parameters is None:
                 continue
-            pointer = e.prototype().replace(f' {e.symbol}(', ' (*)(', 1).replace(f'*{e.symbol}(', '*(*)(', 1)
+            pointer = re.sub(rf'\b{e.symbol}\(', '(*)(', e.prototype(), count=1)
             group = self.group(e.symbol)
             if e.symbol in self.declared:
                 checks.append((group, e, f'__typeof__(&{e.symbol})', pointer))
@@ -125,16 +131,15 @@ class Comparison:
             text += [f'#ifdef HAVE_{group}',
                      f'_Static_assert(__builtin_types_compatible_p({theirs}, {ours}), '
                      f'"{e.symbol}: {theirs} is not {ours}");', '#endif']
-        result = self._run(['-c', '-o', os.devnull, '-fmax-errors=0'], '\n'.join(text) + '\n', 'p.c')
-        self._errors(result, 'prototypes')
+        self._errors(self._run(['-c', '-o', os.devnull], text, 'prototypes.c'), 'prototypes')
         return len(checks)
 
     def _typedefs_of(self, group):
         """Whether the header of PFN_ types that covers this group could be read here."""
         if group == 'CUDA':
             return True
-        return any(g == group and f'PFN_{p}' in self.preprocessed for g, p in
-                   (('PROFILER', 'cuProfiler'), ('GL', 'cuGL'), ('EGL', 'cuEGL'), ('VDPAU', 'cuVDPAU')))
+        name = {'PROFILER': 'cuProfiler', 'GL': 'cuGL', 'EGL': 'cuEGL', 'VDPAU': 'cuVDPAU'}[group]
+        return f'PFN_{name}' in self.preprocessed
 
     def versions(self):
         """Every PFN_ type of the toolkit names an entry of ours."""
@@ -166,7 +171,8 @@ class Comparison:
             behind, stars = header.resolve(name)
             if t.kind == 'basic' or behind.kind == 'opaque' and not stars or self._is_function(t):
                 continue
-            body += [f'#ifdef HAVE_{self.group(name)}', f'        say("sizeof {name}", sizeof({name}));',
+            body += [f'#ifdef HAVE_{self.group(name)}',
+                     f'        say("sizeof {name}", sizeof({name}));',
                      f'        say("alignof {name}", _Alignof({name}));']
             if behind.kind in ('struct', 'union') and not stars:
                 for path in self._fields(behind, ''):
@@ -180,21 +186,21 @@ class Comparison:
                      f'        say("{name}", (long long)(intptr_t)({name}));', '#endif']
         program = ['#include <stdio.h>', '#include <stddef.h>', '#include <stdint.h>',
                    'static void say(const char *what, long long value)', '{',
-                   '        printf("%s = %lld\\n", what, value);', '}', 'int main(void)', '{', *body,
-                   '        return 0;', '}', '']
-        have = [f'#ifdef HAVE_{g}' for g in ()]
-        groups = re.findall(r'have (\w+)', self._run(['-E', '-P'], '\n'.join(self.prologue) + '\n' + '\n'.join(
-            f'#ifdef HAVE_{g}\nhave {g}\n#endif' for g in ['CUDA'] + [h[0] for h in CUDA_HEADERS]) + '\n',
-            'g.c').stdout)
-        ours = have + [f'#define HAVE_{g} 1' for g in groups] + [f'#include "{HERE}/{self.api}_types.h"']
+                   '        printf("%s = %lld\\n", what, value);', '}', 'int main(void)', '{',
+                   *body, '}']
+        asked = [f'#ifdef HAVE_{g}\nhave {g}\n#endif'
+                 for g in ['CUDA'] + [h[0] for h in CUDA_HEADERS]]
+        ours = [f'#define HAVE_{g} 1' for g in re.findall(r'have (\w+)', self._preprocess(asked))]
+        ours += [f'#include "{HERE}/{self.api}_types.h"']
         outputs = []
         for side, first in (('ours', ours), ('theirs', self.prologue)):
             exe = os.path.join(self.work, f'{self.api}_{side}')
-            result = self._run(['-o', exe, '-fmax-errors=0'], '\n'.join(first + program), f'{side}.c')
+            result = self._run(['-o', exe], first + program, f'{side}.c')
             self._errors(result, f'types, {side}')
             if result.returncode:
                 return 0
-            outputs.append(subprocess.run([exe], capture_output=True, text=True).stdout.splitlines())
+            printed = subprocess.run([exe], capture_output=True, text=True, check=True).stdout
+            outputs.append(printed.splitlines())
         for a, b in zip(*outputs):
             if a != b:
                 self.differences.append(f'ours {a}, theirs {b}')
@@ -215,7 +221,8 @@ class Comparison:
                 yield from self._fields(inner, path)
                 continue
             yield path + f.name
-            if inner.name is None and inner.kind in ('struct', 'union') and not f.length and not f.stars:
+            record = inner.name is None and inner.kind in ('struct', 'union')
+            if record and not f.length and not f.stars:
                 yield from self._fields(inner, path + f.name + '.')
 
     def constants(self):
@@ -255,9 +262,9 @@ def main():
             print(f'{api}: {line}')
         for line in c.news:
             print(f'{api}: newer toolkit: {line}')
-        print(f'{api}: {len(c.description.entries)} entries; {prototypes} prototypes, {versions} versions, '
-              f'{facts} sizes, offsets and values compared with version {c.version}; '
-              f'{len(c.differences)} differences')
+        print(f'{api}: {len(c.description.entries)} entries; {prototypes} prototypes, '
+              f'{versions} versions, {facts} sizes, offsets and values compared with version '
+              f'{c.version}; {len(c.differences)} differences')
         differences += len(c.differences)
     return 1 if differences else 0
 

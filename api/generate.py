@@ -47,7 +47,7 @@ def main():
     kinds = {
         'api-header': lambda d, a: emit_declarations.header(d, a.api),
         'coverage': coverage,
-        'export-map': lambda d, a: emit_declarations.export_map(d),
+        'export-map': lambda d, a: emit_declarations.export_map(d, a.api),
         'names-header': lambda d, a: emit_names.header(d, a.api),
         'names-source': lambda d, a: emit_names.source(d, a.api),
         'guard-header': lambda d, a: emit_guard.header(d, a.api),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads and checks a description (cuda.api, nvml.api). The format is told at the top of cuda.api."""
+"""Reads and checks a description. The format is told at the top of cuda.api."""
 
 import re
 
@@ -287,7 +287,8 @@ class Description:
             self.error(line, f'{where}: what a call makes comes out of it')
         if string and (ctype != 'char' or stars != 1):
             self.error(line, f'{where}: a string is a char *')
-        if ctype == 'void' and stars == 1 and direction in ('in', 'out', 'inout') and unit != 'bytes':
+        followed = direction in ('in', 'out', 'inout')
+        if ctype == 'void' and stars == 1 and followed and unit != 'bytes':
             self.error(line, f'{where}: the length of void * is in bytes(...)')
         return Parameter(name, ctype, stars, const, direction, bool(makes), bool(frees), unit,
                          terms, string)

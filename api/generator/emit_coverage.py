@@ -5,8 +5,10 @@ import os
 import re
 
 from .marshalling import obstacles
+from .text import fill, lines
 
-_DEFINITION = re.compile(r'^(?:CUresult|nvmlReturn_t|const char \*)\s*((?:cu|nvml)[A-Z]\w*)\(', re.M)
+_DEFINITION = re.compile(
+    r'^(?:CUresult|nvmlReturn_t|const char \*)\s*((?:cu|nvml)[A-Z]\w*)\(', re.M)
 
 
 def defined_in(folder):
@@ -27,58 +29,63 @@ def defined_in(folder):
     return symbols, seen
 
 
+HEAD = '''\
+# Coverage of the @title@
+
+Generated from `api/@api@.api`, the guard's `@hooks@` and the sources of `src/sim`.
+
+- **class**: what the description says the entry does.
+- **guard**: `answers` where the guard has its own code, `passes on` where the entry is one jump to
+  the real library. Device memory is limited where the driver asks the kernel for it, not at each
+  entry.
+- **simulator**: `yes` where the simulated GPU implements it; otherwise it answers not supported.
+- **message**: whether a call can cross as a flat message.
+
+| | entries |
+|---|---|
+@totals@
+'''
+
+REST = '''
+## Exported without a description
+
+The guard passes them on, the simulator answers not supported.
+
+@names@
+'''
+
+
 def page(d, api, hooked, simulated):
-    title = {'cuda': 'CUDA driver API', 'nvml': 'NVML'}[api]
     described = [e for e in d.entries if e.cls != 'undescribed']
-    own = [e for e in described if not e.suffix]
-    crossing = [e for e in own if not obstacles(d, e)]
-    out = [f'# Coverage of the {title}', '',
-           f'Generated from `api/{api}.api`, the guard\'s `{_hooks_name(api)}` and the sources of '
-           '`src/sim`.', '',
-           '- **class**: what the description says the entry does.',
-           '- **guard**: `answers` where the guard has its own code, `passes on` where the entry is '
-           'one jump to the',
-           '  real library. Device memory is limited where the driver asks the kernel for it, not at '
-           'each entry.',
-           '- **simulator**: `yes` where the simulated GPU implements it; otherwise it answers not '
-           'supported.',
-           '- **message**: whether a call can cross as a flat message.', '',
-           '| | entries |', '|---|---|', f'| exported | {len(d.entries)} |']
-    if len(described) != len(d.entries):
-        out += [f'| described | {len(described)} |']
-    for c in d.classes:
-        n = sum(e.cls == c for e in d.entries)
-        out += [f'| of class {c} | {n} |']
-    out += [f'| answered by the guard | {len(hooked)} |',
-            f'| implemented by the simulator | {sum(_simulated(e, simulated) for e in d.entries)} |',
-            f'| that can cross as a message | {sum((e.of or e) in crossing for e in described)} |', '']
+    crossing = {e for e in described if not obstacles(d, e.of or e)}
+    totals = [('exported', len(d.entries))]
+    totals += [(f'of class {c}', sum(e.cls == c for e in d.entries)) for c in d.classes]
+    totals += [('answered by the guard', len(hooked)),
+               ('implemented by the simulator', sum(_simulated(e, simulated) for e in d.entries)),
+               ('that can cross as a message', len(crossing))]
+    out = fill(HEAD, d, api, title={'cuda': 'CUDA driver API', 'nvml': 'NVML'}[api],
+               hooks='src/guard/hooks.list' if api == 'cuda' else f'src/guard/{api}_hooks.list',
+               totals=lines((f'| {what} | {n} |' for what, n in totals), '{}'))
     section = None
     for f in d.functions:
         if f.cls == 'undescribed':
             continue
         if f.section != section:
             section = f.section
-            out += ['', f'## {section}', '']
-            if d.versioned:
-                out += ['| entry | since | class | guard | simulator | message |', '|---|---|---|---|---|---|']
-            else:
-                out += ['| entry | class | guard | simulator | message |', '|---|---|---|---|---|']
+            columns = ['entry'] + ['since'] * d.versioned
+            columns += ['class', 'guard', 'simulator', 'message']
+            out += f'\n## {section}\n\n| {" | ".join(columns)} |\n{"|---" * len(columns)}|\n'
         for e in f.entries:
-            since = f'{_version(e.version)} | ' if d.versioned else ''
-            out += [f'| {e.symbol} | {since}{e.cls} | '
-                    f'{"answers" if e.symbol in hooked else "passes on"} | '
-                    f'{"yes" if _simulated(e, simulated) else "no"} | '
-                    f'{"yes" if (e.of or e) in crossing else "no"} |']
+            cells = [e.symbol] + [_version(e.version)] * d.versioned
+            cells += [e.cls, 'answers' if e.symbol in hooked else 'passes on',
+                      'yes' if _simulated(e, simulated) else 'no',
+                      'yes' if e in crossing else 'no']
+            out += f'| {" | ".join(cells)} |\n'
     rest = [e.symbol for e in d.entries if e.cls == 'undescribed']
     if rest:
-        out += ['', '## Exported without a description', '',
-                'The guard passes them on, the simulator answers not supported.', '']
-        out += [f'- {s}' + (' (answered by the guard)' if s in hooked else '') for s in rest]
-    return '\n'.join(out) + '\n'
-
-
-def _hooks_name(api):
-    return 'src/guard/hooks.list' if api == 'cuda' else f'src/guard/{api}_hooks.list'
+        names = (f'- {s}' + (' (answered by the guard)' if s in hooked else '') for s in rest)
+        out += fill(REST, d, api, names=lines(names, '{}'))
+    return out
 
 
 def _simulated(e, simulated):

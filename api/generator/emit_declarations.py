@@ -1,22 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """The header that declares every exported symbol, and the linker's export list."""
 
-from .text import banner
+from .text import fill, lines
+
+HEADER = '''\
+@banner@
+
+#ifndef CLEAVE_@API@_API_H
+#define CLEAVE_@API@_API_H
+
+#include "@api@_types.h"
+
+/* No renaming macros: each symbol has the ABI of its own age. A symbol whose prototype is not
+ * public stands as taking no arguments, and can only be passed on. */
+
+#pragma GCC visibility push(default)
+@prototypes@
+#pragma GCC visibility pop
+
+#endif
+'''
+
+MAP = '''\
+{
+  global:
+@symbols@
+  local:
+    *;
+};
+'''
 
 
 def header(d, api):
-    guard = f'CLEAVE_{api.upper()}_API_H'
-    out = [banner(d), f'#ifndef {guard}', f'#define {guard}', '', f'#include "{api}_types.h"', '',
-           '/* No renaming macros: each symbol has the ABI of its own age. A symbol whose prototype',
-           ' * is not public stands as taking no arguments, and can only be passed on. */', '',
-           '#pragma GCC visibility push(default)']
-    out += [f'{e.prototype()};' for e in d.entries]
-    out += ['#pragma GCC visibility pop', '', '#endif', '']
-    return '\n'.join(out)
+    return fill(HEADER, d, api, prototypes=lines((e.prototype() for e in d.entries), '{};'))
 
 
-def export_map(d):
-    out = ['{', '  global:']
-    out += [f'    {e.symbol};' for e in d.entries]
-    out += ['  local:', '    *;', '};', '']
-    return '\n'.join(out)
+def export_map(d, api):
+    return fill(MAP, d, api, symbols=lines((e.symbol for e in d.entries), '    {};'))

@@ -1,51 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
 """The guard's entry points: a tail jump through a slot for every symbol that no hook answers."""
 
-from .text import banner
+from .text import fill, lines
+
+HEADER = '''\
+@banner@
+
+#ifndef CLEAVE_@API@_GUARD_ENTRIES_H
+#define CLEAVE_@API@_GUARD_ENTRIES_H
+
+#include "@api@_api.h"
+#include "@api@_names.h"
+
+#pragma GCC visibility push(hidden)
+/* Where each entry goes: at first a stub that resolves it, afterwards the real library's function.
+ * Read and written whole, from any thread: use __atomic_load_n and __atomic_store_n, relaxed.
+ * Hooked entries have a slot too, for the hook to call on. */
+extern void *@real@[@API@_ENTRY_COUNT];
+
+/* The guard's own: called by the stub of an entry at its first call, from any thread and perhaps
+ * from several at once, with every argument register saved around it. Stores the address to go to
+ * in the slot and returns it; never NULL. */
+void *@resolve@(unsigned entry);
+#pragma GCC visibility pop
+
+/* The real function behind a symbol, with its type. */
+#define CLEAVE_@API@_REAL(symbol)                                                                  \\
+        ((__typeof__(&symbol))__atomic_load_n(&@real@[@API@_ENTRY_##symbol], __ATOMIC_RELAXED))
+
+#endif
+'''
 
 
-def header(d, api):
-    up = api.upper()
-    real = 'cleave_real' if api == 'cuda' else f'cleave_{api}_real'
-    resolve = 'cleave_guard_resolve' if api == 'cuda' else f'cleave_guard_{api}_resolve'
-    return '\n'.join([
-        banner(d), f'#ifndef CLEAVE_{up}_GUARD_ENTRIES_H', f'#define CLEAVE_{up}_GUARD_ENTRIES_H', '',
-        f'#include "{api}_api.h"', f'#include "{api}_names.h"', '',
-        '#pragma GCC visibility push(hidden)',
-        '/* Where each entry goes: at first a stub that resolves it, afterwards the real library\'s',
-        ' * function. Read and written whole, from any thread: use __atomic_load_n and',
-        ' * __atomic_store_n, relaxed. Hooked entries have a slot too, for the hook to call on. */',
-        f'extern void *{real}[{up}_ENTRY_COUNT];', '',
-        '/* The guard\'s own: called by the stub of an entry at its first call, from any thread and',
-        ' * perhaps from several at once, with every argument register saved around it. Stores the',
-        ' * address to go to in the slot and returns it; never NULL. */',
-        f'void *{resolve}(unsigned entry);',
-        '#pragma GCC visibility pop', '',
-        '/* The real function behind a symbol, with its type. */',
-        f'#define CLEAVE_{up}_REAL(symbol)' + ' ' * (4 - len(api) + 38) + '\\',
-        f'        ((__typeof__(&symbol))__atomic_load_n(&{real}[{up}_ENTRY_##symbol], '
-        '__ATOMIC_RELAXED))',
-        '', '#endif', ''])
+ASSEMBLER = '''\
+@banner@
 
-
-def assembler(d, api, hooked):
-    real = 'cleave_real' if api == 'cuda' else f'cleave_{api}_real'
-    resolve = 'cleave_guard_resolve' if api == 'cuda' else f'cleave_guard_{api}_resolve'
-    out = [banner(d), _MACROS.replace('@REAL@', real).replace('@RESOLVE@', resolve)]
-    out += [f'        entry {e.index}, {e.symbol}' for e in d.entries if e.symbol not in hooked]
-    out += ['', f'        .irp n, {", ".join(str(e.index) for e in d.entries)}',
-            '        lazy \\n', '        .endr', '',
-            '        .data', '        .balign 8', f'        .hidden {real}', f'        .globl {real}',
-            f'        .type {real}, %object', f'{real}:',
-            f'        .irp n, {", ".join(str(e.index) for e in d.entries)}',
-            '        .quad .Llazy_\\n', '        .endr', f'        .size {real}, . - {real}', '',
-            '        .section .note.GNU-stack, "", %progbits', '']
-    return '\n'.join(out)
-
-
-_MACROS = '''\
         .text
-        .hidden @RESOLVE@
+        .hidden @resolve@
 
 #if defined(__x86_64__)
 
@@ -57,7 +48,7 @@ _MACROS = '''\
 \\symbol:
         .cfi_startproc
         endbr64
-        jmp *@REAL@+8*\\n(%rip)
+        jmp *@real@+8*\\n(%rip)
         .cfi_endproc
         .size \\symbol, . - \\symbol
         .endm
@@ -99,7 +90,7 @@ _MACROS = '''\
         movq %r9, 168(%rsp)
         movq %rax, 176(%rsp)
         movl 192(%rsp), %edi
-        call @RESOLVE@
+        call @resolve@
         movq %rax, %r11
         movaps 0(%rsp), %xmm0
         movaps 16(%rsp), %xmm1
@@ -132,8 +123,8 @@ _MACROS = '''\
 \\symbol:
         .cfi_startproc
         hint 34
-        adrp x16, @REAL@+8*\\n
-        ldr x16, [x16, :lo12:@REAL@+8*\\n]
+        adrp x16, @real@+8*\\n
+        ldr x16, [x16, :lo12:@real@+8*\\n]
         br x16
         .cfi_endproc
         .size \\symbol, . - \\symbol
@@ -170,7 +161,7 @@ _MACROS = '''\
         stp q4, q5, [sp, #160]
         stp q6, q7, [sp, #192]
         mov w0, w17
-        bl @RESOLVE@
+        bl @resolve@
         mov x16, x0
         ldp q0, q1, [sp, #96]
         ldp q2, q3, [sp, #128]
@@ -193,3 +184,42 @@ _MACROS = '''\
 #error "no entry points for this processor"
 #endif
 '''
+
+TABLE = '''
+@entries@
+
+        .irp n, @every@
+        lazy \\n
+        .endr
+
+        .data
+        .balign 8
+        .hidden @real@
+        .globl @real@
+        .type @real@, %object
+@real@:
+        .irp n, @every@
+        .quad .Llazy_\\n
+        .endr
+        .size @real@, . - @real@
+
+        .section .note.GNU-stack, "", %progbits
+'''
+
+
+def _names(api):
+    """What the guard's author knows the table and the resolver by."""
+    if api == 'cuda':
+        return {'real': 'cleave_real', 'resolve': 'cleave_guard_resolve'}
+    return {'real': f'cleave_{api}_real', 'resolve': f'cleave_guard_{api}_resolve'}
+
+
+def header(d, api):
+    return fill(HEADER, d, api, **_names(api))
+
+
+def assembler(d, api, hooked):
+    every = ', '.join(str(e.index) for e in d.entries)
+    entries = lines((f'entry {e.index}, {e.symbol}' for e in d.entries if e.symbol not in hooked),
+                    '        {}')
+    return fill(ASSEMBLER + TABLE, d, api, entries=entries, every=every, **_names(api))

@@ -1,7 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which entries can cross as flat messages, and the tables by which they do."""
 
-from .text import banner
+from .text import fill, lines
+
+
+HEADER = '''\
+@banner@
+
+#ifndef CLEAVE_@API@_MARSHAL_H
+#define CLEAVE_@API@_MARSHAL_H
+
+#include "@api@_names.h"
+#include "@api@_types.h"
+#include "marshal.h"
+
+/* The arguments and the result of each entry that can cross as a message. The _ptds and _ptsz
+ * variants have those of the entry they vary. */
+
+@structures@
+#pragma GCC visibility push(hidden)
+extern const struct marshal_entry @api@_marshal[@API@_ENTRY_COUNT];
+#pragma GCC visibility pop
+
+#endif
+'''
+
+SOURCE = '''\
+@banner@
+
+#include "@api@_marshal.h"
+
+@tables@
+static const struct marshal_parameter nothing[1];
+
+const struct marshal_entry @api@_marshal[@API@_ENTRY_COUNT] = {
+@entries@
+};
+'''
+
+_TERM = {'number': 'NUMBER', 'value': 'PARAMETER', 'pointee': 'POINTEE'}
 
 
 def obstacles(d, entry):
@@ -62,64 +99,48 @@ def _expressed(d):
 
 
 def header(d, api):
-    up = api.upper()
-    out = [banner(d), f'#ifndef CLEAVE_{up}_MARSHAL_H', f'#define CLEAVE_{up}_MARSHAL_H', '',
-           f'#include "{api}_names.h"', f'#include "{api}_types.h"', '#include "marshal.h"', '',
-           '/* The arguments and the result of each entry that can cross as a message. The _ptds and',
-           ' * _ptsz variants have those of the entry they vary. */']
+    structures = []
     for e in _expressed(d):
-        out += ['', f'struct {api}_args_{e.symbol} {{']
-        out += [f'        {p.declaration()};' for p in e.parameters]
-        out += [f'        {e.result} returned;', '};']
-    out += ['', '#pragma GCC visibility push(hidden)',
-            f'extern const struct marshal_entry {api}_marshal[{up}_ENTRY_COUNT];',
-            '#pragma GCC visibility pop', '', '#endif', '']
-    return '\n'.join(out)
+        fields = [p.declaration() for p in e.parameters] + [f'{e.result} returned']
+        structures.append(f'struct {api}_args_{e.symbol} {{\n{lines(fields, "        {};")}\n}};\n')
+    return fill(HEADER, d, api, structures='\n'.join(structures))
 
 
 def source(d, api):
-    up = api.upper()
-    out = [banner(d), f'#include "{api}_marshal.h"', '']
-    expressed = _expressed(d)
-    for e in expressed:
-        if e.parameters:
-            out += _parameters(e, api)
-    symbols = {e.symbol for e in expressed}
-    out += ['static const struct marshal_parameter nothing[1];', '',
-            f'const struct marshal_entry {api}_marshal[{up}_ENTRY_COUNT] = {{']
+    expressed = {e.symbol for e in _expressed(d)}
+    tables = [_parameters(e, api) for e in d.entries if e.symbol in expressed and e.parameters]
+    entries = []
     for e in d.entries:
         of = (e.of or e).symbol
-        if of not in symbols:
-            out += [f'        {{.symbol = "{e.symbol}"}},']
-            continue
-        table = f'of_{of}' if e.parameters else 'nothing'
         args = f'struct {api}_args_{of}'
-        out += [f'        {{"{e.symbol}", {table}, {len(e.parameters)}, sizeof({args}),',
-                f'                offsetof({args}, returned), sizeof({e.result})}},']
-    out += ['};', '']
-    return '\n'.join(out)
+        if of not in expressed:
+            entries.append(f'{{.symbol = "{e.symbol}"}}')
+        else:
+            table = f'of_{of}' if e.parameters else 'nothing'
+            entries.append(f'{{"{e.symbol}", {table}, {len(e.parameters)}, sizeof({args}),\n'
+                           f'                offsetof({args}, returned), sizeof({e.result})}}')
+    return fill(SOURCE, d, api, tables='\n'.join(tables), entries=lines(entries))
 
 
 def _parameters(e, api):
-    args = f'struct {api}_args_{e.symbol}'
     index = {p.name: i for i, p in enumerate(e.parameters)}
-    counts = {value for p in e.parameters for _, kind, value in p.length or () if kind != 'number'}
-    out = [f'static const struct marshal_parameter of_{e.symbol}[] = {{']
+    numbers = {value for p in e.parameters for _, kind, value in p.length or () if kind != 'number'}
+    rows = []
     for p in e.parameters:
-        is_pointer = p.stars and p.direction != 'address'
-        element = p.ctype + (' ' + '*' * (p.stars - 1) if p.stars > 1 else '')
-        kind = f'MARSHAL_{p.direction.upper()}' if is_pointer else 'MARSHAL_VALUE'
-        unit = ('STRING' if p.string else (p.length_unit or 'one').upper()) if is_pointer else 'ONE'
-        sizes = '0, 1'
-        if is_pointer:
-            sizes = '1, 1' if p.ctype == 'void' and p.stars == 1 else f'sizeof({element}), _Alignof({element})'
-        signed = f'({p.ctype})-1 < 1' if p.name in counts else '0'
-        terms = []
-        for sign, term, value in p.length or ():
-            number = value if term == 'number' else index[value]
-            name = {'number': 'NUMBER', 'value': 'PARAMETER', 'pointee': 'POINTEE'}[term]
-            terms.append(f'{{MARSHAL_{name}, {sign}1, {number}}}')
-        out += [f'        {{offsetof({args}, {p.name}), sizeof((({args} *)0)->{p.name}),',
-                f'                {sizes}, {kind}, MARSHAL_{unit}, {signed}, {len(terms)}, '
-                f'{{{", ".join(terms) or "{0, 0, 0}"}}}}},']
-    return out + ['};', '']
+        field = f'(({{args}} *)0)->{p.name}'
+        kind, unit, element, align = 'VALUE', 'ONE', '0', '1'
+        if p.stars and p.direction != 'address':
+            kind = p.direction.upper()
+            unit = 'STRING' if p.string else (p.length_unit or 'one').upper()
+            pointed = p.ctype + ' *' * (p.stars - 1)
+            element = '1' if pointed == 'void' else f'sizeof({pointed})'
+            align = '1' if pointed == 'void' else f'_Alignof({pointed})'
+        signed = f'({p.ctype})-1 < 1' if p.name in numbers else '0'
+        terms = ', '.join(f'{{MARSHAL_{_TERM[term]}, {sign}1, '
+                          f'{value if term == "number" else index[value]}}}'
+                          for sign, term, value in p.length or ()) or '{0, 0, 0}'
+        rows.append(f'{{offsetof({{args}}, {p.name}), sizeof({field}), {element}, {align},\n'
+                    f'                MARSHAL_{kind}, MARSHAL_{unit}, {signed}, '
+                    f'{len(p.length or ())}, {{{terms}}}}}')
+    text = lines(rows).replace('{args}', f'struct {api}_args_{e.symbol}')
+    return f'static const struct marshal_parameter of_{e.symbol}[] = {{\n{text}\n}};\n'

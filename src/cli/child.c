@@ -21,12 +21,6 @@
  * continues the whole group, the two of us may hear of it in any order. */
 #define STOP_SETTLE_NSEC 20000000
 
-static void restore_signals(const struct child *child)
-{
-        sigaction(SIGCHLD, &child->on_child, NULL);
-        sigprocmask(SIG_SETMASK, &child->mask, NULL);
-}
-
 static void run_child(struct child *child, int wait_fd, char **argv, child_prepare_t prepare,
         void *context) __attribute__((noreturn));
 static void run_child(
@@ -34,6 +28,7 @@ static void run_child(
 {
         char released;
         ssize_t n;
+        int error;
 
         do
                 n = read(wait_fd, &released, 1);
@@ -42,11 +37,12 @@ static void run_child(
                 _exit(CLI_RUN_FAILED);
         if (prepare(context) < 0)
                 _exit(CLI_RUN_FAILED);
-        restore_signals(child);
+        sigaction(SIGCHLD, &child->on_child, NULL);
         execvp(argv[0], argv);
+        error = errno;
         fprintf(stderr, "cleave run: cannot execute %s: %s\n", argv[0],
-                errno == ENOENT ? "no such command" : strerror(errno));
-        _exit(errno == ENOENT ? 127 : 126);
+                error == ENOENT ? "no such command" : strerror(error));
+        _exit(error == ENOENT ? 127 : 126);
 }
 
 /* All that can be passed on. Those of the terminal's job control, and those that tell of a fault of
@@ -59,38 +55,6 @@ static void passed_on(sigset_t *set)
         sigfillset(set);
         for (size_t i = 0; i < ARRAY_SIZE(ours); i++)
                 sigdelset(set, ours[i]);
-}
-
-int child_fork(struct child *child, char **argv, child_prepare_t prepare, void *context)
-{
-        struct sigaction plain = {.sa_handler = SIG_DFL};
-        int fds[2], r;
-        sigset_t set;
-
-        *child = (struct child){.signal_fd = -EBADF, .release_fd = -EBADF};
-        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
-                return -errno;
-        passed_on(&set);
-        /* With SIGCHLD ignored, which is inherited, there would be no exit status. */
-        sigaction(SIGCHLD, &plain, &child->on_child);
-        sigprocmask(SIG_BLOCK, &set, &child->mask);
-        child->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-        r = child->signal_fd < 0 ? -errno : 0;
-        if (r == 0)
-                prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-        if (r == 0 && (child->pid = fork()) < 0)
-                r = -errno;
-        if (r == 0 && child->pid == 0) {
-                close(fds[1]);
-                run_child(child, fds[0], argv, prepare, context);
-        }
-        close(fds[0]);
-        child->release_fd = fds[1];
-        if (r < 0) {
-                close(fds[1]);
-                restore_signals(child);
-        }
-        return r;
 }
 
 void child_release(struct child *child)
@@ -167,6 +131,41 @@ static void pass_on(struct child *child, const struct signalfd_siginfo *info)
         if (info->ssi_code == SI_USER && info->ssi_pid == (uint32_t)child->pid)
                 return;
         kill(child->pid, (int)info->ssi_signo);
+}
+
+int child_fork(struct child *child, char **argv, child_prepare_t prepare, void *context)
+{
+        struct sigaction plain = {.sa_handler = SIG_DFL};
+        int fds[2], r;
+        sigset_t set;
+
+        *child = (struct child){.signal_fd = -EBADF, .release_fd = -EBADF};
+        passed_on(&set);
+        child->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+        if (child->signal_fd < 0)
+                return -errno;
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0) {
+                r = -errno;
+                child->signal_fd = close_safe(child->signal_fd);
+                return r;
+        }
+        /* With SIGCHLD ignored, which is inherited, there would be no exit status. */
+        sigaction(SIGCHLD, &plain, &child->on_child);
+        prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+        child->pid = fork();
+        if (child->pid == 0) {
+                close(fds[1]);
+                run_child(child, fds[0], argv, prepare, context);
+        }
+        r = child->pid < 0 ? -errno : 0;
+        close(fds[0]);
+        child->release_fd = fds[1];
+        /* Not before: a signal of the terminal that comes when there is no child yet has to end us,
+         * and one that comes from now on reaches the child as well. */
+        sigprocmask(SIG_BLOCK, &set, NULL);
+        if (r == 0)
+                reap(child);
+        return r;
 }
 
 void child_handle_signals(struct child *child)

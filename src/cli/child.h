@@ -18,7 +18,6 @@ struct child {
         bool ended;
         int signal_fd;             /* to be polled; then call child_handle_signals() */
         int release_fd;            /* the child waits at its other end */
-        sigset_t mask;             /* ours before */
         struct sigaction on_child; /* SIGCHLD's disposition before */
 };
 
@@ -26,8 +25,8 @@ struct child {
  * it cannot go on, and the child ends with 125. */
 typedef int (*child_prepare_t)(void *context);
 
-/* Forks the child, which waits until child_release(). Blocks signals in us, makes us the subreaper
- * of what it leaves behind. 0 or negative errno. */
+/* Forks the child, which waits until child_release(). Blocks signals in us and makes us the
+ * subreaper of what it leaves behind. 0 or negative errno. */
 int child_fork(struct child *child, char **argv, child_prepare_t prepare, void *context);
 
 /* Lets the child exec; what it cannot execute it says itself, and ends with 126 or 127 as a shell

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -252,7 +253,7 @@ static CUresult say_hello(int fd, uint64_t tenant)
 
 static int put_high(int fd)
 {
-        int high = (int)syscall(SYS_fcntl, fd, 1030 /* F_DUPFD_CLOEXEC */, HIGH_FD);
+        int high = (int)syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, HIGH_FD);
 
         if (high < 0)
                 return fd;
@@ -298,6 +299,39 @@ CUresult guard_session_open(void)
         return result;
 }
 
+/* After a restart of the daemon: says hello again, with the slot that we have. Its answer brings
+ * nothing that we lack, so it is not waited for. At most one attempt a second. */
+static bool say_hello_again(void)
+{
+        static _Atomic time_t last;
+        struct cleave_hello hello = {
+                .head = {CLEAVE_MESSAGE_MAGIC, CLEAVE_MESSAGE_VERSION, CLEAVE_HELLO, sizeof(hello),
+                        0},
+                .tenant = session.grant->tenant,
+                .flags = CLEAVE_HELLO_AGAIN,
+                .slot = session.index,
+                .guard = CLEAVE_VERSION,
+        };
+        struct timespec now;
+        int fd;
+
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        if (atomic_exchange(&last, now.tv_sec) == now.tv_sec)
+                return false;
+        fd = connect_once();
+        if (fd < 0)
+                return false;
+        driver_version(hello.driver, sizeof(hello.driver));
+        if (send(fd, &hello, sizeof(hello), MSG_DONTWAIT | MSG_NOSIGNAL) != sizeof(hello)) {
+                close(fd);
+                return false;
+        }
+        /* in place, so that a thread that is sending never meets another's descriptor */
+        syscall(SYS_dup3, fd, session_fd, O_CLOEXEC);
+        close(fd);
+        return true;
+}
+
 void guard_notice(uint32_t kind, uint64_t a, uint64_t b)
 {
         const struct cleave_notice notice = {
@@ -309,7 +343,9 @@ void guard_notice(uint32_t kind, uint64_t a, uint64_t b)
         };
         int saved = errno;
 
-        if (session_fd >= 0)
+        if (session_fd >= 0 && !guard_forked() &&
+                send(session_fd, &notice, sizeof(notice), MSG_DONTWAIT | MSG_NOSIGNAL) < 0 &&
+                errno != EAGAIN && say_hello_again())
                 send(session_fd, &notice, sizeof(notice), MSG_DONTWAIT | MSG_NOSIGNAL);
         errno = saved;
 }

@@ -16,12 +16,14 @@ def main():
     failed = 0
     for pair in sys.argv[3:]:
         api, library = pair.split('=', 1)
-        described = {e.symbol for e in Description(f'{folder}/{api}.api', f'{folder}/{api}_types.h').entries}
+        d = Description(f'{folder}/{api}.api', f'{folder}/{api}_types.h')
+        described = {e.symbol for e in d.entries}
         text = subprocess.run([nm, '-D', '--defined-only', library], capture_output=True, text=True,
                               check=True).stdout
         exported = {line.split()[-1] for line in text.splitlines()}
         for symbol in sorted(exported ^ described):
-            print(f'{library}: {symbol} is {"exported" if symbol in exported else "described"} only')
+            side = 'exported' if symbol in exported else 'described'
+            print(f'{library}: {symbol} is {side} only')
             failed = 1
         print(f'{library}: {len(exported)} symbols')
     return failed

@@ -49,33 +49,54 @@ class FakeDaemon:
     """Listens in a directory of its own while the context lasts.
 
     raw: bytes to answer any request with before hanging up, instead of real answers.
+    grant: what tenant.create gives beside the tenant; None: it refuses.
     """
 
     uuids = UUIDS
 
-    def __init__(self, raw=None):
+    def __init__(self, raw=None, grant=None):
         self.raw = raw
+        self.grant = grant
         self.requests = []
+        self.connections = []
 
     def __enter__(self):
         self.directory = tempfile.mkdtemp(prefix="cleave-test-")
+        self.listen()
+        return self
+
+    def listen(self):
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(os.path.join(self.directory, "control.sock"))
         self.listener.listen(16)
-        threading.Thread(target=self.accept, daemon=True).start()
-        return self
+        threading.Thread(target=self.accept, args=(self.listener,), daemon=True).start()
+
+    def hang_up(self):
+        """As if the daemon had died."""
+        os.unlink(os.path.join(self.directory, "control.sock"))
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for connection in self.connections:
+            connection.shutdown(socket.SHUT_RDWR)
+        self.connections.clear()
 
     def __exit__(self, *_):
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
         shutil.rmtree(self.directory)
 
-    def accept(self):
+    def asked(self, method):
+        """Parameters of the last such request, or None."""
+        found = [r.get("params") for r in self.requests if r["method"] == method]
+        return found[-1] if found else None
+
+    def accept(self, listener):
         while True:
             try:
-                connection, _ = self.listener.accept()
+                connection, _ = listener.accept()
             except OSError:
                 return
+            self.connections.append(connection)
             threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
 
     def serve(self, connection):
@@ -118,6 +139,11 @@ class FakeDaemon:
             if params.get("all"):
                 raise Refusal("not-permitted", "only root may see the tenants of others")
             return {"tenants": [TENANT, HOSTILE]}
+        if method == "tenant.create" and self.grant is not None:
+            return {"tenant": TENANT, "secret": "open sesame", "environment": {}, "cgroup": None,
+                    "library_path": None, "identity": "process-tree", **self.grant}
+        if method in ("tenant.start", "tenant.exit", "tenant.attach"):
+            return {}
         if method == "tenant.create":
             if params["name"] and " " in params["name"]:
                 raise Refusal("bad-name", f"'{params['name']}' is no name")
