@@ -4,7 +4,7 @@
 #include <time.h>
 
 #include "counter.h"
-#include "guard.h"
+#include "driver.h"
 #include "message.h"
 
 /* One change at a time: the counter's rule (counter.h). */

@@ -4,13 +4,45 @@
  * after the exported symbol and keeps that symbol's contract; where the program's call is wrong,
  * the driver's own error is what it gets.
  */
+#include <errno.h>
 #include <limits.h>
 #include <string.h>
 
 #include "counter.h"
-#include "guard.h"
+#include "dl.h"
+#include "driver.h"
+#include "environment.h"
 #include "hooks.h"
 #include "message.h"
+
+/* -- the driver's library ---------------------------------------------------------------------- */
+
+static int prepare(void *handle)
+{
+        int r = guard_redirect_ioctl(guard_dlsym(handle, "cuInit"));
+
+        if (r < 0)
+                guard_debug("the driver's library calls ioctl in a way that we cannot see");
+        return r;
+}
+
+static struct guard_library driver = {
+        .soname = "libcuda.so.1",
+        .environment = CLEAVE_ENV_LIBCUDA,
+        .prepare = prepare,
+};
+
+static CUresult not_supported(void)
+{
+        return CUDA_ERROR_NOT_SUPPORTED;
+}
+
+void *guard_real(unsigned entry)
+{
+        void *address = guard_library_find(&driver, cuda_entry_name(entry));
+
+        return address ? address : (void *)not_supported;
+}
 
 void *cleave_guard_resolve(unsigned entry)
 {
@@ -27,16 +59,16 @@ CUresult cuInit(unsigned int flags)
         CUresult result;
         int r;
 
-        r = guard_real_load();
+        r = guard_library_load(&driver);
         if (r == -ENOENT)
                 return CUDA_ERROR_NO_DEVICE;
         if (r < 0)
                 return CUDA_ERROR_SYSTEM_NOT_READY;
         if (guard_forked())
                 return REAL(cuInit)(flags);
-        result = guard_session_open();
-        if (result != CUDA_SUCCESS)
-                return result;
+        r = guard_session_open(false);
+        if (r < 0)
+                return r == -EPERM ? CUDA_ERROR_NOT_PERMITTED : CUDA_ERROR_SYSTEM_NOT_READY;
         result = REAL(cuInit)(flags);
         if (result == CUDA_SUCCESS && !guard_rm_seen()) {
                 /* no limit could be held: refuse rather than pretend */
@@ -58,9 +90,9 @@ static struct hook {
 #undef X
 };
 
-/* Our own function in place of the driver's: by the entry that the name and version stand for, or,
- * since a driver may know versions that we do not, by the address that it answers. */
-static void *ours(int entry, void *theirs)
+/* Our own function in place of the driver's, known by its address: so it is the driver that
+ * resolves name, version and flags, also those of an API newer than we know. */
+static void *ours(void *theirs)
 {
         for (size_t i = 0; i < sizeof(hooks) / sizeof(hooks[0]); i++) {
                 void *real = atomic_load_explicit(&hooks[i].theirs, memory_order_relaxed);
@@ -69,7 +101,7 @@ static void *ours(int entry, void *theirs)
                         real = guard_real((unsigned)hooks[i].entry);
                         atomic_store_explicit(&hooks[i].theirs, real, memory_order_relaxed);
                 }
-                if (hooks[i].entry == entry || real == theirs)
+                if (real == theirs)
                         return hooks[i].ours;
         }
         return theirs;
@@ -85,13 +117,11 @@ static void count_unknown(void)
 
 static void answer_look_up(const char *name, void **function, int version, cuuint64_t flags)
 {
-        int entry = cuda_entry_find(name, version, flags, NULL);
-
         if (!*function)
                 return;
-        if (entry < 0)
+        if (cuda_entry_find(name, version, flags, NULL) < 0)
                 count_unknown();
-        *function = ours(entry, *function);
+        *function = ours(*function);
 }
 
 CUresult cuGetProcAddress(const char *symbol, void **pfn, int version, cuuint64_t flags)

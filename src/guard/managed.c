@@ -9,7 +9,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#include "guard.h"
+#include "driver.h"
 
 struct managed {
         CUdeviceptr ptr;

@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "guard.h"
+#include "driver.h"
 
 enum object_kind {
         OBJECT_UNKNOWN, /* seen only as somebody's parent */

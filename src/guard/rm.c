@@ -18,7 +18,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include "guard.h"
+#include "driver.h"
 #include "message.h"
 #include "objects.h"
 #include "rm.h"

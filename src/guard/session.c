@@ -172,12 +172,14 @@ static int receive(int fd, union answer *ret, int ret_fds[2])
 }
 
 /* Maps and checks both pages; the descriptors are not needed afterwards. */
-static int map_pages(struct guard_session *s, const struct cleave_welcome *welcome, int fds[2])
+static int map_pages(
+        struct guard_session *s, const struct cleave_welcome *welcome, int fds[2], bool observer)
 {
         void *grant, *usage;
         int r;
 
-        if (fds[0] < 0 || fds[1] < 0 || welcome->slot == 0 || welcome->slot >= CLEAVE_MAX_SLOTS)
+        if (fds[0] < 0 || fds[1] < 0 || (welcome->slot == 0) != observer ||
+                welcome->slot >= CLEAVE_MAX_SLOTS)
                 return -EBADMSG;
         grant = mmap(NULL, CLEAVE_GRANT_BYTES, PROT_READ, MAP_SHARED, fds[0], 0);
         if (grant == MAP_FAILED)
@@ -199,56 +201,54 @@ static int map_pages(struct guard_session *s, const struct cleave_welcome *welco
         *s = (struct guard_session){
                 .grant = grant,
                 .usage = usage,
-                .slot = cleave_usage_slot(usage, welcome->slot),
+                .slot = observer ? NULL : cleave_usage_slot(usage, welcome->slot),
                 .index = welcome->slot,
         };
         return 0;
 }
 
-static CUresult answer_error(const union answer *answer, int size)
+static int answer_error(const union answer *answer, int size)
 {
         if (size == sizeof(answer->refused) && answer->head.type == CLEAVE_REFUSED) {
                 guard_debug("the daemon refuses: reason %u", answer->refused.reason);
-                return answer->refused.reason == CLEAVE_REFUSED_STRANGER
-                               ? CUDA_ERROR_NOT_PERMITTED
-                               : CUDA_ERROR_SYSTEM_NOT_READY;
+                return answer->refused.reason == CLEAVE_REFUSED_STRANGER ? -EPERM : -EAGAIN;
         }
         guard_debug("the daemon's answer is not understood");
-        return CUDA_ERROR_SYSTEM_NOT_READY;
+        return -EAGAIN;
 }
 
-static CUresult say_hello(int fd, uint64_t tenant)
+static int say_hello(int fd, uint64_t tenant, bool observer)
 {
         struct cleave_hello hello = {
                 .head = {CLEAVE_MESSAGE_MAGIC, CLEAVE_MESSAGE_VERSION, CLEAVE_HELLO, sizeof(hello),
                         0},
                 .tenant = tenant,
+                .flags = observer ? CLEAVE_HELLO_OBSERVER : 0,
                 .guard = CLEAVE_VERSION,
         };
         union answer answer;
-        CUresult result;
         int fds[2], n, r;
 
         driver_version(hello.driver, sizeof(hello.driver));
         if (send(fd, &hello, sizeof(hello), MSG_NOSIGNAL) != sizeof(hello))
-                return CUDA_ERROR_SYSTEM_NOT_READY;
+                return -EAGAIN;
         n = receive(fd, &answer, fds);
         if (n < (int)sizeof(answer.head) || answer.head.magic != CLEAVE_MESSAGE_MAGIC ||
                 answer.head.version != CLEAVE_MESSAGE_VERSION || answer.head.size != (uint32_t)n) {
                 guard_debug("no answer from the daemon: %d", n);
-                result = CUDA_ERROR_SYSTEM_NOT_READY;
+                r = -EAGAIN;
         } else if (answer.head.type != CLEAVE_WELCOME || n != sizeof(answer.welcome))
-                result = answer_error(&answer, n);
+                r = answer_error(&answer, n);
         else {
-                r = map_pages(&session, &answer.welcome, fds);
+                r = map_pages(&session, &answer.welcome, fds, observer);
                 if (r < 0)
                         guard_debug("the shared pages are not usable: %d", r);
-                result = r < 0 ? CUDA_ERROR_SYSTEM_NOT_READY : CUDA_SUCCESS;
+                r = r < 0 ? -EAGAIN : 0;
         }
         for (unsigned i = 0; i < 2; i++)
                 if (fds[i] >= 0)
                         close(fds[i]);
-        return result;
+        return r;
 }
 
 static int put_high(int fd)
@@ -261,42 +261,40 @@ static int put_high(int fd)
         return high;
 }
 
-static CUresult open_locked(void)
+static int open_locked(bool observer)
 {
         uint64_t tenant = tenant_hint();
-        int fd = connect_daemon(tenant);
-        CUresult result;
+        int fd = connect_daemon(tenant), r;
 
         if (fd < 0) {
                 guard_debug("no daemon: %d", fd);
-                return CUDA_ERROR_SYSTEM_NOT_READY;
+                return -EAGAIN;
         }
-        result = say_hello(fd, tenant);
-        if (result != CUDA_SUCCESS) {
+        r = say_hello(fd, tenant, observer);
+        if (r < 0) {
                 close(fd);
-                return result;
+                return r;
         }
         session_fd = put_high(fd);
         session_pid = getpid();
         atomic_store_explicit(&session_open, &session, memory_order_release);
         guard_debug("tenant %016llx, slot %u, %u devices",
                 (unsigned long long)session.grant->tenant, session.index, session.grant->devices);
-        return CUDA_SUCCESS;
+        return 0;
 }
 
-CUresult guard_session_open(void)
+int guard_session_open(bool observer)
 {
-        CUresult result = CUDA_SUCCESS;
-        int saved = errno;
+        int saved = errno, r = 0;
 
         if (guard_session())
-                return CUDA_SUCCESS;
+                return 0;
         guard_lock(&session_lock);
         if (!guard_session())
-                result = open_locked();
+                r = open_locked(observer);
         guard_unlock(&session_lock);
         errno = saved;
-        return result;
+        return r;
 }
 
 /* After a restart of the daemon: says hello again, with the slot that we have. Its answer brings

@@ -17,6 +17,8 @@
         X(LIBCUDA, "CLEAVE_LIBCUDA",                                                               \
                 "Absolute path of the driver library that the guard stands before. Default: the "  \
                 "first libcuda.so.1 of the normal search that is not the guard.")                  \
+        X(LIBNVML, "CLEAVE_LIBNVML",                                                               \
+                "The same for libnvidia-ml.so.1.")                                                 \
         X(SIM, "CLEAVE_SIM",                                                                       \
                 "Simulated GPUs to use instead of real ones: a model, or several, as h100, "       \
                 "h100x2 "                                                                          \

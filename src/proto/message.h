@@ -40,7 +40,8 @@ struct cleave_message {
 };
 static_assert(sizeof(struct cleave_message) == 16, "layout");
 
-#define CLEAVE_HELLO_AGAIN 1u /* slot is the one that an earlier daemon gave */
+#define CLEAVE_HELLO_AGAIN    1u /* slot is the one that an earlier daemon gave */
+#define CLEAVE_HELLO_OBSERVER 2u /* wants the pages to read, and no slot: welcomed with slot 0 */
 
 struct cleave_hello {
         struct cleave_message head;

@@ -125,7 +125,10 @@ struct cleave_usage_page {
         uint32_t slots; /* how many there are, at most CLEAVE_MAX_SLOTS */
         uint32_t slot_bytes;
         uint64_t tenant;
-        uint32_t reserved[24];
+        _Atomic uint32_t slots_used; /* no slot from this one on was ever given; daemon. A reader
+                                        that goes over the slots stops here: each has a page of its
+                                        own, which reading would make */
+        uint32_t reserved[23];
         /* the tenant's total on each device: a counter word, see counter.h */
         _Alignas(64) _Atomic uint64_t used[CLEAVE_MAX_DEVICES];
 };

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-#include "guard.h"
+#include "driver.h"
 #include "message.h"
 #include "objects.h"
 #include "rm.h"

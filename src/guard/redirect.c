@@ -2,32 +2,18 @@
 #include <errno.h>
 #include <link.h>
 #include <stdatomic.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "dl.h"
-#include "environment.h"
-#include "guard.h"
+#include "driver.h"
 
-static struct guard_lock real_lock;
-static void *_Atomic real_handle;
-static int real_error; /* of the only attempt; 0 while there was none */
 static int (*real_ioctl)(int fd, unsigned long request, ...);
-
-static CUresult not_supported(void)
-{
-        return CUDA_ERROR_NOT_SUPPORTED;
-}
 
 int guard_real_ioctl(int fd, unsigned long request, void *arg)
 {
         return real_ioctl(fd, request, arg);
 }
-
-/* -- the ioctl slot ---------------------------------------------------------------------------- */
 
 struct redirect {
         ElfW(Addr) inside; /* an address in the library */
@@ -144,76 +130,10 @@ static int redirect_in(struct dl_phdr_info *info, size_t size, void *arg)
         return 1;
 }
 
-/* -- the library ------------------------------------------------------------------------------- */
-
-struct load {
-        void *handle;
-        char path[4096];
-};
-
-static bool try_load(const char *path, void *arg)
+int guard_redirect_ioctl(const void *inside)
 {
-        struct load *load = arg;
+        struct redirect redirect = {.inside = (ElfW(Addr))inside};
 
-        if (guard_is_guard(path))
-                return false;
-        load->handle = guard_dlopen(path, RTLD_NOW | RTLD_LOCAL);
-        if (!load->handle) {
-                guard_debug("%s: %s", path, guard_dlerror ? guard_dlerror() : "not loaded");
-                return false;
-        }
-        guard_debug("the driver's library is %s", path);
-        return true;
-}
-
-static int load_locked(void)
-{
-        const char *given = secure_getenv(CLEAVE_ENV_LIBCUDA);
-        struct redirect redirect = {0};
-        struct load load = {0};
-
-        if (!guard_dlopen || !guard_dlsym) {
-                guard_debug("this program has no dynamic linker interface (libdl)");
-                return -ENOENT;
-        }
-        if (!(given && given[0] == '/' && try_load(given, &load)) &&
-                !guard_search("libcuda.so.1", try_load, &load)) {
-                guard_debug("no libcuda.so.1 of a driver found");
-                return -ENOENT;
-        }
-        redirect.inside = (ElfW(Addr))guard_dlsym(load.handle, "cuInit");
-        if (redirect.inside)
-                dl_iterate_phdr(redirect_in, &redirect);
-        if (redirect.slots == 0) {
-                guard_debug("the driver's library calls ioctl in a way that we cannot see");
-                return -ELIBBAD;
-        }
-        atomic_store(&real_handle, load.handle);
-        return 0;
-}
-
-int guard_real_load(void)
-{
-        int saved = errno, r;
-
-        if (atomic_load_explicit(&real_handle, memory_order_acquire))
-                return 0;
-        guard_lock(&real_lock);
-        if (!atomic_load(&real_handle) && real_error == 0)
-                real_error = load_locked();
-        r = real_error;
-        guard_unlock(&real_lock);
-        errno = saved;
-        return r;
-}
-
-void *guard_real(unsigned entry)
-{
-        void *address = NULL;
-        int saved = errno;
-
-        if (guard_real_load() == 0)
-                address = guard_dlsym(atomic_load(&real_handle), cuda_entry_name(entry));
-        errno = saved;
-        return address ? address : (void *)not_supported;
+        dl_iterate_phdr(redirect_in, &redirect);
+        return redirect.slots > 0 ? 0 : -ELIBBAD;
 }

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The guard before libcuda.so.1: what its files share beyond guard.h. */
+#pragma once
+
+#include "cuda_guard_entries.h"
+#include "guard.h"
+
+/* entries.c */
+
+/* The driver's own function behind an entry; one that returns CUDA_ERROR_NOT_SUPPORTED where the
+ * driver lacks it. Never NULL. Looks it up each time: calls go through REAL(). */
+HIDDEN void *guard_real(unsigned entry);
+/* REAL(cuMemFree_v2)(ptr) calls the driver's own function. */
+#define REAL(symbol) CLEAVE_CUDA_REAL(symbol)
+
+/* redirect.c */
+
+/* Writes guard_ioctl() into the slots by which the library that contains the address calls ioctl.
+ * 0, -ELIBBAD (it has none, so what it does cannot be seen). */
+HIDDEN int guard_redirect_ioctl(const void *inside);
+/* The driver's own ioctl, as it was before it was redirected. */
+HIDDEN int guard_real_ioctl(int fd, unsigned long request, void *arg);
+
+/* rm.c: stands in the driver's ioctl slot */
+HIDDEN int guard_ioctl(int fd, unsigned long request, ...);
+/* Whether the driver's library has made a client through the slot: if not, we are blind. */
+HIDDEN bool guard_rm_seen(void);
+
+/* account.c: all in units of 4 KiB. In a process without session nothing can be charged. */
+
+/* 0, -ENOMEM (over the limit), -ENOTCONN (no session), -ERANGE */
+HIDDEN int guard_charge(uint32_t device, uint64_t units);
+HIDDEN void guard_discharge(uint32_t device, uint64_t units);
+
+/* managed.c */
+HIDDEN CUresult guard_managed_alloc(CUdeviceptr *ret, size_t bytes, unsigned flags);
+/* Frees through the driver's own function, and discharges what was managed. */
+HIDDEN CUresult guard_managed_free(CUdeviceptr ptr, CUresult (*real_free)(CUdeviceptr));
+/* After a context has gone. */
+HIDDEN void guard_managed_context_gone(void);
+/* Whether this process has any managed memory: one load. */
+HIDDEN bool guard_managed_any(void);
+/* The index in the grant of a CUDA device ordinal; -ENODEV. */
+HIDDEN int guard_device_by_ordinal(CUdevice device);
