@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "cuda_api.h"
+#include "nvml_api.h"
 
 static void *library;
 
@@ -435,6 +436,62 @@ static int look_up(void)
         return 0;
 }
 
+/* holds memory until standard input ends */
+static int hold_open(void)
+{
+        begin();
+        take(10);
+        printf("held\n");
+        fflush(stdout);
+        return getchar() != EOF;
+}
+
+/* what NVML tells of the machine while this process holds 100 MiB on its device of that number */
+static int nvml(unsigned own_device)
+{
+        void *nvml_library = dlopen("libnvidia-ml.so.1", RTLD_NOW);
+        nvmlProcessInfo_t list[64];
+        nvmlMemory_v2_t memory_v2 = {.version = sizeof(memory_v2) | 2 << 24};
+        nvmlMemory_t memory;
+        nvmlDevice_t device, again;
+        unsigned count, index, n = 64;
+        char uuid[96];
+
+#define ML(name, ...)                                                                              \
+        ((__typeof__(&name))(nvml_library ? dlsym(nvml_library, #name) : NULL))(__VA_ARGS__)
+        begin();
+        take(100);
+        if (ML(nvmlInit_v2) != NVML_SUCCESS || ML(nvmlDeviceGetCount_v2, &count) != NVML_SUCCESS)
+                return 3;
+        printf("count %u\n", count);
+        for (unsigned i = 0; i < count; i++) {
+                if (ML(nvmlDeviceGetHandleByIndex_v2, i, &device) != NVML_SUCCESS ||
+                        ML(nvmlDeviceGetIndex, device, &index) != NVML_SUCCESS ||
+                        ML(nvmlDeviceGetUUID, device, uuid, sizeof(uuid)) != NVML_SUCCESS ||
+                        ML(nvmlDeviceGetHandleByUUID, uuid, &again) != NVML_SUCCESS ||
+                        ML(nvmlDeviceGetMemoryInfo, device, &memory) != NVML_SUCCESS ||
+                        ML(nvmlDeviceGetMemoryInfo_v2, device, &memory_v2) != NVML_SUCCESS)
+                        return 3;
+                printf("index%u %u\nsame%u %d\n", i, index, i, device == again);
+                printf("total%u %llu\nused%u %llu\nfree%u %llu\n", i, memory.total, i, memory.used,
+                        i, memory.free);
+                printf("v2_%u %d\n", i,
+                        memory_v2.total == memory.total && memory_v2.used == memory.used);
+        }
+        printf("beyond %d\n", ML(nvmlDeviceGetHandleByIndex_v2, count, &device));
+        ML(nvmlDeviceGetHandleByIndex_v2, own_device, &device);
+        printf("processes_result %d\n",
+                ML(nvmlDeviceGetComputeRunningProcesses_v3, device, &n, list));
+        printf("processes %u\n", n);
+        for (unsigned i = 0; i < n && i < 64; i++)
+                if (list[i].pid == (unsigned)getpid())
+                        printf("own %llu\n", list[i].usedGpuMemory);
+        n = 0;
+        printf("no_room %d\n", ML(nvmlDeviceGetComputeRunningProcesses_v3, device, &n, NULL));
+        printf("wanted %u\n", n);
+        return 0;
+}
+
 int main(int argc, char **argv)
 {
         const char *what = argc > 1 ? argv[1] : "";
@@ -455,6 +512,7 @@ int main(int argc, char **argv)
                 {"devices", devices},
                 {"manners", manners},
                 {"look-up", look_up},
+                {"hold-open", hold_open},
         };
 
         for (size_t i = 0; i < sizeof(plain) / sizeof(plain[0]); i++)
@@ -464,6 +522,8 @@ int main(int argc, char **argv)
                 return exec_child(argv);
         if (strcmp(what, "exec-self") == 0)
                 return exec_self(argv);
+        if (strcmp(what, "nvml") == 0 && argc == 3)
+                return nvml((unsigned)atoi(argv[2]));
         if (strcmp(what, "hold") == 0 && argc == 3)
                 return hold(argv[2]);
         fprintf(stderr, "usage: behave WHAT\n");

@@ -51,12 +51,17 @@ class FakeDaemon:
         if len(hello) != 80:
             peer.close()
             return
-        self.hellos += 1
+        observer = struct.unpack_from("<I", hello, 24)[0] & 2
+        self.hellos += not observer
         if self.refuse:
             peer.send(struct.pack("<IHHIIII", MAGIC_MESSAGE, 1, 3, 24, 0, self.refuse, 0))
             peer.close()
             return
-        slot = self.hellos
+        slot = 0 if observer else self.hellos
+        if slot:
+            pid = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+            struct.pack_into("<II", self.usage, HEAD + slot * SLOT_BYTES, 1, pid)
+            struct.pack_into("<I", self.usage, 32, slot + 1)
         message = struct.pack("<IHHIIQII", MAGIC_MESSAGE, 1, 2, 32, 0, TENANT, slot, 0)
         socket.send_fds(peer, [message], self.fds)
         while True:

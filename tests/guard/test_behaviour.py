@@ -17,6 +17,7 @@ from fake_daemon import FakeDaemon  # noqa: E402
 
 MIB = 1 << 20
 BEHAVE, GUARD, SIMULATOR = (os.path.abspath(p) for p in sys.argv[1:4])
+NVML_GUARD = os.path.join(os.path.dirname(GUARD), "libnvidia-ml.so.1")
 
 
 class Bench:
@@ -197,6 +198,29 @@ def groups_are_reported():
     process.communicate()
     assert groups and groups[0]["engine"] == 1 and groups[0]["device"] == 0, groups
     assert groups[0]["subdevice"] != 0 and groups[0]["client"] != 0, groups
+    return bench
+
+
+def nvml_tells_the_tenants_own():
+    # the second device alone is granted; another program holds memory on it
+    bench = Bench(model="h100x3", daemon=False)
+    bench.daemon = FakeDaemon(bench.directory, {bench.uuids[1]: 2048 * MIB})
+    bench.inside["LD_PRELOAD"] = f"{GUARD}:{NVML_GUARD}"
+    bench.inside["CUDA_VISIBLE_DEVICES"] = "1"
+    bench.plain["CUDA_VISIBLE_DEVICES"] = "1"
+    other = subprocess.Popen([BEHAVE, "hold-open"], env=bench.plain, stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "held\n"
+    native, saw = dict(bench.pairs(bench.plain, "nvml", "1")), bench("nvml", "0")
+    other.communicate("")
+    assert native["count"] == "3" and saw["count"] == "1", (native, saw)
+    assert saw["index0"] == "0" and saw["same0"] == "1" and saw["v2_0"] == "1", saw
+    assert saw["total0"] == str(2048 * MIB), saw
+    assert saw["used0"] == saw["own"] == native["own"], (native, saw)
+    assert int(saw["free0"]) == 2048 * MIB - int(saw["used0"]), saw
+    assert native["processes"] == "2" and saw["processes"] == "1", (native, saw)
+    assert saw["processes_result"] == "0" and saw["no_room"] == "7" and saw["wanted"] == "1", saw
+    assert saw["beyond"] == native["beyond"], (native, saw)
     return bench
 
 
