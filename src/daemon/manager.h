@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The daemon's state and loop. What is decided lies in src/policy; what is known and done, here.
+ *
+ *   manager.c   devices, claims, admission, journal
+ *   tenant.c    tenants, and the sessions of their processes
+ *   guards.c    guard.sock
+ *   control.c   control.sock: connections and lines; methods.c: what can be asked
+ *   audit.c     the driver's count against ours; memory that returns
+ *   recover.c   what an earlier daemon left
+ */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <systemd/sd-event.h>
+
+#include <uthash.h>
+#include <utlist.h>
+
+#include "base/error.h"
+#include "daemon/claims.h"
+#include "daemon/config.h"
+#include "daemon/events.h"
+#include "daemon/journal.h"
+#include "daemon/pages.h"
+#include "daemon/store.h"
+#include "device/device.h"
+#include "policy/ledger.h"
+
+DEFINE_CLEANUP(sd_event_source *, sd_event_source_unref);
+
+struct manager;
+struct tenant;
+struct connection;
+
+enum tenant_state {
+        TENANT_WAITING,
+        TENANT_STARTING,
+        TENANT_RUNNING,
+        TENANT_ENDING,
+};
+
+/* A process that is watched until it ends. */
+struct watched_process {
+        pid_t pid; /* 0: none */
+        uint64_t start_time;
+        int pidfd;
+        sd_event_source *source;
+        bool gone;
+};
+#define WATCHED_NONE ((struct watched_process){.pidfd = -EBADF})
+
+/* A process that uses a tenant's pages, from its HELLO until its memory is back. */
+struct session {
+        struct session *next, *prev;
+        UT_hash_handle hh; /* in manager.sessions, by process.pid, unless returning */
+        struct tenant *tenant;
+        uint32_t slot;
+        struct watched_process process;
+        bool returning; /* settled; waits for the driver's count */
+        int fd;         /* connection of the guard, -EBADF: hung up, or before a restart of ours */
+        sd_event_source *io;
+        char guard_version[24];
+        char driver_version[24];
+        uint64_t returning_since;          /* monotonic, usec */
+        uint64_t next_look, look_interval; /* at what a detached process maps; usec */
+};
+
+struct tenant_device {
+        unsigned index;        /* in manager.device and in the ledger */
+        uint64_t driver_bytes; /* the driver's count of its processes; DEVICE_UNKNOWN_BYTES */
+        uint64_t peak;         /* bytes */
+        uint64_t refusals;     /* told by notices */
+        uint64_t before;       /* bytes counted when the audit began */
+        unsigned over;         /* audits in a row with the driver above the ledger */
+        bool over_told;
+        uint64_t allowed; /* bytes that its limits can have let it come to hold */
+        unsigned beyond;  /* audits in a row with more than that counted */
+};
+
+struct stranger {
+        pid_t pid;
+        uint64_t start_time;
+        unsigned seen; /* audits */
+        bool current, told;
+};
+#define STRANGERS_MAX 32u /* of one tenant that are told apart */
+
+struct tenant {
+        UT_hash_handle hh; /* in manager.tenants, by id */
+        struct manager *manager;
+        uint64_t id;
+        char secret[33];
+        char *name;
+        uid_t uid;
+        json_t *command; /* array of strings */
+        enum tenant_state state;
+        uint64_t created; /* realtime, usec */
+        char *cgroup;
+        struct watched_process run; /* the process that made it and leads its tree */
+        struct watched_process command_process;
+        bool exited; /* told by tenant.exit */
+        int exit_status;
+        struct connection *lifeline;
+        struct pages pages;
+        bool pages_lost; /* recovered without them: no process can join, the driver's count holds */
+        bool damaged;    /* the usage page is not believed until all its processes are gone */
+        unsigned devices;
+        struct tenant_device device[CLEAVE_MAX_DEVICES];
+        uint64_t past_refusals; /* of slots that are free again */
+        struct session *sessions;
+        unsigned session_count;
+        struct session **slot; /* CLEAVE_MAX_SLOTS */
+        struct stranger stranger[STRANGERS_MAX];
+};
+
+struct manager_device {
+        struct device info;
+        enum device_state state;
+        bool lost_told;
+        bool sampled;
+        struct device_memory memory;
+        struct device_process *process;
+        size_t processes;
+        int processes_known;   /* 0 or negative errno */
+        uint64_t tenants_used; /* by the driver's count */
+        uint64_t others_used; /* processes of no tenant, and what the driver names no process for */
+        uint64_t unattributed;   /* of the sample before */
+        uint64_t claimed_others; /* other daemons' claims, and what these use */
+        uint64_t claimed_used;
+        uint64_t own_claimed, own_claimed_used; /* as last written */
+        int claims_error;
+};
+
+struct manager {
+        struct config config;
+        bool system; /* scope */
+        char *directory;
+        char *guard_library; /* NULL: not found */
+        char *sim_directory;
+        uint64_t started; /* realtime, usec */
+        uint64_t tag;     /* tells this runtime directory from others of the same user */
+        sd_event *event;
+
+        const struct device_backend *backend;
+        void *backend_handle;
+        char *sim; /* CLEAVE_SIM that it was opened with */
+        unsigned devices;
+        struct manager_device device[DEVICE_MAX];
+
+        struct ledger ledger;
+        struct tenant *tenants;
+        struct session *sessions; /* by pid */
+        unsigned returning;       /* sessions */
+        struct events events;
+        struct journal journal;
+        struct store store;
+        json_t *warnings;
+
+        int control_fd, guard_fd;
+        sd_event_source *control_source, *guard_source;
+        struct connection *connections;
+        unsigned connection_count;
+        struct guard *guards; /* connections that have not said HELLO yet */
+        unsigned guard_count;
+        struct stop *stops; /* tenant.stop in progress */
+
+        sd_event_source *audit_timer, *returning_timer, *idle_timer, *serve_source;
+        bool stopping;
+};
+
+/* manager.c */
+int manager_new(
+        const struct config *config, bool system, const char *directory, struct manager **ret);
+struct manager *manager_free(struct manager *manager);
+DEFINE_CLEANUP(struct manager *, manager_free);
+/* Opens the backend: "nvidia", "sim" (sim: the value of CLEAVE_SIM) or, where that fails, null. */
+int manager_open_devices(struct manager *manager, const char *sim);
+/* Takes over what an earlier daemon left, and opens the devices: those it had while its tenants
+ * live, else what sim says. */
+int manager_recover(struct manager *manager, const char *sim);
+int manager_listen(struct manager *manager);
+int manager_run(struct manager *manager);
+/* Text for daemon.info and doctor, kept. */
+void manager_warn(struct manager *manager, const char *format, ...)
+        __attribute__((format(printf, 2, 3)));
+
+/* Fits device text (index, uuid, unique start of one) to an index. */
+int manager_find_device(
+        struct manager *manager, const char *text, unsigned *ret, struct cleave_error *error);
+/* Index of the device with that uuid, or -ENODEV. */
+int manager_device_by_uuid(struct manager *manager, const char *uuid);
+
+/* Reads what the driver says of a device; processes are what this costs time for. */
+void manager_sample(struct manager *manager, unsigned device);
+
+/* While an admission is open, the claims of its devices are locked, and the ledger knows what the
+ * driver and the neighbours say, and what tenants use. */
+struct admission {
+        unsigned count;
+        unsigned device[LEDGER_MAX_GRANTS];
+        struct claims *claims; /* one a device */
+};
+int admission_open(struct manager *manager, const struct ledger_want *wants, unsigned count,
+        struct admission *ret);
+/* Writes our claims as the ledger now has them, and the limits into the tenants' pages. */
+void admission_close(struct manager *manager, struct admission *admission);
+/* Brings claims and others up to date outside of an admission. */
+void manager_refresh_claims(struct manager *manager, unsigned device);
+
+/* Writes the ledger's limits into the pages. */
+void manager_write_limits(struct manager *manager);
+/* Serves the queue soon, from the loop. */
+void manager_serve_soon(struct manager *manager);
+void manager_arm_audit(struct manager *manager);
+void manager_arm_returning(struct manager *manager);
+/* Looks whether the daemon has nothing to do, and ends it a while after. */
+void manager_look_idle(struct manager *manager);
+/* All of the state as journal records. */
+int manager_rewrite_journal(struct manager *manager);
+/* Appends; on failure tells it once. */
+int manager_record(struct manager *manager, json_t *record);
+
+/* The sentence for a verdict. */
+int verdict_error(
+        struct manager *manager, const struct ledger_verdict *verdict, struct cleave_error *error);
+
+/* tenant.c */
+struct tenant_request {
+        uint64_t id; /* 0: a new one */
+        const char *name;
+        uid_t uid;
+        json_t *command;
+        pid_t run_pid;
+        unsigned devices;
+        struct ledger_want want[LEDGER_MAX_GRANTS];
+};
+/* Enters a tenant that the ledger knows already. State: waiting. */
+int tenant_new(struct manager *manager, const struct tenant_request *request, struct tenant **ret);
+/* Makes its pages, cgroup and journal record: it has been granted. State: starting. */
+int tenant_grant(struct tenant *tenant, struct cleave_error *error);
+/* Takes everything back. */
+void tenant_free(struct tenant *tenant);
+/* Ends it if it is over and nobody is left. May free it. */
+void tenant_consider(struct tenant *tenant);
+/* Over: its command has ended, and nobody can report that any more or has. */
+bool tenant_is_over(const struct tenant *tenant);
+struct tenant *tenant_by_id(struct manager *manager, uint64_t id);
+bool tenant_name_taken(struct manager *manager, uid_t uid, const char *name);
+/* id, unique start of one, or name, among those uid may see. */
+int tenant_find(struct manager *manager, const char *text, uid_t uid, bool all, struct tenant **ret,
+        struct cleave_error *error);
+/* Whose process that is, by cgroup or ancestry, or NULL. */
+struct tenant *tenant_of_process(struct manager *manager, pid_t pid);
+json_t *tenant_json(struct tenant *tenant);
+json_t *tenant_record(struct tenant *tenant);
+json_t *session_record(struct session *session);
+/* Where a tenant's ledger grant for its device i is. */
+struct ledger_grant *tenant_grant_of(struct tenant *tenant, unsigned i);
+/* What the ledger is to believe it uses, bytes. */
+uint64_t tenant_used(struct tenant *tenant, unsigned i);
+uint64_t tenant_returning(struct tenant *tenant, unsigned i);
+void tenant_update_used(struct tenant *tenant);
+/* Writes its grants into its page. */
+void tenant_write_grant(struct tenant *tenant, bool changed);
+int tenant_watch_process(
+        struct tenant *tenant, struct watched_process *process, pid_t pid, uint64_t start_time);
+void tenant_set_damaged(struct tenant *tenant, const char *what);
+
+/* slot 0: the lowest free one. Takes fd over on success. */
+int session_new(struct tenant *tenant, uint32_t slot, pid_t pid, uint64_t start_time, int fd,
+        struct session **ret);
+/* The process is gone, or has become another program: its slot is settled, its memory returns. */
+void session_leave(struct session *session);
+/* Its memory is back. */
+void session_release(struct session *session);
+void session_free(struct session *session);
+void session_hang_up(struct session *session);
+
+/* guards.c */
+int guards_listen(struct manager *manager);
+void guards_done(struct manager *manager);
+int session_watch_io(struct session *session);
+
+/* control.c */
+int control_listen(struct manager *manager);
+void control_done(struct manager *manager);
+
+/* audit.c */
+int audit_tick(sd_event_source *source, uint64_t usec, void *userdata);
+int returning_tick(sd_event_source *source, uint64_t usec, void *userdata);
+void audit_now(struct manager *manager);

@@ -1,0 +1,1103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What can be asked on the control socket: docs/control-protocol.md. */
+#include <grp.h>
+#include <inttypes.h>
+#include <pwd.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/paths.h"
+#include "base/process.h"
+#include "daemon/control.h"
+#include "daemon/identity.h"
+#include "proto/environment.h"
+
+#define COMMAND_WORDS_MAX 4096u
+#define COMMAND_BYTES_MAX (256u << 10)
+
+enum param_type {
+        PARAM_TEXT,
+        PARAM_INTEGER,
+        PARAM_NUMBER,
+        PARAM_BOOLEAN,
+        PARAM_LIST,
+};
+
+struct param {
+        const char *name;
+        enum param_type type;
+        bool needed; /* absent and null are refused */
+};
+
+typedef int (*method_handler)(struct connection *connection, json_t *params, json_int_t id,
+        json_t **ret_result, struct cleave_error *error);
+
+static bool has_type(const json_t *value, enum param_type type)
+{
+        switch (type) {
+        case PARAM_TEXT:
+                return json_is_string(value) &&
+                       strlen(json_string_value(value)) == json_string_length(value);
+        case PARAM_INTEGER:
+                return json_is_integer(value);
+        case PARAM_NUMBER:
+                return json_is_number(value);
+        case PARAM_BOOLEAN:
+                return json_is_boolean(value);
+        case PARAM_LIST:
+                return json_is_array(value);
+        }
+        return false;
+}
+
+static int check_params(const json_t *object, const char *where, const struct param *params,
+        struct cleave_error *error)
+{
+        static const char *const types[] = {
+                [PARAM_TEXT] = "a text without NUL",
+                [PARAM_INTEGER] = "an integer",
+                [PARAM_NUMBER] = "a number",
+                [PARAM_BOOLEAN] = "true or false",
+                [PARAM_LIST] = "a list",
+        };
+        const char *key;
+        json_t *value;
+
+        json_object_foreach((json_t *)object, key, value)
+        {
+                const struct param *p;
+
+                for (p = params; p->name && strcmp(p->name, key) != 0;)
+                        p++;
+                if (!p->name)
+                        return error_set(error, CLEAVE_REASON_BAD_REQUEST,
+                                "%s has no parameter '%.64s'", where, key);
+                if (json_is_null(value) ? p->needed : !has_type(value, p->type))
+                        return error_set(error, CLEAVE_REASON_BAD_REQUEST, "%s: '%s' is not %s",
+                                where, key, types[p->type]);
+        }
+        for (const struct param *p = params; p->name; p++)
+                if (p->needed && !json_object_get(object, p->name))
+                        return error_set(error, CLEAVE_REASON_BAD_REQUEST, "%s: '%s' is missing",
+                                where, p->name);
+        return 0;
+}
+
+static bool is_administrator(const struct connection *connection)
+{
+        return connection->uid == 0 || connection->uid == geteuid();
+}
+
+static int no_memory(struct cleave_error *error)
+{
+        return error_set_errno(error, ENOMEM, "cannot answer");
+}
+
+/* The tenant that params name, if the caller may act on it. */
+static int find_tenant(struct connection *connection, json_t *params, struct tenant **ret,
+        struct cleave_error *error)
+{
+        return tenant_find(connection->manager,
+                json_string_value(json_object_get(params, "tenant")), connection->uid,
+                is_administrator(connection), ret, error);
+}
+
+/* ---- who may be granted what ---- */
+
+static bool in_group(uid_t uid, gid_t gid, const char *name)
+{
+        const struct group *group = getgrnam(name);
+        const struct passwd *user = getpwuid(uid);
+        gid_t wanted, groups[1024];
+        int count = ARRAY_SIZE(groups);
+
+        if (!group)
+                return false;
+        wanted = group->gr_gid;
+        if (gid == wanted)
+                return true;
+        if (!user || getgrouplist(user->pw_name, gid, groups, &count) < 0)
+                return false;
+        for (int i = 0; i < count; i++)
+                if (groups[i] == wanted)
+                        return true;
+        return false;
+}
+
+static int check_access(struct connection *connection, struct cleave_error *error)
+{
+        const struct config *config = &connection->manager->config;
+
+        if (!config->group || is_administrator(connection) ||
+                in_group(connection->uid, connection->gid, config->group))
+                return 0;
+        error_set(error, CLEAVE_REASON_NOT_PERMITTED, "only members of group %s may use GPUs here",
+                config->group);
+        error_set_hint(error, "Ask an administrator to add you: adduser NAME %s", config->group);
+        return -EPERM;
+}
+
+static int check_ceiling(struct connection *connection, uid_t uid, const struct ledger_want *wants,
+        unsigned count, uint64_t except, struct cleave_error *error)
+{
+        struct manager *manager = connection->manager;
+        struct ceiling ceiling = config_ceiling(&manager->config, uid);
+        struct ledger_tenant *own = except ? ledger_find(&manager->ledger, except) : NULL;
+        char most[FORMAT_SIZE_MAX], had[FORMAT_SIZE_MAX];
+
+        if (uid == 0)
+                return 0;
+        if (!except && ceiling.tenants_set &&
+                ledger_tenants_of(&manager->ledger, uid) >= ceiling.tenants)
+                return error_set(error, CLEAVE_REASON_TOO_MANY, "you may have %u tenants at a time",
+                        ceiling.tenants);
+        for (unsigned i = 0; i < count && ceiling.memory_set; i++) {
+                unsigned device = wants[i].device;
+                const struct ledger_grant *grant = own ? ledger_find_grant(own, device) : NULL;
+                uint64_t most_bytes = memory_amount_bytes(
+                        ceiling.memory, ledger_capacity(&manager->ledger, device));
+                uint64_t has = ledger_granted_to(&manager->ledger, uid, device) -
+                               (grant ? grant->guarantee : 0);
+
+                if (wants[i].guarantee > most_bytes || has > most_bytes - wants[i].guarantee)
+                        return error_set(error, CLEAVE_REASON_BEYOND_CEILING,
+                                "you may be granted %s of device %u, and have %s beside this",
+                                format_size(most, most_bytes), device, format_size(had, has));
+        }
+        return 0;
+}
+
+/* ---- wants ---- */
+
+static int parse_amount(
+        const json_t *value, const char *name, uint64_t *ret, struct cleave_error *error)
+{
+        json_int_t bytes = json_integer_value(value);
+
+        if (bytes <= 0)
+                return error_set(error, CLEAVE_REASON_BAD_SIZE,
+                        "%s = %" PRId64 " is not above zero", name, (int64_t)bytes);
+        if ((uint64_t)bytes % CLEAVE_QUOTA_STEP != 0)
+                return error_set(error, CLEAVE_REASON_BAD_SIZE,
+                        "%s = %" PRId64 " is not in whole MiB", name, (int64_t)bytes);
+        *ret = (uint64_t)bytes;
+        return 0;
+}
+
+/* One element of devices. tenant: whose grant gives what is left out, or NULL. */
+static int parse_want(struct manager *manager, json_t *element, struct tenant *tenant,
+        struct ledger_want *ret, struct cleave_error *error)
+{
+        static const struct param wants_all[] = {
+                {"device", PARAM_TEXT, true},
+                {"memory", PARAM_INTEGER, true},
+                {"memory_max", PARAM_INTEGER, false},
+                {0},
+        };
+        json_t *maximum;
+        struct ledger_want want;
+        char text[24];
+        int r;
+
+        if (!json_is_object(element))
+                return error_set(
+                        error, CLEAVE_REASON_BAD_REQUEST, "an element of devices is an object");
+        /* an index may come as a number */
+        if (json_is_integer(json_object_get(element, "device"))) {
+                snprintf(text, sizeof(text), "%" PRId64,
+                        (int64_t)json_integer_value(json_object_get(element, "device")));
+                json_object_set_new(element, "device", json_string(text));
+        }
+        r = check_params(element, "a device", wants_all, error);
+        if (r < 0)
+                return r;
+        r = manager_find_device(manager, json_string_value(json_object_get(element, "device")),
+                &want.device, error);
+        if (r < 0)
+                return r;
+        r = parse_amount(json_object_get(element, "memory"), "memory", &want.guarantee, error);
+        if (r < 0)
+                return r;
+        want.maximum = want.guarantee;
+        maximum = json_object_get(element, "memory_max");
+        if (maximum && !json_is_null(maximum)) {
+                r = parse_amount(maximum, "memory_max", &want.maximum, error);
+                if (r < 0)
+                        return r;
+                if (want.maximum < want.guarantee)
+                        return error_set(
+                                error, CLEAVE_REASON_BAD_SIZE, "memory_max is less than memory");
+        }
+        if (want.maximum >> CLEAVE_UNIT_SHIFT > CLEAVE_COUNTER_MAX)
+                return error_set(error, CLEAVE_REASON_BEYOND_DEVICE,
+                        "more than 1 TiB of one device cannot be granted");
+        *ret = want;
+        return 0;
+}
+
+static int parse_wants(struct manager *manager, json_t *list, struct tenant *tenant,
+        struct ledger_want wants[static LEDGER_MAX_GRANTS], unsigned *ret_count,
+        struct cleave_error *error)
+{
+        size_t index, count = json_array_size(list);
+        json_t *element;
+
+        if (count == 0)
+                return error_set(error, CLEAVE_REASON_BAD_REQUEST, "no device is asked for");
+        if (count > LEDGER_MAX_GRANTS)
+                return error_set(error, CLEAVE_REASON_BAD_REQUEST,
+                        "a tenant has at most %u devices", LEDGER_MAX_GRANTS);
+        json_array_foreach(list, index, element)
+        {
+                int r = parse_want(manager, element, tenant, &wants[index], error);
+
+                if (r < 0)
+                        return r;
+                for (size_t k = 0; k < index; k++)
+                        if (wants[k].device == wants[index].device)
+                                return error_set(error, CLEAVE_REASON_BAD_REQUEST,
+                                        "device %u is named twice", wants[k].device);
+        }
+        *ret_count = (unsigned)count;
+        return 0;
+}
+
+/* ---- daemon ---- */
+
+static void identity_in_force(
+        struct connection *connection, const char **ret, char *detail, size_t size)
+{
+        struct manager *manager = connection->manager;
+        const char *why = NULL;
+        _cleanup_free_ char *cgroup = NULL;
+
+        *ret = "process-tree";
+        if (!manager->config.cgroups) {
+                snprintf(detail, size, "cgroups are switched off in the configuration");
+        } else if (cgroup_make(connection->pid, connection->uid, 0, &cgroup, &why) == 0) {
+                cgroup_remove(cgroup);
+                *ret = "cgroup";
+                snprintf(detail, size, "a cgroup of its own for each tenant, below the caller's");
+        } else {
+                snprintf(detail, size, "%s", why ?: "no cgroup can be made");
+        }
+}
+
+static json_t *ceiling_json(struct connection *connection)
+{
+        struct manager *manager = connection->manager;
+        struct ceiling ceiling = config_ceiling(&manager->config, connection->uid);
+        uint64_t most = 0;
+
+        if (connection->uid == 0 || !ceiling.memory_set)
+                return json_null();
+        /* a part is of each device; the largest says most */
+        for (unsigned i = 0; i < manager->devices; i++)
+                most = MAX_OF(most,
+                        memory_amount_bytes(ceiling.memory, ledger_capacity(&manager->ledger, i)));
+        return json_integer((json_int_t)(ceiling.memory.part ? most : ceiling.memory.bytes));
+}
+
+static int daemon_info(struct connection *connection, json_t *params, json_int_t id,
+        json_t **ret_result, struct cleave_error *error)
+{
+        struct manager *manager = connection->manager;
+        char detail[256];
+        const char *identity;
+
+        identity_in_force(connection, &identity, detail, sizeof(detail));
+        *ret_result = json_pack("{s:s, s:i, s:f, s:s, s:I, s:s, s:s, s:s, s:s?, s:s, s:s, s:s, "
+                                "s:o, s:s?, s:b, s:O}",
+                "version", CLEAVE_VERSION, "pid", (int)getpid(), "started",
+                (double)manager->started / 1e6, "scope", manager->system ? "system" : "user", "uid",
+                (json_int_t)geteuid(), "runtime_dir", manager->directory, "backend",
+                manager->backend->name, "backend_detail",
+                manager->backend->detail(manager->backend_handle), "sim", manager->sim, "identity",
+                identity, "identity_detail", detail, "journal",
+                manager->journal.failed ? "failed" : "ok", "ceiling", ceiling_json(connection),
+                "guard", manager->guard_library, "outlives",
+                manager->store.fd >= 0 || manager->store.kind == STORE_SYSTEMD, "warnings",
+                manager->warnings);
+        return *ret_result ? 0 : no_memory(error);
+}
+
+static int daemon_stop(struct connection *connection, json_t *params, json_int_t id,
+        json_t **ret_result, struct cleave_error *error)
+{
+        struct manager *manager = connection->manager;
+
+        if (!is_administrator(connection))
+                return error_set(error, CLEAVE_REASON_NOT_PERMITTED,
+                        "only root and the daemon's own user may stop it");
+        if (manager->tenants && !json_is_true(json_object_get(params, "force"))) {
+                error_set(
+                        error, CLEAVE_REASON_BUSY, "%u tenants live", HASH_COUNT(manager->tenants));
+                error_set_hint(
+                        error, "Stop them first, or use force: they go on under their limits.");
+                return -EBUSY;
+        }
+        store_farewell(&manager->store, !manager->tenants);
+        manager->stopping = true;
+        connection_reply(connection, id, json_object());
+        sd_event_exit(manager->event, 0);
+        return 1;
+}
+
+/* ---- devices ---- */
+
+static json_t *optional_bytes(uint64_t bytes)
+{
+        return bytes == DEVICE_UNKNOWN_BYTES ? json_null() : json_integer((json_int_t)bytes);
+}
+
+static int device_list(struct connection *connection, json_t *params, json_int_t id,
+        json_t **ret_result, struct cleave_error *error)
+{
+        struct manager *manager = connection->manager;
+        json_t *devices = json_array();
+
+        for (struct tenant *tenant = manager->tenants; tenant; tenant = tenant->hh.next)
+                tenant_update_used(tenant);
+        for (unsigned i = 0; i < manager->devices; i++) {
+                struct manager_device *device = &manager->device[i];
+                uint64_t used = 0;
+
+                manager_refresh_claims(manager, i);
+                manager_sample(manager, i);
+                for (struct tenant *tenant = manager->tenants; tenant; tenant = tenant->hh.next)
+                        for (unsigned k = 0; k < tenant->devices; k++)
+                                if (tenant->device[k].index == i &&
+                                        __builtin_add_overflow(used, tenant_used(tenant, k), &used))
+                                        used = INT64_MAX;
+                json_array_append_new(devices,
+                        json_pack("{s:i, s:s, s:s, s:s, s:s, s:s?, s:I, s:o, s:o, s:I, s:I, s:I, "
+                                  "s:I, s:I, s:s, s:s?}",
+                                "index", (int)device->info.index, "uuid", device->info.uuid_text,
+                                "name", device->info.name, "vendor", manager->backend->vendor,
+                                "backend", manager->backend->name, "pci",
+                                device->info.pci[0] ? device->info.pci : NULL, "memory_total",
+                                (json_int_t)device->info.total, "memory_reserved",
+                                optional_bytes(device->memory.reserved), "memory_used",
+                                optional_bytes(device->memory.used), "granted",
+                                (json_int_t)ledger_granted(&manager->ledger, i), "used_by_tenants",
+                                (json_int_t)used, "used_by_others", (json_int_t)device->others_used,
+                                "claimed_by_others", (json_int_t)device->claimed_others,
+                                "available",
+                                (json_int_t)(ledger_available(&manager->ledger, i) /
+                                             CLEAVE_QUOTA_STEP * CLEAVE_QUOTA_STEP),
+                                "state", device_state_word(device->state), "driver_version",
+                                *manager->backend->driver_version(manager->backend_handle)
+                                        ? manager->backend->driver_version(manager->backend_handle)
+                                        : NULL));
+        }
+        *ret_result = json_pack("{s:o}", "devices", devices);
+        return *ret_result ? 0 : no_memory(error);
+}
+
+/* ---- tenants ---- */
+
+static int check_command(json_t *command, struct cleave_error *error)
+{
+        size_t index, bytes = 0;
+        json_t *word;
+
+        if (json_array_size(command) == 0)
+                return error_set(error, CLEAVE_REASON_BAD_REQUEST, "the command is empty");
+        if (json_array_size(command) > COMMAND_WORDS_MAX)
+                return error_set(error, CLEAVE_REASON_BAD_REQUEST,
+                        "the command has more than %u words", COMMAND_WORDS_MAX);
+        json_array_foreach(command, index, word)
+        {
+                if (!has_type(word, PARAM_TEXT))
+                        return error_set(error, CLEAVE_REASON_BAD_REQUEST,
+                                "word %zu of the command is not a text without NUL", index);
+                bytes += json_string_length(word);
+        }
+        if (bytes > COMMAND_BYTES_MAX)
+                return error_set(error, CLEAVE_REASON_BAD_REQUEST,
+                        "the command is longer than %u bytes", COMMAND_BYTES_MAX);
+        return 0;
+}
+
+/* A name from the command's: its last part without what a name cannot have, and a number if needed.
+ */
+static void make_name(struct manager *manager, uid_t uid, const char *program, char ret[static 64])
+{
+        const char *slash = strrchr(program, '/');
+        char base[56];
+        size_t used = 0;
+
+        for (const char *p = slash ? slash + 1 : program; *p && used < 40; p++) {
+                char one[2] = {*p, '\0'};
+
+                if (check_name(one, NULL) == 0 || (used > 0 && strchr("-_.", *p)))
+                        base[used++] = *p;
+        }
+        base[used] = '\0';
+        if (check_name(base, NULL) < 0)
+                strcpy(base, "tenant");
+        snprintf(ret, 64, "%s", base);
+        for (unsigned i = 2; tenant_name_taken(manager, uid, ret); i++)
+                snprintf(ret, 64, "%s-%u", base, i);
+}
+
+static json_t *created_json(struct tenant *tenant)
+{
+        struct manager *manager = tenant->manager;
+        char id[FORMAT_ID_MAX];
+        json_t *environment;
+
+        environment = json_pack("{s:s, s:s}", CLEAVE_ENV_TENANT, format_id(id, tenant->id),
+                CLEAVE_ENV_RUNTIME, manager->directory);
+        if (manager->sim)
+                json_object_set_new(environment, CLEAVE_ENV_SIM, json_string(manager->sim));
+        return json_pack("{s:o, s:o, s:s?, s:s?, s:s, s:s?, s:s}", "tenant", tenant_json(tenant),
+                "environment", environment, "preload", manager->guard_library, "library_path",
+                manager->backend == &device_backend_sim ? manager->sim_directory : NULL, "identity",
+                tenant->cgroup ? "cgroup" : "process-tree", "cgroup", tenant->cgroup, "secret",
+                tenant->secret);
+}
+
+static void tell_created(struct tenant *tenant)
+{
+        char id[FORMAT_ID_MAX];
+
+        events_add(&tenant->manager->events, EVENT_TENANT_CREATED,
+                (struct event_subject){.tenant = tenant->id,
+                        .detail = json_pack("{s:s, s:I}", "name", tenant->name, "uid",
+                                (json_int_t)tenant->uid)},
+                "tenant %s (%s) of uid %u", tenant->name, format_id(id, tenant->id),
+                (unsigned)tenant->uid);
+}
+
+/* Makes a tenant that the ledger has granted a real one, or takes it out of the ledger. */
+static int grant(struct tenant *tenant, struct cleave_error *error)
+{
+        struct manager *manager = tenant->manager;
+        int r;
+
+        r = tenant_grant(tenant, error);
+        if (r < 0) {
+                ledger_remove(&manager->ledger, tenant->id);
+                if (tenant->cgroup)
+                        cgroup_remove(tenant->cgroup);
+                tenant_free(tenant);
+                return r;
+        }
+        tell_created(tenant);
+        manager_arm_audit(manager);
+        return 0;
+}
+
+/* The simulated GPU and the real ones are not served at the same time by one daemon. */
+static int check_sim(struct connection *connection, json_t *params, struct cleave_error *error)
+{
+        struct manager *manager = connection->manager;
+        const char *wanted = json_string_value(json_object_get(params, "env_sim"));
+
+        if (wanted && !*wanted)
+                wanted = NULL;
+        if ((!wanted && !manager->sim) ||
+                (wanted && manager->sim && strcmp(wanted, manager->sim) == 0))
+                return 0;
+        /* with nothing in use, a daemon of the user's own goes over to what is asked for */
+        if (!manager->system && !manager->tenants) {
+                int r;
+
+                if (!wanted) {
+                        unsetenv(CLEAVE_ENV_SIM);
+                        free(manager->sim);
+                        manager->sim = NULL;
+                }
+                r = manager_open_devices(manager, wanted);
+                return r < 0 ? error_set_errno(error, r, "the GPUs cannot be opened") : 0;
+        }
+        error_set(error, CLEAVE_REASON_BUSY, "the daemon's tenants use %s%s, and %s%s is asked for",
+                manager->sim ? "the simulated GPU " : "real GPUs", manager->sim ?: "",
+                wanted ? "the simulated GPU " : "a real one", wanted ?: "");
+        error_set_hint(error, "Wait until they have ended, or set %s to another directory.",
+                CLEAVE_ENV_RUNTIME);
+        return -EBUSY;
+}
+
+static int tenant_create(struct connection *connection, json_t *params, json_int_t id,
+        json_t **ret_result, struct cleave_error *error)
+{
+        struct manager *manager = connection->manager;
+        const char *name = json_string_value(json_object_get(params, "name"));
+        json_t *command = json_object_get(params, "command");
+        bool wait = json_is_true(json_object_get(params, "wait"));
+        struct tenant_request request = {
+                .uid = connection->uid,
+                .command = command,
+                .run_pid = connection->pid,
+        };
+        struct ledger_verdict verdict;
+        struct admission admission;
+        struct tenant *tenant;
+        char made[64];
+        int r;
+
+        if (manager->stopping)
+                return error_set(error, CLEAVE_REASON_STOPPING, "the daemon is about to end");
+        if (connection->lifeline)
+                return error_set(error, CLEAVE_REASON_BAD_REQUEST,
+                        "this connection is the lifeline of tenant %s already",
+                        connection->lifeline->name);
+        r = check_access(connection, error);
+        if (r < 0)
+                return r;
+        r = check_command(command, error);
+        if (r < 0)
+                return r;
+        if (name) {
+                r = check_name(name, error);
+                if (r < 0)
+                        return r;
+                if (tenant_name_taken(manager, connection->uid, name))
+                        return error_set(error, CLEAVE_REASON_NAME_TAKEN,
+                                "you have a tenant '%s' already", name);
+        } else {
+                make_name(manager, connection->uid, json_string_value(json_array_get(command, 0)),
+                        made);
+                name = made;
+        }
+        request.name = name;
+        r = check_sim(connection, params, error);
+        if (r < 0)
+                return r;
+        r = parse_wants(manager, json_object_get(params, "devices"), NULL, request.want,
+                &request.devices, error);
+        if (r < 0)
+                return r;
+        r = check_ceiling(connection, connection->uid, request.want, request.devices, 0, error);
+        if (r < 0)
+                return r;
+        if (manager->journal.failed && manager_rewrite_journal(manager) < 0)
+                return error_set(error, CLEAVE_REASON_JOURNAL_FAILED,
+                        "the journal cannot be written (%s), so nothing new is granted",
+                        strerror(-manager->journal.failure));
+        if (!manager->guard_library)
+                return error_set(error, CLEAVE_REASON_GUARD_MISSING,
+                        "the guard, libcuda.so.1, is not beside the daemon");
+
+        r = tenant_new(manager, &request, &tenant);
+        if (r < 0)
+                return error_set_errno(error, r, "the tenant cannot be made");
+        r = admission_open(manager, request.want, request.devices, &admission);
+        if (r < 0) {
+                tenant_free(tenant);
+                return error_set_errno(error, r, "the devices cannot be looked at");
+        }
+        r = ledger_request(&manager->ledger, tenant->id, tenant->uid, request.want, request.devices,
+                wait, &verdict);
+        admission_close(manager, &admission);
+        if (r < 0) {
+                tenant_free(tenant);
+                return r == -ENOMEM ? no_memory(error) : verdict_error(manager, &verdict, error);
+        }
+        if (ledger_find(&manager->ledger, tenant->id)->waiting) {
+                tenant->lifeline = connection;
+                connection->lifeline = tenant;
+                connection->create_waits = true;
+                connection->create_id = id;
+                connection->pending++;
+                events_add(&manager->events, EVENT_TENANT_WAITING,
+                        (struct event_subject){.tenant = tenant->id,
+                                .device = manager->device[verdict.device].info.uuid_text},
+                        "tenant %s waits for room on device %u", tenant->name, verdict.device);
+                manager_arm_audit(manager);
+                return 1;
+        }
+        r = grant(tenant, error);
+        if (r < 0)
+                return r;
+        tenant->lifeline = connection;
+        connection->lifeline = tenant;
+        *ret_result = created_json(tenant);
+        return *ret_result ? 0 : no_memory(error);
+}
+
+/* Whether anything waits whose wait could have an end now; looks at devices afresh then. */
+void control_serve_waiting(struct manager *manager)
+{
+        struct ledger_want all[LEDGER_MAX_GRANTS];
+        unsigned count = 0;
+        struct admission admission;
+        uint64_t served[64];
+        unsigned n = 0;
+
+        for (struct ledger_tenant *t = manager->ledger.first; t; t = t->next)
+                for (unsigned i = 0; t->waiting && i < t->grants; i++) {
+                        unsigned k = 0;
+
+                        while (k < count && all[k].device != t->grant[i].device)
+                                k++;
+                        if (k == count && count < LEDGER_MAX_GRANTS)
+                                all[count++].device = t->grant[i].device;
+                }
+        if (count == 0 || manager->stopping)
+                return;
+        if (manager->journal.failed && manager_rewrite_journal(manager) < 0)
+                return;
+        if (admission_open(manager, all, count, &admission) < 0)
+                return;
+        while (n < ARRAY_SIZE(served) && (served[n] = ledger_serve(&manager->ledger)) != 0)
+                n++;
+        admission_close(manager, &admission);
+
+        for (unsigned i = 0; i < n; i++) {
+                _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
+                struct tenant *tenant = tenant_by_id(manager, served[i]);
+                struct connection *connection = tenant ? tenant->lifeline : NULL;
+                json_int_t id;
+
+                if (!connection)
+                        continue;
+                id = connection->create_id;
+                connection->create_waits = false;
+                connection->pending--;
+                if (grant(tenant, &error) < 0)
+                        connection_fail(connection, id, &error);
+                else
+                        connection_reply(connection, id, created_json(tenant));
+        }
+        if (n == ARRAY_SIZE(served))
+                manager_serve_soon(manager);
+}
+
+/* The tenant that this connection leads. */
+static int own_tenant(struct connection *connection, json_t *params, struct tenant **ret,
+        struct cleave_error *error)
+{
+        int r;
+
+        r = find_tenant(connection, params, ret, error);
+        if (r < 0)
+                return r;
+        if ((*ret)->lifeline != connection)
+                return error_set(error, CLEAVE_REASON_NOT_PERMITTED,
+                        "this connection is not the lifeline of tenant %s", (*ret)->name);
+        return 0;
+}
+
+static int tenant_start(struct connection *connection, json_t *params, json_int_t id,
+        json_t **ret_result, struct cleave_error *error)
+{
+        json_int_t pid = json_integer_value(json_object_get(params, "pid"));
+        struct manager *manager = connection->manager;
+        struct ancestor ancestors[ANCESTRY_MAX];
+        struct tenant *tenant;
+        char text[FORMAT_ID_MAX];
+        unsigned count, i = 0;
+        int r;
+
+        r = own_tenant(connection, params, &tenant, error);
+        if (r < 0)
+                return r;
+        if (tenant->state != TENANT_STARTING)
+                return error_set(error, CLEAVE_REASON_BAD_REQUEST, "tenant %s has started already",
+                        tenant->name);
+        if (pid <= 0 || pid > INT32_MAX || ancestry((pid_t)pid, ancestors, &count) < 0)
+                return error_set(error, CLEAVE_REASON_NO_SUCH_PROCESS,
+                        "there is no process %" PRId64, (int64_t)pid);
+        /* nobody makes another's process his tenant's */
+        while (i < count && ancestors[i].pid != tenant->run.pid)
+                i++;
+        if (i == 0 || i == count)
+                return error_set(error, CLEAVE_REASON_NOT_PERMITTED,
+                        "process %d is no child of process %d, which made the tenant", (int)pid,
+                        (int)tenant->run.pid);
+        r = tenant_watch_process(
+                tenant, &tenant->command_process, (pid_t)pid, ancestors[0].start_time);
+        if (r < 0)
+                return error_set_errno(error, r, "process %d cannot be watched", (int)pid);
+        if (tenant->cgroup && geteuid() == 0)
+                /* the caller does so too, where it may */
+                (void)cgroup_move(tenant->cgroup, (pid_t)pid);
+        tenant->state = TENANT_RUNNING;
+        manager_record(manager,
+                json_pack("{s:s, s:s, s:I, s:I}", "t", "start", "id", format_id(text, tenant->id),
+                        "pid", pid, "start", (json_int_t)ancestors[0].start_time));
+        *ret_result = json_object();
+        return 0;
+}
+
+static int tenant_exit(struct connection *connection, json_t *params, json_int_t id,
+        json_t **ret_result, struct cleave_error *error)
+{
+        json_int_t status = json_integer_value(json_object_get(params, "status"));
+        struct tenant *tenant;
+        char text[FORMAT_ID_MAX];
+        int r;
+
+        r = own_tenant(connection, params, &tenant, error);
+        if (r < 0)
+                return r;
+        if (status < 0 || status > 0xffff)
+                return error_set(error, CLEAVE_REASON_BAD_REQUEST,
+                        "status %" PRId64 " is no wait status", (int64_t)status);
+        tenant->exited = true;
+        tenant->exit_status = (int)status;
+        manager_record(connection->manager, json_pack("{s:s, s:s, s:I}", "t", "exit", "id",
+                                                    format_id(text, tenant->id), "status", status));
+        *ret_result = json_object();
+        tenant_consider(tenant);
+        return 0;
+}
+
+/* Equal, in a time that does not tell where they differ. */
+static bool same_secret(const char *a, const char *b)
+{
+        size_t length = strlen(a);
+        unsigned char difference = 0;
+
+        if (strlen(b) != length)
+                return false;
+        for (size_t i = 0; i < length; i++)
+                difference |= (unsigned char)(a[i] ^ b[i]);
+        return difference == 0;
+}
+
+static int tenant_attach(struct connection *connection, json_t *params, json_int_t id,
+        json_t **ret_result, struct cleave_error *error)
+{
+        struct tenant *tenant;
+        int r;
+
+        r = find_tenant(connection, params, &tenant, error);
+        if (r < 0)
+                return r;
+        if (!same_secret(tenant->secret, json_string_value(json_object_get(params, "secret"))))
+                return error_set(error, CLEAVE_REASON_NOT_PERMITTED,
+                        "the secret is not that of tenant %s", tenant->name);
+        if (connection->lifeline && connection->lifeline != tenant)
+                return error_set(error, CLEAVE_REASON_BAD_REQUEST,
+                        "this connection is the lifeline of another tenant");
+        if (tenant->lifeline && tenant->lifeline != connection)
+                connection_forget_tenant(tenant->lifeline);
+        tenant->lifeline = connection;
+        connection->lifeline = tenant;
+        *ret_result = json_object();
+        return 0;
+}
+
+static int tenant_list(struct connection *connection, json_t *params, json_int_t id,
+        json_t **ret_result, struct cleave_error *error)
+{
+        bool all = json_is_true(json_object_get(params, "all"));
+        struct manager *manager = connection->manager;
+        json_t *tenants;
+
+        if (all && !is_administrator(connection))
+                return error_set(error, CLEAVE_REASON_NOT_PERMITTED,
+                        "only root and the daemon's own user see the tenants of others");
+        audit_now(manager);
+        tenants = json_array();
+        for (struct tenant *tenant = manager->tenants; tenant; tenant = tenant->hh.next)
+                if (all || tenant->uid == connection->uid)
+                        json_array_append_new(tenants, tenant_json(tenant));
+        *ret_result = json_pack("{s:o}", "tenants", tenants);
+        return *ret_result ? 0 : no_memory(error);
+}
+
+static int tenant_inspect(struct connection *connection, json_t *params, json_int_t id,
+        json_t **ret_result, struct cleave_error *error)
+{
+        struct tenant *tenant;
+        int r;
+
+        audit_now(connection->manager);
+        r = find_tenant(connection, params, &tenant, error);
+        if (r < 0)
+                return r;
+        *ret_result = tenant_json(tenant);
+        return *ret_result ? 0 : no_memory(error);
+}
+
+static int tenant_set(struct connection *connection, json_t *params, json_int_t id,
+        json_t **ret_result, struct cleave_error *error)
+{
+        bool force = json_is_true(json_object_get(params, "force"));
+        struct manager *manager = connection->manager;
+        struct ledger_want wants[LEDGER_MAX_GRANTS];
+        struct ledger_verdict verdict;
+        struct admission admission;
+        struct tenant *tenant;
+        char text[FORMAT_ID_MAX];
+        unsigned count;
+        int r;
+
+        r = find_tenant(connection, params, &tenant, error);
+        if (r < 0)
+                return r;
+        if (tenant->state == TENANT_WAITING)
+                return error_set(error, CLEAVE_REASON_BUSY, "tenant %s waits", tenant->name);
+        r = check_access(connection, error);
+        if (r < 0)
+                return r;
+        r = parse_wants(manager, json_object_get(params, "devices"), tenant, wants, &count, error);
+        if (r < 0)
+                return r;
+        for (unsigned i = 0; i < count; i++) {
+                bool has = false;
+
+                for (unsigned k = 0; k < tenant->devices; k++)
+                        has = has || tenant->device[k].index == wants[i].device;
+                if (!has)
+                        return error_set(error, CLEAVE_REASON_NO_SUCH_DEVICE,
+                                "tenant %s has no grant on device %u", tenant->name,
+                                wants[i].device);
+        }
+        /* an administrator may lift a user's tenant above the user's ceiling */
+        if (!is_administrator(connection)) {
+                r = check_ceiling(connection, tenant->uid, wants, count, tenant->id, error);
+                if (r < 0)
+                        return r;
+        }
+        if (manager->journal.failed && manager_rewrite_journal(manager) < 0)
+                return error_set(error, CLEAVE_REASON_JOURNAL_FAILED,
+                        "the journal cannot be written (%s), so no grant is changed",
+                        strerror(-manager->journal.failure));
+
+        r = admission_open(manager, wants, count, &admission);
+        if (r < 0)
+                return error_set_errno(error, r, "the devices cannot be looked at");
+        r = ledger_resize(&manager->ledger, tenant->id, wants, count, force, &verdict);
+        for (unsigned i = 0; r == 0 && i < tenant->devices; i++) {
+                struct tenant_device *device = &tenant->device[i];
+
+                device->allowed = MAX_OF(device->allowed, tenant_grant_of(tenant, i)->maximum);
+        }
+        admission_close(manager, &admission);
+        if (r < 0)
+                return verdict_error(manager, &verdict, error);
+        r = manager_record(manager, tenant_record(tenant));
+        if (r < 0)
+                manager_warn(manager, "a changed grant is not in the journal");
+        events_add(&manager->events, EVENT_TENANT_CHANGED,
+                (struct event_subject){.tenant = tenant->id},
+                "the grant of tenant %s (%s) has changed", tenant->name,
+                format_id(text, tenant->id));
+        manager_serve_soon(manager);
+        *ret_result = json_pack("{s:o}", "tenant", tenant_json(tenant));
+        return *ret_result ? 0 : no_memory(error);
+}
+
+/* ---- tenant.stop ---- */
+
+static void stop_free(struct stop *stop)
+{
+        DL_DELETE(stop->manager->stops, stop);
+        sd_event_source_disable_unref(stop->timer);
+        free(stop);
+}
+
+void stops_tenant_ended(struct manager *manager, uint64_t tenant)
+{
+        struct stop *stop, *next;
+
+        DL_FOREACH_SAFE(manager->stops, stop, next)
+        {
+                if (stop->tenant != tenant)
+                        continue;
+                if (stop->connection) {
+                        stop->connection->pending--;
+                        connection_reply(stop->connection, stop->id, json_object());
+                }
+                stop_free(stop);
+        }
+}
+
+void stops_done(struct manager *manager)
+{
+        struct stop *stop, *next;
+
+        DL_FOREACH_SAFE(manager->stops, stop, next)
+        stop_free(stop);
+}
+
+void stops_connection_ended(struct connection *connection)
+{
+        struct stop *stop;
+
+        DL_FOREACH(connection->manager->stops, stop)
+        if (stop->connection == connection)
+                stop->connection = NULL;
+}
+
+/* Sends a signal to all processes of a tenant, except to `cleave run`, which has to report. */
+static void signal_all(struct tenant *tenant, int signal)
+{
+        _cleanup_closedir_ DIR *proc = opendir("/proc");
+        struct dirent *entry;
+
+        while (proc && (entry = readdir(proc))) {
+                _cleanup_close_ int pidfd = -EBADF;
+                pid_t pid;
+
+                if (parse_pid(entry->d_name, &pid) < 0 || pid == tenant->run.pid ||
+                        tenant_of_process(tenant->manager, pid) != tenant)
+                        continue;
+                pidfd = process_open(pid);
+                /* looked at again behind the descriptor, so that it is no other process by now */
+                if (pidfd >= 0 && tenant_of_process(tenant->manager, pid) == tenant)
+                        (void)process_signal(pidfd, signal);
+        }
+}
+
+static int stop_timeout(sd_event_source *source, uint64_t usec, void *userdata)
+{
+        struct stop *stop = userdata;
+        struct tenant *tenant = tenant_by_id(stop->manager, stop->tenant);
+
+        (void)source;
+        (void)usec;
+        if (tenant) {
+                signal_all(tenant, SIGKILL);
+                /* those that were being born meanwhile are met the next time */
+                sd_event_source_set_time_relative(stop->timer, 200 * USEC_PER_MSEC);
+                sd_event_source_set_enabled(stop->timer, SD_EVENT_ONESHOT);
+        }
+        return 0;
+}
+
+static int tenant_stop(struct connection *connection, json_t *params, json_int_t id,
+        json_t **ret_result, struct cleave_error *error)
+{
+        json_t *timeout = json_object_get(params, "timeout");
+        json_t *signal_value = json_object_get(params, "signal");
+        json_int_t signal = json_is_null(signal_value) || !signal_value
+                                    ? SIGTERM
+                                    : json_integer_value(signal_value);
+        double seconds = timeout ? json_number_value(timeout) : 10;
+        struct manager *manager = connection->manager;
+        struct session *session;
+        struct tenant *tenant;
+        struct stop *stop;
+        int r;
+
+        r = find_tenant(connection, params, &tenant, error);
+        if (r < 0)
+                return r;
+        if (signal < 1 || signal > SIGRTMAX)
+                return error_set(error, CLEAVE_REASON_BAD_REQUEST, "there is no signal %" PRId64,
+                        (int64_t)signal);
+        if (!json_is_null(timeout) && !(seconds >= 0 && seconds <= 1e9))
+                return error_set(error, CLEAVE_REASON_BAD_REQUEST,
+                        "timeout is not between 0 and 1000000000 seconds");
+
+        if (tenant->state == TENANT_WAITING) {
+                struct connection *waiter = tenant->lifeline;
+                _cleanup_error_ struct cleave_error told = CLEAVE_ERROR_NONE;
+
+                error_set(&told, CLEAVE_REASON_STOPPING, "tenant %s was stopped while it waited",
+                        tenant->name);
+                if (waiter && waiter->create_waits) {
+                        waiter->create_waits = false;
+                        waiter->pending--;
+                        connection_fail(waiter, waiter->create_id, &told);
+                }
+                tenant->exited = true;
+                tenant_consider(tenant);
+                *ret_result = json_object();
+                return 0;
+        }
+
+        stop = calloc(1, sizeof(*stop));
+        if (!stop)
+                return no_memory(error);
+        stop->manager = manager;
+        stop->connection = connection;
+        stop->id = id;
+        stop->tenant = tenant->id;
+        if (!json_is_null(timeout)) {
+                r = sd_event_add_time_relative(manager->event, &stop->timer, CLOCK_MONOTONIC,
+                        (uint64_t)(seconds * 1e6), 1000, stop_timeout, stop);
+                if (r < 0) {
+                        free(stop);
+                        return error_set_errno(error, r, "a timer cannot be set");
+                }
+        }
+        DL_APPEND(manager->stops, stop);
+        connection->pending++;
+        if (tenant->command_process.pid && !tenant->command_process.gone)
+                (void)process_signal(tenant->command_process.pidfd, (int)signal);
+        else
+                DL_FOREACH(tenant->sessions, session)
+        if (!session->process.gone && session->process.pidfd >= 0)
+                (void)process_signal(session->process.pidfd, (int)signal);
+        return 1;
+}
+
+/* ---- events ---- */
+
+static int events_watch(struct connection *connection, json_t *params, json_int_t id,
+        json_t **ret_result, struct cleave_error *error)
+{
+        json_int_t since = json_integer_value(json_object_get(params, "since"));
+
+        if (connection->watching)
+                return error_set(
+                        error, CLEAVE_REASON_BAD_REQUEST, "this connection watches events already");
+        if (since < 0)
+                return error_set(error, CLEAVE_REASON_BAD_REQUEST, "since is negative");
+        connection->watching = true;
+        connection->follow = json_is_true(json_object_get(params, "follow"));
+        connection->watch_id = id;
+        /* a number of the future, seen before a restart that lost some, means from now on */
+        connection->watch_next = MIN_OF((uint64_t)since, connection->manager->events.last) + 1;
+        connection->pending++;
+        return 1;
+}
+
+static const struct method {
+        const char *name;
+        method_handler handler;
+        struct param params[8];
+} methods[] = {
+        {"daemon.info", daemon_info, {{0}}},
+        {"daemon.stop", daemon_stop, {{"force", PARAM_BOOLEAN, false}}},
+        {"device.list", device_list, {{0}}},
+        {"tenant.create", tenant_create,
+                {{"name", PARAM_TEXT, false}, {"command", PARAM_LIST, true},
+                        {"devices", PARAM_LIST, true}, {"wait", PARAM_BOOLEAN, false},
+                        {"env_sim", PARAM_TEXT, false}}},
+        {"tenant.start", tenant_start,
+                {{"tenant", PARAM_TEXT, true}, {"pid", PARAM_INTEGER, true}}},
+        {"tenant.exit", tenant_exit,
+                {{"tenant", PARAM_TEXT, true}, {"status", PARAM_INTEGER, true}}},
+        {"tenant.attach", tenant_attach,
+                {{"tenant", PARAM_TEXT, true}, {"secret", PARAM_TEXT, true}}},
+        {"tenant.list", tenant_list, {{"all", PARAM_BOOLEAN, false}}},
+        {"tenant.inspect", tenant_inspect, {{"tenant", PARAM_TEXT, true}}},
+        {"tenant.set", tenant_set,
+                {{"tenant", PARAM_TEXT, true}, {"devices", PARAM_LIST, true},
+                        {"force", PARAM_BOOLEAN, false}}},
+        {"tenant.stop", tenant_stop,
+                {{"tenant", PARAM_TEXT, true}, {"signal", PARAM_INTEGER, false},
+                        {"timeout", PARAM_NUMBER, false}}},
+        {"events.watch", events_watch,
+                {{"since", PARAM_INTEGER, false}, {"follow", PARAM_BOOLEAN, false}}},
+};
+
+int method_call(struct connection *connection, const char *name, json_t *params, json_int_t id,
+        json_t **ret_result, struct cleave_error *error)
+{
+        for (size_t i = 0; i < ARRAY_SIZE(methods); i++) {
+                json_t *empty = NULL;
+                int r;
+
+                if (strcmp(methods[i].name, name) != 0)
+                        continue;
+                if (!params)
+                        params = empty = json_object();
+                r = check_params(params, name, methods[i].params, error);
+                if (r == 0)
+                        r = methods[i].handler(connection, params, id, ret_result, error);
+                json_decref(empty);
+                return r;
+        }
+        return error_set(error, CLEAVE_REASON_NO_SUCH_METHOD, "there is no method '%.64s'", name);
+}
