@@ -143,6 +143,10 @@ static int hello(struct guard *guard, const struct cleave_hello *message)
                 return refuse(guard, CLEAVE_REFUSED_FAULT, tenant,
                         "the tenant's pages were lost with an earlier daemon");
 
+        /* one that only looks (NVML) has no account, and its socket no meaning afterwards */
+        if (message->flags & CLEAVE_HELLO_OBSERVER)
+                return send_welcome(guard->fd, tenant, 0);
+
         HASH_FIND_INT(manager->sessions, &pid, session);
         if (session && session->process.start_time == start_time && session->tenant == tenant &&
                 again && session->slot == message->slot) {

@@ -161,6 +161,8 @@ void pages_open_slot(struct pages *pages, uint32_t index, uint32_t pid, uint64_t
         memset(slot->group, 0, sizeof(slot->group));
         slot->pid = pid;
         slot->start_time = start_time;
+        if (atomic_load(&pages->usage->slots_used) <= index)
+                atomic_store(&pages->usage->slots_used, index + 1);
         atomic_store(&slot->state, CLEAVE_SLOT_LIVE);
 }
 

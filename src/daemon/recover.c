@@ -177,7 +177,9 @@ static void recover_sessions(struct tenant *tenant, json_t *sessions)
  * believed if the kernel says that they run, and in this tenant. */
 static void recover_unrecorded(struct tenant *tenant)
 {
-        for (uint32_t index = 1; index < CLEAVE_MAX_SLOTS; index++) {
+        uint32_t used = atomic_load(&tenant->pages.usage->slots_used);
+
+        for (uint32_t index = 1; index < MIN_OF(used, CLEAVE_MAX_SLOTS); index++) {
                 const struct cleave_slot *slot;
                 struct session *session;
                 uint64_t start_time;
