@@ -445,6 +445,7 @@ static void make_name(struct manager *manager, uid_t uid, const char *program, c
 static json_t *created_json(struct tenant *tenant)
 {
         struct manager *manager = tenant->manager;
+        _cleanup_free_ char *cgroup = tenant->cgroup ? cgroup_directory(tenant->cgroup) : NULL;
         char id[FORMAT_ID_MAX];
         json_t *environment;
 
@@ -455,7 +456,7 @@ static json_t *created_json(struct tenant *tenant)
         return json_pack("{s:o, s:o, s:s?, s:s?, s:s, s:s?, s:s}", "tenant", tenant_json(tenant),
                 "environment", environment, "preload", manager->guard_library, "library_path",
                 manager->backend == &device_backend_sim ? manager->sim_directory : NULL, "identity",
-                tenant->cgroup ? "cgroup" : "process-tree", "cgroup", tenant->cgroup, "secret",
+                cgroup ? "cgroup" : "process-tree", "cgroup", cgroup, "secret",
                 tenant->secret);
 }
 
