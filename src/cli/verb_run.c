@@ -244,7 +244,7 @@ static int prepend(const char *name, const char *value)
         return setenv(name, both, 1) < 0 ? -ENOMEM : 0;
 }
 
-static int check_preload(const char *path, struct cleave_error *error)
+static int check_library(const char *path, struct cleave_error *error)
 {
         if (!path || access(path, R_OK) < 0)
                 return error_set(error, CLEAVE_REASON_GUARD_MISSING, "the guard %s cannot be read",
@@ -257,17 +257,36 @@ static int check_preload(const char *path, struct cleave_error *error)
         return 0;
 }
 
+static int check_preload(json_t *preload, struct cleave_error *error)
+{
+        size_t i = 0;
+        json_t *value;
+
+        if (json_array_size(preload) == 0)
+                return error_set(
+                        error, CLEAVE_REASON_GUARD_MISSING, "the daemon names no guard to load");
+        json_array_foreach(preload, i, value)
+        {
+                int r = check_library(json_string_value(value), error);
+
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
 /* In the child. */
 static int set_environment(void *context)
 {
         struct run *run = context;
-        const char *preload = json_string_value(json_object_get(run->created, "preload"));
+        json_t *preload = json_object_get(run->created, "preload");
         const char *library = json_string_value(json_object_get(run->created, "library_path"));
         const char *name;
         json_t *value;
-        int r;
+        int r = 0;
 
-        r = prepend("LD_PRELOAD", preload);
+        for (size_t i = json_array_size(preload); i > 0 && r == 0; i--)
+                r = prepend("LD_PRELOAD", json_string_value(json_array_get(preload, i - 1)));
         if (r == 0)
                 r = prepend("LD_LIBRARY_PATH", library);
         if (r == 0 && setenv(CLEAVE_ENV_RUNTIME, run->directory, 1) < 0)
@@ -308,7 +327,7 @@ static int start_child(struct run *run, struct cleave_error *error)
         json_t *params;
         int r;
 
-        r = check_preload(json_string_value(json_object_get(run->created, "preload")), error);
+        r = check_preload(json_object_get(run->created, "preload"), error);
         if (r < 0)
                 return r;
         r = child_fork(&run->child, run->args->operands, set_environment, run);

@@ -55,6 +55,8 @@ static int find_libraries(struct manager *manager)
 {
         static const char *const guards[] = {
                 "src/guard/libcuda.so.1", "../lib/cleave/guard/libcuda.so.1"};
+        static const char *const nvml_guards[] = {
+                "src/guard/libnvidia-ml.so.1", "../lib/cleave/guard/libnvidia-ml.so.1"};
         static const char *const sims[] = {
                 "src/sim/libnvidia-ml.so.1", "../lib/cleave/sim/libnvidia-ml.so.1"};
         _cleanup_free_ char *program = NULL;
@@ -64,6 +66,7 @@ static int find_libraries(struct manager *manager)
         if (r < 0)
                 return r;
         manager->guard_library = find_beside(program, guards, ARRAY_SIZE(guards));
+        manager->guard_nvml_library = find_beside(program, nvml_guards, ARRAY_SIZE(nvml_guards));
         manager->sim_directory = find_beside(program, sims, ARRAY_SIZE(sims));
         if (manager->sim_directory)
                 *strrchr(manager->sim_directory, '/') = '\0';
@@ -147,6 +150,7 @@ struct manager *manager_free(struct manager *manager)
         json_decref(manager->warnings);
         free(manager->directory);
         free(manager->guard_library);
+        free(manager->guard_nvml_library);
         free(manager->sim_directory);
         free(manager->sim);
         sd_event_unref(manager->event);

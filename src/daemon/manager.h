@@ -139,6 +139,7 @@ struct manager {
         bool system; /* scope */
         char *directory;
         char *guard_library; /* NULL: not found */
+        char *guard_nvml_library;
         char *sim_directory;
         uint64_t started; /* realtime, usec */
         uint64_t tag;     /* tells this runtime directory from others of the same user */

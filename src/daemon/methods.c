@@ -453,11 +453,11 @@ static json_t *created_json(struct tenant *tenant)
                 CLEAVE_ENV_RUNTIME, manager->directory);
         if (manager->sim)
                 json_object_set_new(environment, CLEAVE_ENV_SIM, json_string(manager->sim));
-        return json_pack("{s:o, s:o, s:s?, s:s?, s:s, s:s?, s:s}", "tenant", tenant_json(tenant),
-                "environment", environment, "preload", manager->guard_library, "library_path",
+        return json_pack("{s:o, s:o, s:[s, s*], s:s?, s:s, s:s?, s:s}", "tenant",
+                tenant_json(tenant), "environment", environment, "preload", manager->guard_library,
+                manager->guard_nvml_library, "library_path",
                 manager->backend == &device_backend_sim ? manager->sim_directory : NULL, "identity",
-                cgroup ? "cgroup" : "process-tree", "cgroup", cgroup, "secret",
-                tenant->secret);
+                cgroup ? "cgroup" : "process-tree", "cgroup", cgroup, "secret", tenant->secret);
 }
 
 static void tell_created(struct tenant *tenant)

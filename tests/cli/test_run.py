@@ -36,7 +36,7 @@ def eventually(condition, seconds=20):
 
 class Run(unittest.TestCase):
     def setUp(self):
-        self.daemon = FakeDaemon(grant={"preload": GUARD})
+        self.daemon = FakeDaemon(grant={"preload": [GUARD]})
         self.daemon.__enter__()
         self.addCleanup(self.daemon.__exit__)
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("CLEAVE_", "LD_"))}
@@ -81,7 +81,7 @@ class Status(Run):
         self.assertIn("the device has 40 GiB", err)
 
     def test_guard_missing(self):
-        for preload, why in ((None, "(none)"), ("/nonexistent/libcuda.so.1", "cannot be read")):
+        for preload, why in ((None, "names no guard"), (["/nonexistent/libcuda.so.1"], "cannot be read")):
             self.daemon.grant = {"preload": preload}
             status, out, err = self.run_("echo", "started")
             self.assertEqual((status, out), (125, ""))
@@ -91,7 +91,7 @@ class Status(Run):
         place = os.path.join(self.daemon.directory, "a b")
         os.mkdir(place)
         os.symlink(GUARD, os.path.join(place, "libcuda.so.1"))
-        self.daemon.grant = {"preload": os.path.join(place, "libcuda.so.1")}
+        self.daemon.grant = {"preload": [os.path.join(place, "libcuda.so.1")]}
         status, _, err = self.run_("true")
         self.assertEqual(status, 125)
         self.assertIn("has a blank or colon", err)
