@@ -32,6 +32,7 @@
 #define MAX_THREADS   64
 #define ITEMS         12 /* that a thread holds at most */
 #define MIB           ((size_t)1 << 20)
+#define MAX_FAILURES  50   /* then all stop: the first ones tell enough */
 #define SAMPLE        4096 /* bytes written and checked at both ends of a block */
 
 #define ENTRIES(X)                                                                                 \
@@ -187,6 +188,10 @@ static void fail(const char *what, CUresult r)
 {
         const char *name = NULL;
 
+        if (atomic_load(&shared->failures) >= MAX_FAILURES) {
+                atomic_store(&shared->over, true);
+                return;
+        }
         if (p_cuGetErrorName)
                 p_cuGetErrorName(r, &name);
         fprintf(stderr, "worker %d: %s: %s (%d)\n", getpid(), what, name ? name : "?", r);
