@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""A CUDA program that reads what to do, a line each, and answers each with a line of JSON.
+
+info            [free, total] of the current device
+device N        makes device N current
+count           number of devices
+total N         cuDeviceTotalMem of device N
+alloc MIB       CUDA result; on success the block is kept
+free            gives the last block back
+quit STATUS     ends
+Prints its pid first. Knows nothing of Cleave.
+"""
+import ctypes
+import json
+import os
+import sys
+
+
+def main():
+    cuda = ctypes.CDLL("libcuda.so.1")
+    blocks = []
+    contexts = {}
+
+    def answer(value):
+        print(json.dumps(value), flush=True)
+
+    def must(result, what):
+        if result:
+            sys.exit(f"{what}: CUDA error {result}")
+
+    def use(device):
+        if device not in contexts:
+            context = ctypes.c_void_p()
+            result = cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
+            if result:
+                return result
+            contexts[device] = context
+        return cuda.cuCtxSetCurrent(contexts[device])
+
+    answer(os.getpid())
+    must(cuda.cuInit(0), "cuInit")
+    first = use(0)
+    for line in sys.stdin:
+        word, *values = line.split()
+        number = int(values[0]) if values else 0
+        if word == "info":
+            free, total = ctypes.c_size_t(), ctypes.c_size_t()
+            must(first or cuda.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)), word)
+            answer([free.value, total.value])
+        elif word == "device":
+            first = use(number)
+            answer(first)
+        elif word == "count":
+            count = ctypes.c_int()
+            must(cuda.cuDeviceGetCount(ctypes.byref(count)), word)
+            answer(count.value)
+        elif word == "total":
+            total = ctypes.c_size_t()
+            must(cuda.cuDeviceTotalMem_v2(ctypes.byref(total), number), word)
+            answer(total.value)
+        elif word == "alloc":
+            block = ctypes.c_uint64()
+            result = first or cuda.cuMemAlloc_v2(ctypes.byref(block), ctypes.c_size_t(number << 20))
+            if not result:
+                blocks.append(block)
+            answer(result)
+        elif word == "free":
+            answer(cuda.cuMemFree_v2(blocks.pop()))
+        elif word == "quit":
+            sys.exit(number)
+
+
+if __name__ == "__main__":
+    main()
