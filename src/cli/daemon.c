@@ -3,13 +3,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -19,9 +19,9 @@
 
 #define START_TIMEOUT_USEC  (20 * USEC_PER_SEC)
 #define START_PATIENCE_USEC (1 * USEC_PER_SEC) /* after this we say what we wait for */
-#define START_POLL_USEC     2000
+#define START_POLL_MSEC     200
 #define START_LOG           "cleaved.log"
-#define START_LOG_MAX       (1u << 20)
+#define START_TEXT_MAX      (1u << 20)
 
 /* Whether a connection can be tried: what refuses us is there all the same. */
 static bool listens(const char *directory)
@@ -108,76 +108,92 @@ int daemon_program(char **ret)
         return -ENOENT;
 }
 
-/* In the grandchild: becomes the daemon. Its words go to a log in the runtime directory. */
-static void become_daemon(const char *program, const char *directory)
+/* In the child: becomes the daemon, which goes to the background by itself. */
+static void become_daemon(const char *program, const char *directory, int errors)
 {
-        _cleanup_free_ char *log = path_join(directory, START_LOG);
+        _cleanup_free_ char *option = NULL;
         sigset_t none;
-        int null, fd;
+        int null;
 
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
         null = open("/dev/null", O_RDWR | O_CLOEXEC);
-        fd = log ? open(log, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600)
-                 : -1;
         if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0 ||
-                dup2(fd >= 0 ? fd : null, STDERR_FILENO) < 0 || chdir("/") < 0)
+                dup2(errors, STDERR_FILENO) < 0 ||
+                asprintf(&option, "--runtime-dir=%s", directory) < 0)
                 _exit(CLI_FAILED);
         close_range(STDERR_FILENO + 1, ~0u, 0);
-        setenv(CLEAVE_ENV_RUNTIME, directory, 1);
         /* These would make the daemon of a nested run a tenant itself. */
         unsetenv("LD_PRELOAD");
         unsetenv(CLEAVE_ENV_TENANT);
-        execl(program, "cleaved", "--user", (char *)NULL);
-        dprintf(STDERR_FILENO, "cannot execute %s: %s\n", program, strerror(errno));
+        execl(program, "cleaved", "--user", option, (char *)NULL);
+        dprintf(STDERR_FILENO, "%s cannot be executed: %s\n", program, strerror(errno));
         _exit(CLI_FAILED);
 }
 
-/* Forks the daemon. Between us and it stands a process that lives as long as the daemon does, or
- * until we kill it: so we learn of an early death, and have no child left afterwards. */
-static pid_t fork_daemon(const char *program, const char *directory)
+/* The last line of what a daemon wrote, without priority and name; NULL: nothing. Changes text. */
+static char *last_line(char *text)
 {
-        pid_t watcher = fork(), daemon;
-
-        if (watcher != 0)
-                return watcher < 0 ? -errno : watcher;
-        setsid();
-        daemon = fork();
-        if (daemon == 0)
-                become_daemon(program, directory);
-        if (daemon > 0)
-                waitpid(daemon, NULL, 0);
-        _exit(0);
-}
-
-/* The last line that the daemon wrote to its log, in new memory, or NULL. */
-static char *last_words(const char *directory)
-{
-        _cleanup_free_ char *path = path_join(directory, START_LOG), *text = NULL;
         char *line = NULL, *state = NULL;
 
-        if (!path || read_file(path, START_LOG_MAX, &text, NULL) < 0)
-                return NULL;
         for (char *p = strtok_r(text, "\n", &state); p; p = strtok_r(NULL, "\n", &state))
                 line = p;
-        if (!line)
-                return NULL;
-        /* Priority and name of the program stand before the text of a log line. */
-        if (line[0] == '<' && strchr(line, '>'))
+        if (line && line[0] == '<' && strchr(line, '>'))
                 line = strchr(line, '>') + 1;
-        if (strncmp(line, "cleaved: ", 9) == 0)
+        if (line && strncmp(line, "cleaved: ", 9) == 0)
                 line += 9;
-        return strdup(line);
+        return line;
+}
+
+/* Why the daemon did not come up: what it said to us, else the end of its log. New memory. */
+static char *last_words(char *said, const char *directory)
+{
+        _cleanup_free_ char *path = path_join(directory, START_LOG), *text = NULL;
+        const char *line = last_line(said);
+
+        if (!line && path && read_file(path, START_TEXT_MAX, &text, NULL) == 0)
+                line = last_line(text);
+        return strdup(line ?: "it left no word");
+}
+
+/* Collects what comes until the daemon has gone to the background or ended, which closes the other
+ * end. said: START_TEXT_MAX + 1 bytes. -ETIMEDOUT. */
+static int hear_out(int fd, char *said, bool quiet)
+{
+        uint64_t begun = clock_usec(CLOCK_MONOTONIC);
+        size_t filled = 0;
+        bool told = quiet;
+
+        for (;;) {
+                struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
+                uint64_t spent = clock_usec(CLOCK_MONOTONIC) - begun;
+                ssize_t n;
+
+                said[filled] = 0;
+                if (spent > START_TIMEOUT_USEC)
+                        return -ETIMEDOUT;
+                if (spent > START_PATIENCE_USEC && !told) {
+                        fprintf(stderr, "cleave: waiting for the daemon to start\n");
+                        told = true;
+                }
+                if (poll(&poll_fd, 1, START_POLL_MSEC) <= 0)
+                        continue;
+                n = read(fd, said + filled, START_TEXT_MAX - filled);
+                if (n < 0 && errno == EINTR)
+                        continue;
+                if (n <= 0)
+                        return 0;
+                filled += (size_t)n;
+        }
 }
 
 static int start_daemon(
         const char *directory, unsigned flags, struct client **ret, struct cleave_error *error)
 {
-        _cleanup_free_ char *program = NULL, *words = NULL;
-        uint64_t begun = clock_usec(CLOCK_MONOTONIC), spent = 0;
-        bool told = false, ended = false;
-        pid_t watcher;
-        int r;
+        _cleanup_free_ char *program = NULL, *said = NULL, *words = NULL;
+        _cleanup_close_ int reading = -EBADF;
+        int fds[2], status = 0, r;
+        pid_t pid;
 
         r = daemon_program(&program);
         if (r < 0) {
@@ -189,39 +205,31 @@ static int start_daemon(
         r = runtime_dir_prepare(directory, 0700, error);
         if (r < 0)
                 return r;
-        watcher = fork_daemon(program, directory);
-        if (watcher < 0)
-                return error_set_errno(error, watcher, "cannot start the daemon");
-        for (;;) {
-                r = client_connect(directory, ret, error);
-                /* One that began to listen at the same moment may have made ours give up. */
-                if (r == 0 || ended)
-                        break;
-                ended = waitpid(watcher, NULL, WNOHANG) == watcher;
-                spent = clock_usec(CLOCK_MONOTONIC) - begun;
-                if (spent > START_TIMEOUT_USEC)
-                        break;
-                if (spent > START_PATIENCE_USEC && !told && !(flags & DAEMON_QUIET)) {
-                        fprintf(stderr, "cleave: waiting for the daemon to start\n");
-                        told = true;
-                }
-                nanosleep(&(struct timespec){.tv_nsec = START_POLL_USEC * 1000}, NULL);
-        }
-        if (!ended) {
-                kill(watcher, SIGKILL);
-                waitpid(watcher, NULL, 0);
-        }
-        if (r == 0)
+        said = malloc(START_TEXT_MAX + 1);
+        if (!said || pipe2(fds, O_CLOEXEC) < 0)
+                return error_set_errno(error, said ? errno : ENOMEM, "cannot start the daemon");
+        reading = fds[0];
+        pid = fork();
+        if (pid == 0)
+                become_daemon(program, directory, fds[1]);
+        close(fds[1]);
+        if (pid < 0)
+                return error_set_errno(error, errno, "cannot start the daemon");
+        r = hear_out(reading, said, flags & DAEMON_QUIET);
+        if (r < 0)
+                kill(pid, SIGKILL);
+        while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+                ;
+        if (r == 0 && client_connect(directory, ret, error) == 0)
                 return 0;
-        words = last_words(directory);
-        if (ended)
-                error_set(error, CLEAVE_REASON_UNREACHABLE, "the daemon ended at once: %s",
-                        words ?: "it left no word");
-        else
+        words = last_words(said, directory);
+        if (r < 0)
                 error_set(error, CLEAVE_REASON_UNREACHABLE,
-                        "the daemon did not listen within %llu s: %s",
-                        (unsigned long long)(START_TIMEOUT_USEC / USEC_PER_SEC),
-                        words ?: "it left no word");
+                        "the daemon did not come up within %llu s: %s",
+                        (unsigned long long)(START_TIMEOUT_USEC / USEC_PER_SEC), words ?: "");
+        else
+                error_set(error, CLEAVE_REASON_UNREACHABLE, "the daemon did not come up: %s",
+                        words ?: "");
         error_set_hint(error, "Its log is %s/" START_LOG "; `cleave doctor` looks for the cause.",
                 directory);
         return -ECONNREFUSED;

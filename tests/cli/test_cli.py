@@ -356,7 +356,7 @@ class Daemon(unittest.TestCase):
     def test_daemon_that_dies_gives_its_reason(self):
         status, err = self.ask(self.lone_cleave("echo 'cleaved: no luck today' >&2\nexit 1\n"))
         self.assertEqual(status, 5)
-        self.assertIn("the daemon ended at once: no luck today", err)
+        self.assertIn("the daemon did not come up: no luck today", err)
         self.assertIn("cleaved.log", err)
 
     def test_directory_of_others(self):

@@ -36,7 +36,6 @@ class World:
         self.build = os.path.abspath(build)
         self.cleave_path = os.path.join(self.build, "cleave")
         self.sim = sim
-        self.daemon = None
         self.running = []
 
     def __enter__(self):
@@ -71,42 +70,40 @@ class World:
     # the daemon
 
     def start_daemon(self):
-        with open(os.path.join(self.place, "log"), "a", encoding="utf-8") as log:
-            self.daemon = subprocess.Popen([os.path.join(self.build, "cleaved"), "--user"],
-                                           env=self.env, stdin=subprocess.DEVNULL, stdout=log,
-                                           stderr=log)
-        if not eventually(self.listens, pause=0.002):
-            raise Failure(f"the daemon does not listen: {self.log()}")
+        done = subprocess.run([os.path.join(self.build, "cleaved"), "--user",
+                               f"--runtime-dir={self.runtime}"], env=self.env, text=True,
+                              capture_output=True, stdin=subprocess.DEVNULL, timeout=60,
+                              check=False)
+        if done.returncode != 0:
+            raise Failure(f"the daemon does not start: {done.stderr}{self.log()}")
         return self
 
-    def listens(self):
-        with socket.socket(socket.AF_UNIX) as probe:
-            return probe.connect_ex(os.path.join(self.runtime, "control.sock")) == 0
+    def daemon_pid(self):
+        """Of the daemon that answers, or None."""
+        try:
+            return self.control("daemon.info")["pid"]
+        except (Failure, OSError, ValueError):
+            return None
 
     def kill_daemon(self):
-        self.daemon.kill()
-        self.daemon.wait()
-        self.daemon = None
+        """With SIGKILL. Its keeper may start another at once."""
+        pid = self.daemon_pid()
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not os.path.exists(f"/proc/{pid}"), 5, 0.001)
+        return pid
 
     def stop_daemon(self):
         """Also one that cleave started."""
-        try:
-            pid = self.control("daemon.info")["pid"]
+        for _ in range(3):
+            pid = self.daemon_pid()
+            if pid is None:
+                return
             os.kill(pid, signal.SIGTERM)
-        except (Failure, OSError, ValueError):
-            pid = None
-        if self.daemon:
-            try:
-                self.daemon.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                self.kill_daemon()
-            self.daemon = None
-        elif pid:
-            eventually(lambda: not self.listens(), 5)
+            eventually(lambda: not os.path.exists(f"/proc/{pid}"), 5)
 
     def log(self):
         try:
-            with open(os.path.join(self.place, "log"), encoding="utf-8") as log:
+            with open(os.path.join(self.runtime, "cleaved.log"), encoding="utf-8") as log:
                 return log.read()
         except OSError:
             return ""
