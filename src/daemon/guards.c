@@ -179,6 +179,8 @@ static int hello(struct guard *guard, const struct cleave_hello *message)
                         session_leave(session);
                 return r;
         }
+        /* a descriptor is watched once: EEXIST */
+        guard->io = sd_event_source_disable_unref(guard->io);
         session->fd = TAKE_FD(guard->fd);
         r = session_watch_io(session);
         if (r < 0)
