@@ -24,7 +24,7 @@ static void say(const char *format, ...)
 {
         va_list list;
 
-        printf("  %-5s| ", name);
+        printf("  %-5s | ", name);
         va_start(list, format);
         vprintf(format, list);
         va_end(list);
@@ -98,8 +98,8 @@ int main(int argc, char **argv)
                 r = p_cuMemAlloc_v2(&block, step);
                 if (r == CUDA_ERROR_OUT_OF_MEMORY) {
                         must(p_cuMemGetInfo_v2(&left, &total), "cuMemGetInfo");
-                        say("out of memory: %.1f GiB more were refused, %.1f are free; I go on",
-                                (double)step / GIB, (double)left / GIB);
+                        say("out of memory: %zu MiB more were refused, %zu are free; I go on",
+                                step / MIB, left / MIB);
                         break;
                 }
                 must(r, "cuMemAlloc");

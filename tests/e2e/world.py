@@ -25,6 +25,15 @@ def eventually(condition, seconds=20, pause=0.01):
     return value
 
 
+def gone(pid):
+    """Whether the process has ended; a zombie has."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
 class Failure(AssertionError):
     """cleave did not do what was asked; its words."""
 
@@ -89,7 +98,7 @@ class World:
         """With SIGKILL. Its keeper may start another at once."""
         pid = self.daemon_pid()
         os.kill(pid, signal.SIGKILL)
-        eventually(lambda: not os.path.exists(f"/proc/{pid}"), 5, 0.001)
+        eventually(lambda: gone(pid), 5, 0.001)
         return pid
 
     def stop_daemon(self):
@@ -99,7 +108,7 @@ class World:
             if pid is None:
                 return
             os.kill(pid, signal.SIGTERM)
-            eventually(lambda: not os.path.exists(f"/proc/{pid}"), 5)
+            eventually(lambda: gone(pid), 5)
 
     def log(self):
         try:
