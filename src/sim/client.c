@@ -273,8 +273,10 @@ uint32_t client_alloc_groups(struct sim_device *device, struct sim_rm_objects *r
                         status = client_alloc(
                                 ret->group[i], CLASS_CHANNEL, NULL, 0, &ret->channel[i][k]);
         }
-        if (status != RM_OK)
+        if (status != RM_OK) {
                 for (int i = 0; i < 4; i++)
                         client_free(known->device, ret->group[i]);
+                *ret = (struct sim_rm_objects){0};
+        }
         return status;
 }

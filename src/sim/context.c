@@ -644,6 +644,8 @@ static CUresult synchronize(CUcontext ctx)
         if (!r)
                 r = health(context);
         if (!r)
+                r = exec_capture_check();
+        if (!r)
                 r = exec_synchronize(context);
         if (!r)
                 sim_pool_relax(context->device);

@@ -98,6 +98,7 @@ int heap_alloc(struct heap *heap, uint64_t size, uint64_t asked, uint64_t id, ui
         heap->segment[i].size = size;
         heap->segment[i].asked = asked;
         heap->segment[i].id = id;
+        heap->segment[i].freeing = 0;
         heap->used += size;
         *ret_offset = heap->segment[i].offset;
         return 0;
@@ -122,6 +123,45 @@ int heap_free(struct heap *heap, uint64_t offset)
         }
         if (heap->segment[i].size > heap->largest)
                 heap->largest = heap->segment[i].size;
+        return 0;
+}
+
+int heap_pass_on(struct heap *heap, uint64_t size, uint64_t asked, uint64_t id, uint64_t stream,
+        uint64_t *ret_offset)
+{
+        for (size_t i = 0; i < heap->n; i++) {
+                struct heap_segment *segment = heap->segment + i;
+
+                if (segment->asked && segment->freeing == stream && segment->size >= size &&
+                        segment->size / 2 <= size) {
+                        segment->freeing = 0;
+                        segment->asked = asked;
+                        segment->id = id;
+                        *ret_offset = segment->offset;
+                        return 0;
+                }
+        }
+        return -ENOENT;
+}
+
+int heap_give_up(struct heap *heap, uint64_t offset, uint64_t stream, uint64_t *ret_id)
+{
+        struct heap_segment *segment = heap->segment + find(heap, offset);
+
+        if (segment->offset != offset || !segment->asked || segment->freeing)
+                return -ENOENT;
+        segment->freeing = stream;
+        *ret_id = segment->id;
+        return 0;
+}
+
+int heap_keep(struct heap *heap, uint64_t offset, uint64_t id)
+{
+        struct heap_segment *segment = heap->segment + find(heap, offset);
+
+        if (segment->offset != offset || !segment->asked || !segment->freeing || segment->id != id)
+                return -ENOENT;
+        segment->freeing = 0;
         return 0;
 }
 

@@ -138,6 +138,8 @@ CUresult cuMemAlloc_v2(CUdeviceptr *dptr, size_t bytesize)
 
         if (!r)
                 r = sim_current(&context);
+        if (!r)
+                r = exec_capture_check();
         if (r)
                 return r;
         if (!dptr || bytesize == 0)
@@ -162,6 +164,8 @@ CUresult cuMemAllocPitch_v2(CUdeviceptr *dptr, size_t *pPitch, size_t WidthInByt
 
         if (!r)
                 r = sim_current(&context);
+        if (!r)
+                r = exec_capture_check();
         if (r)
                 return r;
         if (!dptr || !pPitch || WidthInBytes == 0 || Height == 0 ||
@@ -215,6 +219,8 @@ CUresult cuMemFree_v2(CUdeviceptr dptr)
 
         if (!r)
                 r = sim_current(&current);
+        if (!r)
+                r = exec_capture_check();
         if (r || dptr == 0)
                 return r;
         region_lock_shared();
@@ -227,8 +233,10 @@ CUresult cuMemFree_v2(CUdeviceptr dptr)
         r = exec_synchronize(owner ? owner : current);
         if (r)
                 return r;
-        if (pool)
-                return sim_pool_free(dptr);
+        if (pool) {
+                r = exec_graph_free(dptr);
+                return r == CUDA_ERROR_NOT_FOUND ? sim_pool_free(dptr) : r;
+        }
         region_lock();
         r = check_free(dptr, &owner, &pool);
         if (!r) {
@@ -302,7 +310,7 @@ static bool mapped_throughout(const struct block *block, uint64_t address, size_
         if (address - block->base + bytes > block->bytes)
                 return false;
         for (uint64_t i = (address - block->base) >> SLOT_SHIFT; i <= last; i++)
-                if (!block->slot[i].handle || !block->slot[i].readable)
+                if (!block->slot[i].handle || !block->slot[i].access)
                         return false;
         return true;
 }
@@ -424,6 +432,8 @@ CUresult cuMemAllocManaged(CUdeviceptr *dptr, size_t bytesize, unsigned int flag
 
         if (!r)
                 r = sim_current(&context);
+        if (!r)
+                r = exec_capture_check();
         if (r)
                 return r;
         if (!dptr || bytesize == 0 ||
@@ -470,6 +480,8 @@ static CUresult host_alloc(void **pp, size_t bytes, unsigned int flags)
         struct block *block;
         CUresult r = sim_current(&context);
 
+        if (!r)
+                r = exec_capture_check();
         if (r)
                 return r;
         if (!pp || bytes == 0 ||
@@ -516,6 +528,8 @@ CUresult cuMemFreeHost(void *p)
 
         if (!r)
                 r = sim_current(&current);
+        if (!r)
+                r = exec_capture_check();
         if (r || !p)
                 return r;
         region_lock_shared();
@@ -546,6 +560,8 @@ CUresult cuMemHostRegister_v2(void *p, size_t bytesize, unsigned int Flags)
 
         if (!r)
                 r = sim_current(&context);
+        if (!r)
+                r = exec_capture_check();
         if (r)
                 return r;
         if (!p || bytesize == 0 || (uintptr_t)p + bytesize < (uintptr_t)p ||
@@ -586,6 +602,8 @@ CUresult cuMemHostUnregister(void *p)
 
         if (!r)
                 r = sim_current(&current);
+        if (!r)
+                r = exec_capture_check();
         if (r)
                 return r;
         if (!p)

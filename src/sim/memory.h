@@ -36,7 +36,7 @@ struct vmm_slot {
         uint64_t offset;           /* in the handle's memory */
         uint32_t start;            /* slot of the block where this mapping begins, */
         uint32_t slots;            /* and how many it has */
-        bool readable, writable;   /* for devices; the CPU's side follows them */
+        uint32_t access;           /* two bits a device index: CU_MEM_ACCESS_FLAGS_PROT_* */
 };
 
 struct block {
@@ -124,4 +124,6 @@ struct registered {
         struct registered *next;
 };
 struct registered *find_registered(uint64_t address);
+/* A context's registrations and arrays end with it; the arrays' memory is freed as its blocks. */
 void registered_forget(struct sim_context *context);
+void arrays_forget(struct sim_context *context);

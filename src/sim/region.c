@@ -483,6 +483,7 @@ void context_memory_free(struct sim_context *context)
                 block_free(block);
         }
         registered_forget(context);
+        arrays_forget(context);
         for (int i = 0; i < memory->pieces; i++)
                 memory_give(memory->footprint[i]);
         for (int i = 0; i < 4; i++)

@@ -7,14 +7,13 @@
 #include "driver.h"
 
 struct vmm_handle {
-        uint64_t magic;
-        uint32_t references;       /* names that the user holds and mappings */
-        uint32_t names;            /* of these, the user's */
-        struct sim_memory *memory; /* NULL: host memory */
+        uint64_t name;       /* the user's handle */
+        uint32_t names;      /* references that the user holds */
+        uint32_t references; /* these, and mappings */
+        struct sim_memory *memory;
         CUmemAllocationProp properties;
         uint64_t size;
-        struct vmm_handle *next;
 };
 
-/* Drops a mapping's reference. Locked. */
+/* Drops a reference. Locked. */
 void vmm_unref(struct vmm_handle *handle);
