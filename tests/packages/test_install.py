@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What `make install` leaves, and that it works from wherever it comes to lie.
+
+usage: test_install.py BUILD PROBE
+"""
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from tree import GIB, Tenant  # noqa: E402
+
+BUILD = None
+PROBE = None
+
+NEEDED = """
+bin/cleave
+sbin/cleaved
+lib/cleave/guard/libcuda.so.1
+lib/cleave/guard/libnvidia-ml.so.1
+lib/cleave/sim/libcuda.so.1
+lib/cleave/sim/libnvidia-ml.so.1
+share/bash-completion/completions/cleave
+share/fish/vendor_completions.d/cleave.fish
+share/zsh/site-functions/_cleave
+""".split()
+
+
+class Install(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.place = tempfile.mkdtemp()
+        cls.addClassCleanup(shutil.rmtree, cls.place)
+        # no library may be found in the build tree: rpaths have to be gone
+        done = subprocess.run(
+            ["meson", "install", "-C", BUILD, "--no-rebuild", "--destdir", cls.place + "/dest"],
+            text=True, capture_output=True, check=False)
+        if done.returncode:
+            raise AssertionError(done.stdout + done.stderr)
+        prefix = subprocess.check_output(["meson", "introspect", BUILD, "--buildoptions"],
+                                         text=True)
+        prefix = next(o["value"] for o in __import__("json").loads(prefix)
+                      if o["name"] == "prefix")
+        cls.installed = cls.place + "/dest" + prefix
+        cls.dest = cls.place + "/dest"
+
+    def test_everything_is_there(self):
+        for name in NEEDED:
+            with self.subTest(name):
+                self.assertTrue(os.path.exists(os.path.join(self.installed, name)))
+
+    def test_nothing_lies_outside_the_prefix(self):
+        outside = []
+        for directory, _, files in os.walk(self.dest):
+            outside += [os.path.join(directory, f) for f in files
+                        if not directory.startswith(self.installed)]
+        self.assertEqual(outside, [])
+
+    def test_libraries_are_not_where_the_linker_looks(self):
+        for directory in ("lib", "lib64", "lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu"):
+            for name in ("libcuda.so.1", "libnvidia-ml.so.1"):
+                self.assertFalse(os.path.exists(os.path.join(self.installed, directory, name)))
+
+    def test_runs_from_another_prefix(self):
+        moved = self.place + "/some where/opt"
+        shutil.copytree(self.installed, moved, symlinks=True)
+        self.addCleanup(shutil.rmtree, moved)
+        # blanks in its path are refused with a sentence, since LD_PRELOAD cannot carry them
+        with Tenant(moved + "/bin/cleave", [PROBE]) as tenant:
+            self.assertEqual(tenant.status, 125)
+            self.assertIn("has a blank", tenant.errors)
+        plain = self.place + "/opt"
+        os.rename(moved, plain)
+        self.addCleanup(os.rename, plain, moved)
+        with Tenant(plain + "/bin/cleave", [PROBE]) as tenant:
+            facts = tenant.facts
+            self.assertEqual((facts.get("cuda"), facts.get("nvml")), (GIB, GIB), tenant.errors)
+            self.assertEqual(facts["refused"], 2)  # CUDA_ERROR_OUT_OF_MEMORY
+            self.assertLess(facts["held"], GIB)
+            self.assertGreater(facts["held"], 0)
+            maps = open(f"/proc/{tenant.daemon_pid()}/maps").read()
+            self.assertIn(plain + "/sbin/cleaved", maps)
+            self.assertNotIn(BUILD + "/", maps)
+
+
+if __name__ == "__main__":
+    BUILD, PROBE = sys.argv[1:3]
+    unittest.main(argv=sys.argv[:1])
