@@ -5,6 +5,7 @@
 usage: test_install.py BUILD PROBE
 """
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,11 @@ lib/cleave/guard/libcuda.so.1
 lib/cleave/guard/libnvidia-ml.so.1
 lib/cleave/sim/libcuda.so.1
 lib/cleave/sim/libnvidia-ml.so.1
+lib/systemd/system/cleaved.service
+lib/systemd/system/cleaved.socket
+lib/sysusers.d/cleave.conf
+lib/tmpfiles.d/cleave.conf
+share/doc/cleave/examples/cleave.conf
 share/bash-completion/completions/cleave
 share/fish/vendor_completions.d/cleave.fish
 share/zsh/site-functions/_cleave
@@ -59,6 +65,44 @@ class Install(unittest.TestCase):
             outside += [os.path.join(directory, f) for f in files
                         if not directory.startswith(self.installed)]
         self.assertEqual(outside, [])
+
+    def test_example_configuration_is_understood(self):
+        # with every key that it shows switched on; users and groups are those of this machine
+        with open(self.installed + "/share/doc/cleave/examples/cleave.conf") as file:
+            text = file.read()
+        text = re.sub(r"^#(\w+ = |\[)", r"\1", text, flags=re.M)
+        text = text.replace("group = cleave", "group = root").replace("user alice", "user root")
+        path = self.place + "/cleave.conf"
+        run = ["timeout", "10", self.installed + "/sbin/cleaved", "--foreground", "--user",
+               "--sim=h100", "--runtime-dir", self.place + "/run", "--config", path]
+        environment = {"CLEAVE_SIM_DIR": self.place, "PATH": os.environ["PATH"]}
+        os.makedirs(self.place + "/run", 0o700)
+        for extra, words in (("idle_exit = 0s\n", ""), ("no_such_key = 1\n", "no 'no_such_key'")):
+            with open(path, "w") as file:
+                file.write(text.replace("idle_exit = 60s\n", extra))
+            done = subprocess.run(run, env=environment, text=True, capture_output=True,
+                                  check=False)
+            self.assertIn(words, done.stderr)
+            self.assertEqual(done.returncode, 2 if words else 0, done.stderr)
+
+    @unittest.skipUnless(shutil.which("systemd-analyze"), "systemd-analyze is not installed")
+    def test_units_are_understood(self):
+        root = self.place + "/root"
+        units = root + "/usr/lib/systemd/system"
+        shutil.copytree(self.installed + "/lib/systemd/system", units)
+        with open(units + "/cleaved.service") as file:
+            program = re.search(r"^ExecStart=(\S+)", file.read(), re.M).group(1)
+        self.assertTrue(os.access(self.dest + program, os.X_OK), program)
+        with open(units + "/cleaved.service") as file:
+            text = file.read().replace(program, "/bin/true")
+        with open(units + "/cleaved.service", "w") as file:
+            file.write(text)
+        done = subprocess.run(
+            ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no",
+             units + "/cleaved.service", units + "/cleaved.socket"],
+            text=True, capture_output=True, check=False)
+        told = [line for line in done.stderr.splitlines() if "cleaved" in line]
+        self.assertEqual((done.returncode, told), (0, []), done.stderr)
 
     def test_libraries_are_not_where_the_linker_looks(self):
         for directory in ("lib", "lib64", "lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu"):
