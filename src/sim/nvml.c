@@ -60,7 +60,14 @@ static bool is_device(nvmlDevice_t device)
 
 static bool is_lost(nvmlDevice_t device)
 {
-        return atomic_load(&kernel_state()->device[device->instance].lost);
+        _Atomic uint32_t *lost = &kernel_state()->device[device->instance].lost;
+
+        if (!atomic_load(lost))
+                return false;
+        /* it is back when the last of its users has gone, which the lock's next taker sees */
+        kernel_lock();
+        kernel_unlock();
+        return atomic_load(lost);
 }
 
 /* For calls that work on a device that is lost. */
