@@ -275,3 +275,143 @@ struct rm_disable_channels {
         uint32_t channel[64];
 };
 static_assert(sizeof(struct rm_disable_channels) == 536, "NV2080_CTRL_FIFO_DISABLE_CHANNELS");
+
+/* -- context-switch records: docs/probes.md ---------------------------------------------------- */
+
+/* both below a client; the first is system memory that belongs to no device */
+#define RM_CLASS_MEMORY_DEVICELESS 0x90CEu
+#define RM_CLASS_EVENT_BUFFER      0x90CDu
+
+#define RM_CTRL_GPU_GET_ATTACHED_IDS 0x201u /* on a client: uint32_t[32] */
+#define RM_CTRL_GPU_GET_ID_INFO      0x205u /* on a client: uint32_t[8]; id first, device third */
+#define RM_CTRL_TIMER_GET_TIME       0x20800403u /* uint64_t ns, the clock of the records */
+#define RM_CTRL_GR_FECS_BIND         0x20801238u
+#define RM_CTRL_EVENT_BUFFER_ENABLE  0x90CD0101u
+#define RM_CTRL_EVENT_BUFFER_FLUSH   0x90CD0104u /* no parameters */
+
+/* attr, attr2 of rm_memory_params and flags of rm_map for memory that RM writes and we read */
+#define RM_ATTR_COHERENCY_WRITE_BACK (5u << 29)
+#define RM_ATTR2_USER_READ_ONLY      (1u << 22)
+#define RM_MAP_READ_ONLY             1u
+
+/* parameters of RM_CLASS_EVENT_BUFFER: NV_EVENT_BUFFER_ALLOC_PARAMETERS */
+struct rm_event_buffer_params {
+        uint64_t header_address; /* out, not used here */
+        uint64_t record_address;
+        uint32_t record_size;
+        uint32_t record_count;
+        uint64_t vardata_address;
+        uint32_t vardata_size;
+        uint32_t records_free_threshold;
+        uint64_t notification;
+        uint32_t vardata_free_threshold;
+        uint32_t subdevice; /* never 0: RM 580 follows it unchecked */
+        uint32_t flags;
+        uint32_t header_memory; /* RM_CLASS_MEMORY_DEVICELESS, read-only for the user */
+        uint32_t record_memory;
+        uint32_t vardata_memory; /* 0 */
+};
+static_assert(sizeof(struct rm_event_buffer_params) == 72, "NV_EVENT_BUFFER_ALLOC_PARAMETERS");
+
+/* RM_CTRL_EVENT_BUFFER_ENABLE */
+struct rm_event_buffer_enable {
+        uint8_t enable;
+        uint8_t pad[3];
+        uint32_t flags;
+};
+#define RM_EVENT_BUFFER_KEEP_NEWEST 2u
+
+/* RM_CTRL_GR_FECS_BIND, NV2080_CTRL_GR_FECS_BIND_EVTBUF_FOR_UID_V2_PARAMS, on the subdevice */
+struct rm_fecs_bind {
+        uint32_t event_buffer;
+        uint32_t record_size;
+        uint32_t detail; /* a user gets starts and ends, whatever it says */
+        uint32_t filter;
+        uint8_t all_users; /* without CAP_SYS_ADMIN the others' pids read 0 */
+        uint8_t pad[3];
+        uint32_t reason; /* out: why not */
+};
+static_assert(sizeof(struct rm_fecs_bind) == 24, "FECS_BIND_EVTBUF_FOR_UID_V2");
+
+/* The header of an event buffer, written by RM. */
+struct rm_event_header {
+        uint32_t get;
+        uint32_t put; /* index of the next record to be written */
+        uint64_t count;
+        uint64_t dropped;
+        uint64_t vardata_dropped;
+};
+static_assert(sizeof(struct rm_event_header) == 32, "NV_EVENT_BUFFER_HEADER");
+
+/* NV_EVENT_BUFFER_RECORD holding NV_EVENT_BUFFER_FECS_RECORD_V2 */
+struct rm_fecs_record {
+        uint16_t type; /* 2 */
+        uint16_t subtype;
+        uint32_t vardata;
+        uint8_t tag;
+        uint8_t vmid;
+        uint16_t seqno;   /* of this buffer, wraps; a gap is a loss */
+        uint32_t context; /* one for each channel group on the engine */
+        uint32_t pid;
+        uint16_t reserved;
+        uint8_t gpu_instance;
+        uint8_t compute_instance;
+        uint64_t ns;
+};
+static_assert(sizeof(struct rm_fecs_record) == 32, "NV_EVENT_BUFFER_FECS_RECORD_V2");
+#define RM_FECS_TAG_START 6u /* the context has the engine */
+#define RM_FECS_TAG_END   7u /* it has not, and its state is saved */
+
+/* -- how busy the engines were, in samples of about 0.2 s, the source of NVML's figures ---------
+ */
+
+#define RM_CTRL_PERF_UTIL_SAMPLES 0x20802096u
+
+struct rm_engine_sample {
+        uint32_t busy; /* in 0.01 % */
+        uint32_t scale;
+        uint32_t pid; /* who had the engine when the sample ended */
+        uint32_t subpid;
+        char name[100];
+        uint64_t os_pid;
+};
+struct rm_util_sample {
+        uint64_t ns; /* the clock of RM_CTRL_TIMER_GET_TIME */
+        struct rm_engine_sample memory;
+        struct rm_engine_sample graphics;
+        struct rm_engine_sample other[4];
+};
+#define RM_UTIL_SAMPLES 72
+struct rm_util_samples {
+        uint8_t type; /* 2 */
+        uint8_t pad[3];
+        uint32_t size; /* of sample[] */
+        uint32_t count;
+        uint32_t tracker;
+        struct rm_util_sample sample[RM_UTIL_SAMPLES]; /* a ring; go by the times */
+};
+static_assert(sizeof(struct rm_util_sample) == 776, "GPUMON_PERFMON_UTIL_SAMPLE");
+static_assert(offsetof(struct rm_util_samples, sample) == 16, "PERFMON_UTIL_SAMPLES_V2");
+
+/* -- steering ---------------------------------------------------------------------------------- */
+
+/* On a channel. Needs CAP_SYS_NICE of the caller, whoever opened the descriptor. */
+#define RM_CTRL_CHANNEL_RESTART_RUNLIST 0xA06F0111u
+struct rm_restart_runlist {
+        uint8_t force;       /* also when the channel's group has the engine already */
+        uint8_t bypass_wait; /* return before the switch is done */
+};
+
+/* On the subdevice of the group's own client. */
+#define RM_CTRL_GR_SET_PREEMPTION_MODE 0x20801210u
+struct rm_preemption_mode {
+        uint32_t flags;
+        uint32_t object; /* channel or group */
+        uint32_t graphics;
+        uint32_t compute;
+        uint64_t route[2];
+};
+#define RM_PREEMPTION_SET_COMPUTE  1u /* flags */
+#define RM_PREEMPTION_THREAD_BLOCK 1u
+#define RM_PREEMPTION_INSTRUCTION  2u
+static_assert(sizeof(struct rm_preemption_mode) == 32, "SET_CTXSW_PREEMPTION_MODE");
