@@ -231,7 +231,7 @@ CUresult exec_capture_free(CUstream stream, CUdeviceptr pointer);
  * synchronizing contexts and the like): CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, and the capture is
  * invalid from then on. */
 CUresult exec_capture_check(void);
-/* cuMemFree and cuMemFreeAsync (in stream order) on memory that a graph allocated: it stays the
+/* cuMemFree and cuMemFreeAsync (when called) on memory that a graph allocated: it stays the
  * graph's. CUDA_ERROR_NOT_FOUND: it is no such memory; CUDA_ERROR_INVALID_VALUE: freed already. */
 CUresult exec_graph_free(CUdeviceptr pointer);
 

@@ -317,8 +317,7 @@ CUresult sim_pool_free(CUdeviceptr pointer)
 struct given_up {
         CUdeviceptr pointer;
         uint64_t id;
-        bool ipc;   /* another process's */
-        bool graph; /* a graph's allocation */
+        bool ipc; /* another process's */
 };
 
 /* What the stream is known by here: 0 where the handle does not say which stream it is. */
@@ -335,11 +334,8 @@ static void stream_is_there(void *arg)
         struct given_up *up = arg;
         struct block *chunk;
 
-        if (up->ipc || up->graph) {
-                if (up->ipc)
-                        ipc_close(up->pointer);
-                else
-                        exec_graph_free(up->pointer);
+        if (up->ipc) {
+                ipc_close(up->pointer);
                 free(up);
                 return;
         }
@@ -361,7 +357,7 @@ static void take_back(const struct given_up *up)
 
         region_lock();
         chunk = block_at(up->pointer);
-        if (!up->ipc && !up->graph && chunk && chunk->kind == BLOCK_CHUNK &&
+        if (!up->ipc && chunk && chunk->kind == BLOCK_CHUNK &&
                 heap_keep(&chunk->heap, up->pointer - chunk->base, up->id) == 0)
                 chunk->pool->pending--;
         region_unlock();
@@ -383,6 +379,8 @@ CUresult cuMemFreeAsync(CUdeviceptr dptr, CUstream hStream)
         if (dptr == 0)
                 return CUDA_ERROR_INVALID_VALUE;
         r = exec_capture_free(hStream, dptr);
+        if (r == CUDA_ERROR_NOT_FOUND)
+                r = exec_graph_free(dptr); /* at once: the graph may be launched again */
         if (r != CUDA_ERROR_NOT_FOUND)
                 return r;
         up = calloc(1, sizeof(*up));
@@ -394,10 +392,7 @@ CUresult cuMemFreeAsync(CUdeviceptr dptr, CUstream hStream)
         r = CUDA_ERROR_INVALID_VALUE;
         region_lock();
         chunk = block_at(dptr);
-        if (chunk && chunk->kind == BLOCK_CHUNK && chunk->pool->graph) {
-                up->graph = true;
-                r = CUDA_SUCCESS;
-        } else if (chunk && chunk->kind == BLOCK_CHUNK) {
+        if (chunk && chunk->kind == BLOCK_CHUNK) {
                 uint64_t key = stream_key(hStream);
 
                 if (heap_give_up(&chunk->heap, dptr - chunk->base, key ? key : UINT64_MAX,
