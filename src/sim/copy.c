@@ -156,6 +156,18 @@ CUresult copy_submit(struct stream *stream, struct work *work, bool asynchronous
                 free(work);
                 return CUDA_SUCCESS;
         }
+        if (copy->dst.device && !stream->capture) {
+                /* a host without room is told now, while the context is whole */
+                CUresult r = memory_check((CUdeviceptr)(uintptr_t)copy->dst.base,
+                        (copy->depth - 1) * copy->dst.slice + (copy->height - 1) * copy->dst.pitch +
+                                copy->width,
+                        true);
+
+                if (r) {
+                        free(work);
+                        return r;
+                }
+        }
         if (!asynchronous) {
                 /* copies inside the device are asynchronous even so, but never part of a graph */
                 wait = is_host(&copy->src) || is_host(&copy->dst) || stream->capture;

@@ -46,7 +46,10 @@ static CUresult fill(const char *entry, CUdeviceptr dst, size_t pitch, uint32_t 
         }
         if (r || width == 0 || height == 0)
                 return r;
-        r = fill_new(stream->context, dst, pitch, value, element, width, height, &work);
+        /* a host without room is told now, while the context is whole */
+        r = memory_check(dst, (height - 1) * pitch + width * element, !stream->capture);
+        if (!r)
+                r = fill_new(stream->context, dst, pitch, value, element, width, height, &work);
         if (r)
                 return r;
         /* of the calls without a stream only those that write to host memory wait */
