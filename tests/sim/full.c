@@ -58,8 +58,9 @@ int main(void)
         if (!r)
                 r = cuCtxSynchronize();
         CHECK_EQ(r, CUDA_ERROR_OUT_OF_MEMORY);
-        OK(cuMemFree_v2(p));
-        /* the room is back */
+        /* work that failed half-way breaks its context, and the room is back with it */
+        OK(cuCtxDestroy_v2(context));
+        OK(cuCtxCreate_v2(&context, 0, 0));
         OK(cuMemAlloc_v2(&p, 4 * MIB));
         OK(cuMemcpyHtoD_v2(p, line, 4 * MIB));
         OK(cuMemFree_v2(p));
