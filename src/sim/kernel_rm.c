@@ -70,10 +70,10 @@ static uint32_t alloc_root(struct rm_alloc *call)
 
         if (!attached())
                 return RM_ERR_DENIED;
+        state->next_client++; /* first: a name is never given twice, whoever dies here */
         status = kernel_new_object(&wanted, &index);
         if (status != RM_OK)
                 return status;
-        state->next_client++;
         call->handle = call->client = wanted.handle;
         return RM_OK;
 }

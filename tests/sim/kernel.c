@@ -3,6 +3,7 @@
 #include "check.h"
 
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 
 #include "kernel.h"
 #include "rm.h"
@@ -183,6 +184,7 @@ static void work_until_killed(void)
         uint32_t handle[64];
         int n = 0;
 
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         attach();
         for (;;) {
                 if (n == 64)

@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 
 #define FOOTPRINT (518 * MIB)
@@ -251,6 +252,7 @@ static void churner(unsigned int seed)
 {
         pthread_t thread;
 
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         OK(cuInit(0));
         pthread_create(&thread, NULL, churn, (void *)(uintptr_t)(seed * 2 + 1));
         churn((void *)(uintptr_t)(seed * 2));
