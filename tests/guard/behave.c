@@ -264,7 +264,7 @@ static int exec_self(char **argv)
 {
         begin();
         take(200);
-        execl(argv[0], argv[0], "hold", "30", (char *)NULL);
+        execl(argv[0], argv[0], argv[2] ? argv[2] : "hold", "30", (char *)NULL);
         return 9;
 }
 
