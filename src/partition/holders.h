@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Who has a device open: found before anything is taken away, as taking it away would wait. */
+#pragma once
+
+#include <sys/types.h>
+
+#include "partition/pci.h"
+
+struct holder {
+        pid_t pid;
+        char command[32]; /* its name */
+        char node[64];    /* what it has open: "/dev/nvidia0" */
+};
+
+struct holders {
+        struct holder *list;
+        size_t n;
+        bool partial; /* some processes could not be looked at, for lack of permission */
+};
+
+void holders_done(struct holders *holders);
+#define _cleanup_holders_ _cleanup_(holders_done)
+
+/* Names of the device files that belong to the function, as "/dev/nvidia0", "/dev/dri/card1",
+ * "/dev/vfio/12". */
+int holders_nodes(
+        const struct host *host, const struct pci_function *function, struct host_names *ret);
+
+/* Each process once per node, in order of pid. */
+int holders_find(const struct host *host, const struct pci_function *function, struct holders *ret);

@@ -1,0 +1,920 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Techniques on machines of plain files: every obstacle and its sentence; every technique applied,
+ * taken back, and killed at each of its points; faults of the kernel; what others have changed.
+ */
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "partition/passthrough.h"
+#include "partition/technique.h"
+#include "tree.h"
+#include "unit.h"
+
+#define GPU   "0000:01:00.0"
+#define AUDIO "0000:01:00.1"
+#define DEV   "sys/bus/pci/devices/%s"
+
+/* A card with a GPU and its audio function in a group of their own, on the host's drivers. */
+static void setup_card(struct tree *tree)
+{
+        tree_init(tree);
+        tree_file(tree, "", "sys/bus/pci/drivers/vfio-pci/new_id");
+        tree_function(tree, "0000:00:01.0", NULL, 0x8086, 0x1901, 0x060400, 1, "pcieport");
+        tree_function(tree, GPU, "0000:00:01.0", 0x10de, 0x2204, 0x030000, 12, "nvidia");
+        tree_function(tree, AUDIO, "0000:00:01.0", 0x10de, 0x1aef, 0x040300, 12, "snd_hda_intel");
+}
+
+static void setup_console(struct tree *tree)
+{
+        setup_card(tree);
+        tree_file(tree, "1\n", DEV "/boot_vga", GPU);
+        tree_file(tree, "", DEV "/graphics/fb0/name", GPU);
+        tree_file(tree, "(M) frame buffer device\n", "sys/class/vtconsole/vtcon1/name");
+        tree_file(tree, "1\n", "sys/class/vtconsole/vtcon1/bind");
+        tree_file(tree, "(S) dummy device\n", "sys/class/vtconsole/vtcon0/name");
+        tree_file(tree, "0\n", "sys/class/vtconsole/vtcon0/bind");
+}
+
+static void setup_variant(struct tree *tree)
+{
+        setup_card(tree);
+        /* Someone's own override comes back. */
+        tree_file(tree, "nvidia\n", DEV "/driver_override", GPU);
+}
+
+static void setup_functions(struct tree *tree)
+{
+        tree_init(tree);
+        tree_function(tree, "0000:02:00.0", NULL, 0x1002, 0x7460, 0x120000, 20, "gim");
+        tree_file(tree, "4\n", DEV "/sriov_totalvfs", "0000:02:00.0");
+        tree_file(tree, "0\n", DEV "/sriov_numvfs", "0000:02:00.0");
+        tree_file(tree, "1\n", DEV "/sriov_drivers_autoprobe", "0000:02:00.0");
+}
+
+static void setup_xe(struct tree *tree)
+{
+        setup_functions(tree);
+        for (unsigned i = 1; i <= 4; i++) {
+                static const char profile[] = DEV "/sriov_admin/vf%u/profile/%s";
+
+                tree_file(tree, "0\n", profile, "0000:02:00.0", i, "exec_quantum_ms");
+                tree_file(tree, "0\n", profile, "0000:02:00.0", i, "preempt_timeout_us");
+                tree_file(tree, "0\n", profile, "0000:02:00.0", i, "vram_quota");
+        }
+}
+
+static void setup_mediated(struct tree *tree)
+{
+        tree_init(tree);
+        tree_function(tree, GPU, NULL, 0x10de, 0x20b7, 0x030200, 12, "nvidia");
+        tree_file(tree, "GRID A30-6C\n",
+                "sys/class/mdev_bus/%s/mdev_supported_types/nvidia-689/name", GPU);
+        tree_file(tree, "4\n",
+                "sys/class/mdev_bus/%s/mdev_supported_types/nvidia-689/available_instances", GPU);
+        tree_file(tree, "", "sys/class/mdev_bus/%s/mdev_supported_types/nvidia-689/create", GPU);
+        tree_file(tree, "0\n",
+                "sys/class/mdev_bus/%s/mdev_supported_types/nvidia-690/available_instances", GPU);
+        tree_file(tree, "", "sys/class/mdev_bus/%s/mdev_supported_types/nvidia-690/create", GPU);
+        tree_file(tree, "GRID A30-12C\n",
+                "sys/class/mdev_bus/%s/mdev_supported_types/nvidia-690/name", GPU);
+}
+
+static void setup_vgpu(struct tree *tree)
+{
+        tree_init(tree);
+        tree_function(tree, "0000:01:00.4", NULL, 0x10de, 0x2330, 0x030200, 13, "nvidia");
+        tree_link(tree, "../" GPU, DEV "/physfn", "0000:01:00.4");
+        tree_file(tree, "0\n", DEV "/nvidia/current_vgpu_type", "0000:01:00.4");
+        tree_file(tree, "ID    : vGPU Name\n1132  : NVIDIA H100-4C\n1134  : NVIDIA H100-10C\n",
+                DEV "/nvidia/creatable_vgpu_types", "0000:01:00.4");
+}
+
+static void setup_modes(struct tree *tree)
+{
+        tree_init(tree);
+        tree_function(tree, GPU, NULL, 0x1002, 0x74a1, 0x120000, 12, "amdgpu");
+        tree_file(tree, "SPX\n", DEV "/current_compute_partition", GPU);
+        tree_file(tree, "SPX, DPX, QPX, CPX\n", DEV "/available_compute_partition", GPU);
+        tree_file(tree, "NPS1\n", DEV "/current_memory_partition", GPU);
+        tree_file(tree, "NPS1, NPS4\n", DEV "/available_memory_partition", GPU);
+}
+
+#define UUID "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001"
+
+static const struct scenario {
+        const char *what;
+        void (*setup)(struct tree *tree);
+        const struct technique *technique;
+        const char *address;
+        struct technique_ask ask;
+        const char *path, *value; /* what it comes to */
+        const char *leaf;         /* of the write that a fault hits */
+} scenarios[] = {
+        {"a card with audio", setup_card, &technique_passthrough, GPU, {0},
+                "bus/pci/devices/" AUDIO "/driver", "vfio-pci", "drivers_probe"},
+        {"a card with the console", setup_console, &technique_passthrough, GPU,
+                {.allow_console_loss = true}, "class/vtconsole/vtcon1/bind", "0", "unbind"},
+        {"a card with an override", setup_variant, &technique_passthrough, GPU, {0},
+                "bus/pci/devices/" GPU "/driver_override", "vfio-pci", "drivers_probe"},
+        {"virtual functions", setup_functions, &technique_sriov, "0000:02:00.0", {.count = 3},
+                "bus/pci/devices/0000:02:00.0/sriov_numvfs", "3", "sriov_numvfs"},
+        {"virtual functions of xe", setup_xe, &technique_sriov, "0000:02:00.0",
+                {.count = 2, .quantum_msec = 20, .preempt_usec = 1000, .memory = 1ull << 30},
+                "bus/pci/devices/0000:02:00.0/sriov_admin/vf2/profile/vram_quota", "1073741824",
+                "sriov_numvfs"},
+        {"a mediated device", setup_mediated, &technique_mediated, GPU,
+                {.type = "A30-6C", .uuid = UUID}, "bus/mdev/devices/" UUID "/mdev_type",
+                "nvidia-689", "create"},
+        {"a vGPU", setup_vgpu, &technique_vgpu, "0000:01:00.4", {.type = "H100-10C"},
+                "bus/pci/devices/0000:01:00.4/nvidia/current_vgpu_type", "1134",
+                "current_vgpu_type"},
+        {"partition modes", setup_modes, &technique_modes, GPU,
+                {.type = "CPX", .memory_mode = "NPS4"},
+                "bus/pci/devices/" GPU "/current_compute_partition", "CPX",
+                "current_memory_partition"},
+};
+
+static int apply(
+        struct tree *tree, const struct scenario *s, char *ret_id, struct cleave_error *error)
+{
+        _cleanup_obstacles_ struct obstacles obstacles = {0};
+        _cleanup_change_ struct change change = {0};
+        int r;
+
+        r = technique_apply(
+                s->technique, &tree->host, s->address, &s->ask, &change, &obstacles, error);
+        if (ret_id)
+                snprintf(ret_id, CHANGE_ID_MAX, "%s", change.id);
+        return r;
+}
+
+static int undo(struct tree *tree, const char *id, struct cleave_error *error)
+{
+        _cleanup_obstacles_ struct obstacles obstacles = {0};
+
+        return technique_undo(&tree->host, id, &obstacles, error);
+}
+
+static void assert_as_before(struct tree *tree, const char *before, const char *what)
+{
+        _cleanup_free_ char *after = tree_snapshot(tree);
+
+        if (strcmp(before, after) != 0)
+                fail_msg("%s left traces:\n--- before\n%s\n--- after\n%s", what, before, after);
+}
+
+static void assert_no_records(struct tree *tree)
+{
+        struct change *changes;
+        size_t n, bad;
+
+        assert_int_equal(change_load_all(&tree->host, &changes, &n, &bad), 0);
+        assert_int_equal(n + bad, 0);
+        change_free_all(changes, n);
+}
+
+static void every_technique_is_applied_and_taken_back(void **state)
+{
+        for (size_t i = 0; i < ARRAY_SIZE(scenarios); i++) {
+                const struct scenario *s = scenarios + i;
+                _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
+                _cleanup_free_ char *before = NULL;
+                char id[CHANGE_ID_MAX];
+                struct tree tree;
+
+                s->setup(&tree);
+                before = tree_snapshot(&tree);
+                if (apply(&tree, s, id, &error) < 0)
+                        fail_msg("%s: %s", s->what, error_message(&error));
+                assert_string_equal(tree_state(&tree, "%s", s->path), s->value);
+                /* A second time it is refused. */
+                assert_true(apply(&tree, s, NULL, NULL) < 0);
+                assert_string_equal(tree_state(&tree, "%s", s->path), s->value);
+                assert_int_equal(change_reconcile(&tree.host, NULL, NULL, NULL), 0);
+                assert_string_equal(tree_state(&tree, "%s", s->path), s->value);
+                if (undo(&tree, id, &error) < 0)
+                        fail_msg("%s: %s", s->what, error_message(&error));
+                assert_as_before(&tree, before, s->what);
+                assert_no_records(&tree);
+                assert_int_equal(undo(&tree, id, NULL), -ENOENT);
+                tree_done(&tree);
+        }
+}
+
+static void a_plan_writes_nothing(void **state)
+{
+        for (size_t i = 0; i < ARRAY_SIZE(scenarios); i++) {
+                const struct scenario *s = scenarios + i;
+                _cleanup_obstacles_ struct obstacles obstacles = {0};
+                _cleanup_change_ struct change change = {0};
+                _cleanup_free_ char *before = NULL;
+                struct tree tree;
+
+                s->setup(&tree);
+                before = tree_snapshot(&tree);
+                assert_int_equal(technique_plan(s->technique, &tree.host, s->address, &s->ask,
+                                         &change, &obstacles, NULL),
+                        0);
+                assert_true(change.n_steps > 0);
+                for (size_t j = 0; j < change.n_steps; j++)
+                        assert_true(host_may_write(change.steps[j].path));
+                assert_int_equal(tree.writes, 0);
+                assert_as_before(&tree, before, s->what);
+                assert_no_records(&tree);
+                tree_done(&tree);
+        }
+}
+
+/* Runs f in a child that is killed at its n-th point. Whether it was. */
+static bool killed_at(struct tree *tree, const struct scenario *s, const char *id, unsigned n)
+{
+        int status;
+        pid_t pid = fork();
+
+        if (pid == 0) {
+                tree->points = 0;
+                tree->crash_at = n;
+                _exit((id ? undo(tree, id, NULL) : apply(tree, s, NULL, NULL)) == 0 ? 0 : 1);
+        }
+        assert_true(pid > 0);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        if (!WIFSIGNALED(status)) {
+                assert_int_equal(status, 0);
+                return false;
+        }
+        assert_int_equal(WTERMSIG(status), SIGKILL);
+        return true;
+}
+
+/* Either the whole of it stands, recorded, or nothing is left. */
+static bool reconciled(struct tree *tree, const struct scenario *s, const char *before)
+{
+        _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
+        struct change *changes;
+        size_t n, bad;
+        bool stands;
+
+        if (change_reconcile(&tree->host, NULL, NULL, &error) < 0)
+                fail_msg("%s: %s", s->what, error_message(&error));
+        assert_int_equal(change_load_all(&tree->host, &changes, &n, &bad), 0);
+        assert_int_equal(bad, 0);
+        assert_true(n <= 1);
+        stands = n == 1;
+        if (stands) {
+                assert_int_equal(changes[0].phase, CHANGE_DONE);
+                assert_int_equal(change_standing(&tree->host, changes), CHANGE_STANDS);
+        } else
+                assert_as_before(tree, before, s->what);
+        change_free_all(changes, n);
+        return stands;
+}
+
+static void killed_at_every_point_of_making_it(void **state)
+{
+        for (size_t i = 0; i < ARRAY_SIZE(scenarios); i++) {
+                const struct scenario *s = scenarios + i;
+                unsigned n = 0;
+                bool killed;
+
+                do {
+                        _cleanup_free_ char *before = NULL;
+                        struct tree tree;
+
+                        s->setup(&tree);
+                        before = tree_snapshot(&tree);
+                        killed = killed_at(&tree, s, NULL, ++n);
+                        assert_true(reconciled(&tree, s, before) || killed);
+                        tree_done(&tree);
+                } while (killed);
+                /* Two at each record, two at each write. */
+                assert_true(n > 6);
+        }
+}
+
+static void killed_at_every_point_of_taking_it_back(void **state)
+{
+        for (size_t i = 0; i < ARRAY_SIZE(scenarios); i++) {
+                const struct scenario *s = scenarios + i;
+                unsigned n = 0;
+                bool killed;
+
+                do {
+                        _cleanup_free_ char *before = NULL;
+                        char id[CHANGE_ID_MAX];
+                        struct tree tree;
+
+                        s->setup(&tree);
+                        before = tree_snapshot(&tree);
+                        assert_int_equal(apply(&tree, s, id, NULL), 0);
+                        killed = killed_at(&tree, s, id, ++n);
+                        assert_true(!reconciled(&tree, s, before) || killed);
+                        tree_done(&tree);
+                } while (killed);
+                assert_true(n > 6);
+        }
+}
+
+static void a_write_that_fails_is_rolled_back(void **state)
+{
+        static const int errors[] = {-EIO, -EBUSY, -EPERM, -EINVAL, -ENOSPC, 0};
+
+        for (size_t i = 0; i < ARRAY_SIZE(scenarios); i++)
+                for (size_t j = 0; j < ARRAY_SIZE(errors); j++) {
+                        const struct scenario *s = scenarios + i;
+                        _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
+                        _cleanup_free_ char *before = NULL;
+                        struct tree tree;
+
+                        s->setup(&tree);
+                        before = tree_snapshot(&tree);
+                        tree.fault_leaf = s->leaf;
+                        tree.fault_error = errors[j];
+                        assert_true(apply(&tree, s, NULL, &error) < 0);
+                        assert_true(error.code != CLEAVE_REASON_NONE);
+                        assert_non_null(error_hint(&error));
+                        if (errors[j] == 0)
+                                assert_non_null(strstr(error_message(&error), "instead of"));
+                        assert_as_before(&tree, before, s->what);
+                        assert_no_records(&tree);
+                        tree_done(&tree);
+                }
+}
+
+/* The kernel still has the request: nothing is written over it, and reconciling ends it. */
+static void a_write_that_does_not_return_is_left_to_reconcile(void **state)
+{
+        const struct scenario *s = scenarios;
+        _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
+        _cleanup_free_ char *before = NULL;
+        struct tree tree;
+
+        s->setup(&tree);
+        before = tree_snapshot(&tree);
+        tree.fault_leaf = "unbind";
+        tree.fault_error = -ETIMEDOUT;
+        assert_int_equal(apply(&tree, s, NULL, &error), -ETIMEDOUT);
+        assert_int_equal(error.code, CLEAVE_REASON_TIMEOUT);
+        assert_int_equal(tree.writes, 2);
+        assert_false(reconciled(&tree, s, before));
+        tree_done(&tree);
+}
+
+static void a_restart_wipes_all_away(void **state)
+{
+        struct tree tree;
+
+        setup_card(&tree);
+        assert_int_equal(apply(&tree, scenarios, NULL, NULL), 0);
+        tree_done(&tree);
+
+        /* The same machine, after the restart: the record is there, the change is not. */
+        setup_card(&tree);
+        assert_int_equal(apply(&tree, scenarios, NULL, NULL), 0);
+        tree_file(
+                &tree, "ffffffff-0000-4000-8000-000000000002\n", "proc/sys/kernel/random/boot_id");
+        tree.writes = 0;
+        assert_int_equal(change_reconcile(&tree.host, NULL, NULL, NULL), 0);
+        assert_no_records(&tree);
+        assert_int_equal(tree.writes, 0);
+        tree_done(&tree);
+}
+
+/* What others did meanwhile is theirs. */
+static void what_others_changed_is_left_alone(void **state)
+{
+        char id[CHANGE_ID_MAX];
+        struct tree tree;
+
+        setup_card(&tree);
+        tree_file(&tree, "", "sys/bus/pci/drivers/nouveau/new_id");
+        assert_int_equal(apply(&tree, scenarios, id, NULL), 0);
+        /* Someone moves the GPU to nouveau by hand. */
+        tree_file(&tree, "nouveau\n", DEV "/driver_override", GPU);
+        tree_link(&tree, "../../../bus/pci/drivers/nouveau", DEV "/driver", GPU);
+        assert_true(undo(&tree, id, NULL) < 0);
+        assert_string_equal(tree_state(&tree, "bus/pci/devices/" GPU "/driver"), "nouveau");
+        assert_string_equal(
+                tree_state(&tree, "bus/pci/devices/" GPU "/driver_override"), "nouveau");
+        assert_string_equal(tree_state(&tree, "bus/pci/devices/" AUDIO "/driver"), "snd_hda_intel");
+        assert_no_records(&tree);
+        tree_done(&tree);
+}
+
+/* --- obstacles --- */
+
+static void put_iommu_off(struct tree *tree)
+{
+        tree_remove(tree, "sys/class/iommu");
+}
+static void put_no_group(struct tree *tree)
+{
+        tree_remove(tree, DEV "/iommu_group", GPU);
+}
+static void put_no_remapping(struct tree *tree)
+{
+        tree_file(tree, "           CPU0\n  1:  9  IO-APIC  1-edge i8042\n", "proc/interrupts");
+}
+static void put_unsafe(struct tree *tree)
+{
+        tree_file(tree, "Y\n", "sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts");
+}
+static void put_neighbour(struct tree *tree)
+{
+        tree_function(tree, "0000:02:00.0", NULL, 0x144d, 0xa808, 0x010802, 12, "nvme");
+}
+static void put_no_acs(struct tree *tree)
+{
+        uint8_t config[4096] = {[0x06] = 0x10, [0x34] = 0x40, [0x40] = 0x10, [0x42] = 0x42};
+        char path[160];
+
+        put_neighbour(tree);
+        tree_file(tree, "", "sys/bus/pci/devices/0000:00:01.0/config");
+        snprintf(path, sizeof(path), "%s/bus/pci/devices/0000:00:01.0/config", tree->sysfs);
+        assert_int_equal(write_file_atomic(path, config, sizeof(config), 0644), 0);
+}
+static void put_acs_override(struct tree *tree)
+{
+        tree_file(tree, "quiet pcie_acs_override=downstream\n", "proc/cmdline");
+}
+static void put_holder(struct tree *tree)
+{
+        tree_file(tree, "Model: X\nDevice Minor: \t 3\n",
+                "proc/driver/nvidia/gpus/" GPU "/information");
+        tree_process(tree, 4711, "python3", "/dev/nvidia3");
+}
+static void put_drm_holder(struct tree *tree)
+{
+        tree_file(tree, "", DEV "/drm/renderD128/dev", GPU);
+        tree_process(tree, 99, "Xorg", "/dev/dri/renderD128");
+}
+static void put_functions(struct tree *tree)
+{
+        tree_file(tree, "2\n", DEV "/sriov_numvfs", GPU);
+}
+static void put_mediated(struct tree *tree)
+{
+        tree_file(tree, "", "sys/class/mdev_bus/" GPU "/" UUID "/remove");
+}
+static void put_console(struct tree *tree)
+{
+        tree_file(tree, "", DEV "/graphics/fb0/name", GPU);
+        tree_file(tree, "(M) frame buffer device\n", "sys/class/vtconsole/vtcon1/name");
+        tree_file(tree, "1\n", "sys/class/vtconsole/vtcon1/bind");
+}
+static void put_boot_display(struct tree *tree)
+{
+        tree_file(tree, "1\n", DEV "/boot_vga", GPU);
+}
+static void put_no_reset(struct tree *tree)
+{
+        tree_remove(tree, DEV "/reset", GPU);
+}
+static void put_no_vfio(struct tree *tree)
+{
+        static char modules[96];
+
+        tree_remove(tree, "sys/bus/pci/drivers/vfio-pci");
+        tree_file(tree, "kernel/x.ko:\n", "lib/6.1.0-test/modules.dep");
+        snprintf(modules, sizeof(modules), "%s/lib", tree->root);
+        tree->host.modules = modules;
+}
+static void put_no_addresses(struct tree *tree)
+{
+        tree_file(tree,
+                "0x00000000f0000000 0x00000000f0ffffff 0x0000000000040200\n"
+                "0x0000000000000000 0x00000003ffffffff 0x000000002014220c\n",
+                DEV "/resource", GPU);
+}
+static void put_slow_link(struct tree *tree)
+{
+        tree_file(tree, "2.5 GT/s PCIe\n", DEV "/current_link_speed", GPU);
+        tree_file(tree, "32.0 GT/s PCIe\n", DEV "/max_link_speed", GPU);
+        tree_file(tree, "8\n", DEV "/current_link_width", GPU);
+        tree_file(tree, "16\n", DEV "/max_link_width", GPU);
+}
+static void put_asleep(struct tree *tree)
+{
+        tree_file(tree, "D3cold\n", DEV "/power_state", GPU);
+}
+static void put_on_vfio(struct tree *tree)
+{
+        tree_link(tree, "../../../bus/pci/drivers/vfio-pci", DEV "/driver", GPU);
+}
+static void put_vfio_holder(struct tree *tree)
+{
+        put_on_vfio(tree);
+        tree_process(tree, 4712, "qemu-system-x86", "/dev/vfio/12");
+}
+static void put_no_driver(struct tree *tree)
+{
+        tree_remove(tree, DEV "/driver", "0000:02:00.0");
+}
+static void put_pf_on_vfio(struct tree *tree)
+{
+        tree_link(tree, "../../../bus/pci/drivers/vfio-pci", DEV "/driver", "0000:02:00.0");
+}
+static void put_functions_on(struct tree *tree)
+{
+        tree_file(tree, "3\n", DEV "/sriov_numvfs", "0000:02:00.0");
+}
+static void put_nvidia_pf(struct tree *tree)
+{
+        tree_file(tree, "0x10de\n", DEV "/vendor", "0000:02:00.0");
+        tree_link(tree, "../../../bus/pci/drivers/nvidia", DEV "/driver", "0000:02:00.0");
+}
+static void put_nothing(struct tree *tree)
+{
+}
+static void put_vgpu(struct tree *tree)
+{
+        tree_file(tree, "1134\n", DEV "/nvidia/current_vgpu_type", "0000:01:00.4");
+}
+static void put_vgpu_full(struct tree *tree)
+{
+        tree_file(tree, "ID    : vGPU Name\n", DEV "/nvidia/creatable_vgpu_types", "0000:01:00.4");
+}
+static void put_vgpu_on_vfio(struct tree *tree)
+{
+        tree_link(tree, "../../../bus/pci/drivers/vfio-pci", DEV "/driver", "0000:01:00.4");
+}
+static void put_kfd_holder(struct tree *tree)
+{
+        tree_file(tree, "", DEV "/drm/renderD129/dev", GPU);
+        tree_process(tree, 77, "rocm", "/dev/dri/renderD129");
+}
+
+static const struct {
+        const struct scenario *scenario;
+        void (*put)(struct tree *tree);
+        struct technique_ask ask;
+        enum obstacle_code code;
+        const char *sentence;
+} obstacle_cases[] = {
+#define CARD  (scenarios + 0)
+#define VFS   (scenarios + 3)
+#define MDEV  (scenarios + 5)
+#define VGPU  (scenarios + 6)
+#define MODES (scenarios + 7)
+        {CARD, put_iommu_off, {0}, OBSTACLE_NO_IOMMU,
+                "the IOMMU is off: /sys/class/iommu is empty"},
+        {CARD, put_no_group, {0}, OBSTACLE_NO_GROUP,
+                "the IOMMU is on, but 0000:01:00.0 is in no IOMMU group"},
+        {CARD, put_no_remapping, {0}, OBSTACLE_NO_REMAPPING,
+                "interrupts are not remapped, so a VM could send any of them"},
+        {CARD, put_unsafe, {0}, OBSTACLE_UNSAFE_INTERRUPTS,
+                "allow_unsafe_interrupts is on: a VM may send interrupts to the host"},
+        {CARD, put_neighbour, {0}, OBSTACLE_GROUP_SHARED,
+                "IOMMU group 12 also holds 0000:02:00.0 (NVMe), which the host's driver nvme has"},
+        {CARD, put_no_acs, {0}, OBSTACLE_NO_ACS,
+                "port 0000:00:01.0 above it has no ACS, which is why the group is so large"},
+        {CARD, put_acs_override, {0}, OBSTACLE_ACS_OVERRIDE,
+                "pcie_acs_override is on the kernel's command line: groups look smaller than the "
+                "hardware isolates"},
+        {CARD, put_holder, {0}, OBSTACLE_HELD,
+                "0000:01:00.0 is in use: process 4711 (python3) has /dev/nvidia3 open"},
+        {CARD, put_drm_holder, {0}, OBSTACLE_HELD,
+                "0000:01:00.0 is in use: process 99 (Xorg) has /dev/dri/renderD128 open"},
+        {CARD, put_vfio_holder, {0}, OBSTACLE_HELD,
+                "0000:01:00.0 is in use: process 4712 (qemu-system-x86) has /dev/vfio/12 open"},
+        {CARD, put_functions, {0}, OBSTACLE_HAS_FUNCTIONS,
+                "0000:01:00.0 has 2 virtual functions enabled"},
+        {CARD, put_mediated, {0}, OBSTACLE_HAS_MEDIATED,
+                "0000:01:00.0 has the mediated device " UUID},
+        {CARD, put_console, {0}, OBSTACLE_CONSOLE,
+                "the text console is drawn on 0000:01:00.0 and would be lost"},
+        {CARD, put_boot_display, {0}, OBSTACLE_BOOT_DISPLAY,
+                "the machine started with 0000:01:00.0 as its display, so its ROM may be changed"},
+        {CARD, put_no_reset, {0}, OBSTACLE_NO_RESET,
+                "0000:01:00.0 cannot be reset, so it keeps its state between VMs"},
+        {CARD, put_no_vfio, {0}, OBSTACLE_NO_VFIO, "this kernel has no driver vfio-pci"},
+        {CARD, put_no_addresses, {0}, OBSTACLE_NO_ADDRESSES,
+                "the firmware gave BAR 1 of 0000:01:00.0 no addresses"},
+        {CARD, put_slow_link, {0}, OBSTACLE_SLOW_LINK,
+                "the PCIe link runs at 2.5 GT/s PCIe x8, the card can 32.0 GT/s PCIe x16"},
+        {CARD, put_asleep, {0}, OBSTACLE_ASLEEP, "0000:01:00.0 sleeps (D3cold)"},
+        {CARD, put_on_vfio, {0}, OBSTACLE_OTHERS_VFIO,
+                "0000:01:00.0 is on vfio-pci already, and Cleave has no record of having done it"},
+        {VFS, put_no_driver, {.count = 1}, OBSTACLE_NO_DRIVER,
+                "0000:02:00.0 has no driver, so nothing can make its virtual functions"},
+        {VFS, put_pf_on_vfio, {.count = 1}, OBSTACLE_ON_VFIO,
+                "0000:02:00.0 is on vfio-pci, which makes no virtual functions"},
+        {VFS, put_functions_on, {.count = 4}, OBSTACLE_FUNCTIONS_ON,
+                "0000:02:00.0 has 3 virtual functions already, which Cleave has not made"},
+        {VFS, put_nothing, {.count = 5}, OBSTACLE_TOO_MANY,
+                "0000:02:00.0 makes at most 4 virtual functions, not 5"},
+        {VFS, put_nvidia_pf, {.count = 1}, OBSTACLE_NO_SRIOV,
+                "NVIDIA's driver takes no number of functions from sysfs; its own sriov-manage -e "
+                "0000:02:00.0 enables all of them"},
+        {MDEV, put_nothing, {.type = "A30-24C"}, OBSTACLE_NO_TYPE,
+                "0000:01:00.0 has no type A30-24C; it has 4 x A30-6C, 0 x A30-12C"},
+        {MDEV, put_nothing, {.type = "nvidia-690"}, OBSTACLE_TYPE_EXHAUSTED,
+                "0000:01:00.0 has no room for another nvidia-690"},
+        {VGPU, put_vgpu, {.type = "H100-4C"}, OBSTACLE_VGPU_TAKEN,
+                "0000:01:00.4 has a vGPU of type 1134 already, which Cleave has not made"},
+        {VGPU, put_vgpu_full, {.type = "H100-4C"}, OBSTACLE_TYPE_EXHAUSTED,
+                "no vGPU can be made on 0000:01:00.4 now: the card is full, or of another size"},
+        {VGPU, put_nothing, {.type = "H100-80C"}, OBSTACLE_NO_TYPE,
+                "0000:01:00.4 cannot become a H100-80C now; it can become NVIDIA H100-4C, NVIDIA "
+                "H100-10C"},
+        {VGPU, put_vgpu_on_vfio, {.type = "H100-4C"}, OBSTACLE_ON_VFIO,
+                "0000:01:00.4 is on vfio-pci, but a vGPU's function has to stay with NVIDIA's "
+                "driver"},
+        {MODES, put_nothing, {.type = "HPX"}, OBSTACLE_NO_TYPE,
+                "0000:01:00.0 has no compute mode HPX; it has SPX, DPX, QPX, CPX"},
+        {MODES, put_kfd_holder, {.type = "CPX"}, OBSTACLE_HELD,
+                "0000:01:00.0 is in use: process 77 (rocm) has /dev/dri/renderD129 open"},
+};
+
+static void every_obstacle_has_its_sentence(void **state)
+{
+        for (size_t i = 0; i < ARRAY_SIZE(obstacle_cases); i++) {
+                _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
+                _cleanup_obstacles_ struct obstacles obstacles = {0};
+                _cleanup_change_ struct change change = {0};
+                const struct scenario *s = obstacle_cases[i].scenario;
+                const struct obstacle *found;
+                bool blocks = obstacle_blocks(obstacle_cases[i].code);
+                struct tree tree;
+                int r;
+
+                s->setup(&tree);
+                obstacle_cases[i].put(&tree);
+                r = technique_plan(s->technique, &tree.host, s->address, &obstacle_cases[i].ask,
+                        &change, &obstacles, &error);
+                found = obstacles_find(&obstacles, obstacle_cases[i].code);
+                if (!found)
+                        fail_msg("'%s' is not seen", obstacle_cases[i].sentence);
+                assert_string_equal(found->sentence, obstacle_cases[i].sentence);
+                if (blocks) {
+                        assert_int_equal(r, -EBUSY);
+                        assert_true(error.code != CLEAVE_REASON_NONE);
+                }
+                assert_int_equal(tree.writes, 0);
+                tree_done(&tree);
+        }
+}
+
+static void a_machine_without_obstacles_shows_none(void **state)
+{
+        for (size_t i = 0; i < ARRAY_SIZE(scenarios); i++) {
+                const struct scenario *s = scenarios + i;
+                _cleanup_obstacles_ struct obstacles obstacles = {0};
+                struct pci_function f;
+                struct tree tree;
+
+                s->setup(&tree);
+                assert_int_equal(pci_read(&tree.host, s->address, &f), 0);
+                assert_int_equal(s->technique->check(&tree.host, &f, &s->ask, &obstacles), 0);
+                assert_null(obstacles_blocking(&obstacles));
+                tree_done(&tree);
+        }
+}
+
+static void functions_in_use_are_not_taken_away(void **state)
+{
+        static const struct scenario vf = {
+                .technique = &technique_passthrough, .address = "0000:02:00.2"};
+        _cleanup_obstacles_ struct obstacles obstacles = {0};
+        char pf_id[CHANGE_ID_MAX], vf_id[CHANGE_ID_MAX];
+        _cleanup_free_ char *before = NULL;
+        struct tree tree;
+
+        setup_functions(&tree);
+        tree_file(&tree, "", "sys/bus/pci/drivers/vfio-pci/new_id");
+        before = tree_snapshot(&tree);
+        assert_int_equal(apply(&tree, VFS, pf_id, NULL), 0);
+        assert_int_equal(apply(&tree, &vf, vf_id, NULL), 0);
+        assert_string_equal(tree_state(&tree, "bus/pci/devices/0000:02:00.2/driver"), "vfio-pci");
+        /* Its siblings stay as they are. */
+        assert_string_equal(tree_state(&tree, "bus/pci/devices/0000:02:00.1/driver"), "");
+        assert_int_equal(technique_undo(&tree.host, pf_id, &obstacles, NULL), -EBUSY);
+        assert_non_null(obstacles_find(&obstacles, OBSTACLE_FUNCTION_ATTACHED));
+        tree_process(&tree, 4713, "qemu", "/dev/vfio/101");
+        obstacles_done(&obstacles);
+        assert_int_equal(technique_undo(&tree.host, vf_id, &obstacles, NULL), -EBUSY);
+        assert_string_equal(obstacles_find(&obstacles, OBSTACLE_HELD)->sentence,
+                "0000:02:00.2 is in use: process 4713 (qemu) has /dev/vfio/101 open");
+        tree_remove(&tree, "proc/4713");
+        assert_int_equal(undo(&tree, vf_id, NULL), 0);
+        assert_int_equal(undo(&tree, pf_id, NULL), 0);
+        tree_remove(&tree, "dev/vfio");
+        assert_as_before(&tree, before, "two partitions");
+        tree_done(&tree);
+}
+
+static void only_listed_files_are_written(void **state)
+{
+        static const char *const never[] = {
+                "bus/pci/devices/0000:01:00.0/remove",
+                "bus/pci/rescan",
+                "bus/pci/drivers/vfio-pci/new_id",
+                "bus/pci/devices/../../../kernel/mm/x/driver_override",
+                "bus/pci/devices/0000:01:00.0/reset",
+                "class/vtconsole/vtcon0/../../x/bind",
+                "module/vfio_iommu_type1/parameters/allow_unsafe_interrupts",
+                "power/state",
+                "",
+        };
+        struct host host;
+
+        host_init(&host, NULL, NULL, NULL, NULL);
+        for (size_t i = 0; i < ARRAY_SIZE(never); i++) {
+                assert_false(host_may_write(never[i]));
+                assert_int_equal(host_write(&host, never[i], "1"), -EPERM);
+        }
+}
+
+/* A fifo that nobody reads holds its writer as the kernel holds who unbinds a device in use. */
+static void a_write_that_blocks_ends_at_its_deadline(void **state)
+{
+        char path[160];
+        struct tree tree;
+        uint64_t start;
+
+        setup_card(&tree);
+        tree.host.ops = &host_ops_real;
+        tree.host.msec = 100;
+        tree_remove(&tree, "sys/bus/pci/drivers_probe");
+        snprintf(path, sizeof(path), "%s/bus/pci/drivers_probe", tree.sysfs);
+        assert_int_equal(mkfifo(path, 0600), 0);
+        start = clock_usec(CLOCK_MONOTONIC);
+        assert_int_equal(host_write(&tree.host, "bus/pci/drivers_probe", GPU), -ETIMEDOUT);
+        assert_in_range(clock_usec(CLOCK_MONOTONIC) - start, 90000, 5000000);
+        assert_int_equal(
+                host_write(&tree.host, "bus/pci/devices/" GPU "/driver/unbind", GPU), -ENOENT);
+        tree_file(&tree, "", DEV "/driver_override", GPU);
+        assert_int_equal(
+                host_write(&tree.host, "bus/pci/devices/" GPU "/driver_override", "vfio-pci"), 0);
+        assert_string_equal(
+                tree_state(&tree, "bus/pci/devices/" GPU "/driver_override"), "vfio-pci");
+        tree_done(&tree);
+}
+
+static void the_variant_driver_is_taken(void **state)
+{
+        struct pci_function f;
+        char driver[64], modules[96];
+        struct tree tree;
+
+        setup_card(&tree);
+        snprintf(modules, sizeof(modules), "%s/lib", tree.root);
+        tree.host.modules = modules;
+        tree_file(&tree,
+                "alias vfio_pci:v*d*sv*sd*bc*sc*i* vfio_pci\n"
+                "alias vfio_pci:v000010DEd00002342sv*sd*bc*sc*i* nvgrace_gpu_vfio_pci\n",
+                "lib/6.1.0-test/modules.alias");
+        assert_int_equal(pci_read(&tree.host, GPU, &f), 0);
+        passthrough_driver(&tree.host, &f, driver);
+        assert_string_equal(driver, "vfio-pci");
+        f.device = 0x2342;
+        passthrough_driver(&tree.host, &f, driver);
+        assert_string_equal(driver, "nvgrace-gpu-vfio-pci");
+        tree_done(&tree);
+}
+
+static void addresses_are_read(void **state)
+{
+        char address[PCI_ADDRESS_MAX];
+
+        assert_int_equal(pci_address_parse("01:00.0", address), 0);
+        assert_string_equal(address, "0000:01:00.0");
+        assert_int_equal(pci_address_parse("00000000:C1:00.1", address), 0);
+        assert_string_equal(address, "0000:c1:00.1");
+        assert_int_equal(pci_address_parse("0001:01:1f.7", address), 0);
+        assert_string_equal(address, "0001:01:1f.7");
+        assert_int_equal(pci_address_parse("01:00", address), -EINVAL);
+        assert_int_equal(pci_address_parse("01:20.0", address), -EINVAL);
+        assert_int_equal(pci_address_parse("01:00.8", address), -EINVAL);
+        assert_int_equal(pci_address_parse("../etc", address), -EINVAL);
+        assert_int_equal(pci_address_parse("01:00.0x", address), -EINVAL);
+}
+
+static char *printed(struct tree *tree, const char *id, enum technique_form form)
+{
+        _cleanup_change_ struct change change = {0};
+        char *text = NULL;
+        size_t size;
+        FILE *out = open_memstream(&text, &size);
+
+        assert_int_equal(change_load(&tree->host, id, &change, NULL), 0);
+        assert_int_equal(
+                technique_find(change.technique)->print(out, &tree->host, &change, form, NULL), 0);
+        fclose(out);
+        return text;
+}
+
+static void words_for_hypervisors(void **state)
+{
+        static const struct {
+                enum technique_form form;
+                const char *words[5];
+        } cases[] = {
+                {FORM_QEMU,
+                        {"-device pcie-root-port,id=cleave0",
+                                "-device vfio-pci,host=0000:01:00.0,bus=cleave0,addr=0.0,"
+                                "multifunction=on",
+                                "-device vfio-pci,host=0000:01:00.1,bus=cleave0,addr=0.1",
+                                "opt/ovmf/X-PciMmio64Mb,string=65536", "host-nodes=1,policy=bind"}},
+                {FORM_LIBVIRT,
+                        {"<address domain='0x0000' bus='0x01' slot='0x00' function='0x0'/>",
+                                "<address domain='0x0000' bus='0x01' slot='0x00' function='0x1'/>",
+                                "managed='no'", "<memory mode='strict' nodeset='1'/>"}},
+                {FORM_KUBEVIRT,
+                        {"pciVendorSelector: \"10DE:2204\"", "resourceName: cleave.dev/nvidia-2204",
+                                "deviceName: cleave.dev/nvidia-2204"}},
+                {FORM_NOVA, {"device_spec = { \"address\": \"0000:01:00.0\" }",
+                                    "\"vendor_id\": \"10de\", \"product_id\": \"2204\"",
+                                    "\"device_type\": \"type-PCI\"",
+                                    "pci_passthrough:alias=nvidia-2204:1"}},
+                {FORM_ESXI, {"pcipassthru set -d 0000:01:00.0 -e true",
+                                    "pciPassthru.64bitMMIOSizeGB = 64"}},
+                {FORM_HYPERV, {"PCI\\VEN_10DE&DEV_2204", "-HighMemoryMappedIoSpace 65536Mb",
+                                      "Add-VMAssignableDevice"}},
+        };
+        char id[CHANGE_ID_MAX];
+        struct tree tree;
+
+        setup_card(&tree);
+        tree_file(&tree, "1\n", DEV "/numa_node", GPU);
+        tree_file(&tree, "16-31\n", DEV "/local_cpulist", GPU);
+        tree_file(&tree, "0x0000008000000000 0x00000085ffffffff 0x000000000014220c\n",
+                DEV "/resource", GPU);
+        assert_int_equal(apply(&tree, scenarios, id, NULL), 0);
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+                _cleanup_free_ char *text = printed(&tree, id, cases[i].form);
+
+                for (size_t j = 0; j < ARRAY_SIZE(cases[i].words) && cases[i].words[j]; j++)
+                        if (!strstr(text, cases[i].words[j]))
+                                fail_msg("'%s' is not in:\n%s", cases[i].words[j], text);
+        }
+        tree_done(&tree);
+}
+
+static void a_record_of_nonsense_is_refused(void **state)
+{
+        _cleanup_change_ struct change change = {0};
+        struct change *changes;
+        size_t n, bad;
+        struct tree tree;
+
+        setup_card(&tree);
+        tree_file(&tree, "{\"id\":\"x\"", "state/x.json");
+        tree_file(&tree, "{\"id\":\"y\",\"phase\":\"done\"}", "state/y.json");
+        assert_int_equal(change_load_all(&tree.host, &changes, &n, &bad), 0);
+        assert_int_equal(n, 0);
+        assert_int_equal(bad, 2);
+        change_free_all(changes, n);
+        assert_int_equal(change_load(&tree.host, "x", &change, NULL), -EBADMSG);
+        assert_int_equal(change_load(&tree.host, "../x", &change, NULL), -ENOENT);
+        tree_done(&tree);
+}
+
+/* A record that names a file outside the table is not followed. */
+static void a_forged_record_writes_nothing_else(void **state)
+{
+        struct tree tree;
+
+        setup_card(&tree);
+        tree_file(&tree, "keep\n", "sys/kernel/secret");
+        tree_file(&tree,
+                "{\"id\":\"z\",\"technique\":\"passthrough\",\"device\":\"d\",\"phase\":"
+                "\"undoing\",\"boot\":\"9a53c7a8-0000-4000-8000-000000000001\",\"geometry\":{},"
+                "\"steps\":[{\"what\":\"w\",\"path\":\"kernel/secret\",\"value\":\"1\","
+                "\"expect_path\":\"kernel/secret\",\"expect_value\":\"1\",\"before\":\"keep\","
+                "\"undo\":[{\"path\":\"kernel/secret\",\"value\":\"2\",\"when_path\":"
+                "\"kernel/secret\",\"when_value\":\"keep\"}]}]}",
+                "state/z.json");
+        chmod(tree.state, 0700);
+        assert_int_equal(change_reconcile(&tree.host, NULL, NULL, NULL), -EPERM);
+        assert_string_equal(tree_state(&tree, "kernel/secret"), "keep");
+        tree_done(&tree);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(every_technique_is_applied_and_taken_back),
+                cmocka_unit_test(a_plan_writes_nothing),
+                cmocka_unit_test(killed_at_every_point_of_making_it),
+                cmocka_unit_test(killed_at_every_point_of_taking_it_back),
+                cmocka_unit_test(a_write_that_fails_is_rolled_back),
+                cmocka_unit_test(a_write_that_does_not_return_is_left_to_reconcile),
+                cmocka_unit_test(a_restart_wipes_all_away),
+                cmocka_unit_test(what_others_changed_is_left_alone),
+                cmocka_unit_test(every_obstacle_has_its_sentence),
+                cmocka_unit_test(a_machine_without_obstacles_shows_none),
+                cmocka_unit_test(functions_in_use_are_not_taken_away),
+                cmocka_unit_test(only_listed_files_are_written),
+                cmocka_unit_test(a_write_that_blocks_ends_at_its_deadline),
+                cmocka_unit_test(the_variant_driver_is_taken),
+                cmocka_unit_test(addresses_are_read),
+                cmocka_unit_test(words_for_hypervisors),
+                cmocka_unit_test(a_record_of_nonsense_is_refused),
+                cmocka_unit_test(a_forged_record_writes_nothing_else),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
