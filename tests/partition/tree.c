@@ -330,8 +330,12 @@ static const struct host_ops tree_ops = {
 void tree_init(struct tree *tree)
 {
         *tree = (struct tree){0};
-        snprintf(tree->root, sizeof(tree->root), "/tmp/cleave-tree.XXXXXX");
-        assert_non_null(mkdtemp(tree->root));
+        /* In memory where that is possible: records are synced to the disk, thousands of them. */
+        snprintf(tree->root, sizeof(tree->root), "/dev/shm/cleave-tree.XXXXXX");
+        if (!mkdtemp(tree->root)) {
+                snprintf(tree->root, sizeof(tree->root), "/tmp/cleave-tree.XXXXXX");
+                assert_non_null(mkdtemp(tree->root));
+        }
         snprintf(tree->sysfs, sizeof(tree->sysfs), "%s/sys", tree->root);
         snprintf(tree->proc, sizeof(tree->proc), "%s/proc", tree->root);
         snprintf(tree->dev, sizeof(tree->dev), "%s/dev", tree->root);
