@@ -1,0 +1,67 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What NVML counts, asked as fast as it answers.
+
+usage: nvml.py LIBRARY sample       until standard input ends, then one JSON object: samples, the
+                                    largest sum over all processes of device 0, seconds
+       nvml.py LIBRARY gone PID     waits until NVML no longer counts the process, prints the
+                                    monotonic time
+"""
+import ctypes
+import json
+import select
+import sys
+import time
+
+MOST = 4096
+INSUFFICIENT_SIZE = 7
+UNKNOWN = (1 << 64) - 1
+
+
+class Process(ctypes.Structure):
+    """nvmlProcessInfo_t, of the second version and on."""
+    _fields_ = [("pid", ctypes.c_uint), ("memory", ctypes.c_ulonglong),
+                ("gpu_instance", ctypes.c_uint), ("compute_instance", ctypes.c_uint)]
+
+
+class Nvml:
+    def __init__(self, library):
+        self.lib = ctypes.CDLL(library)
+        self.must(self.lib.nvmlInit_v2(), "nvmlInit")
+        self.device = ctypes.c_void_p()
+        self.must(self.lib.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(self.device)), "device")
+        self.room = (Process * MOST)()
+
+    @staticmethod
+    def must(result, what):
+        if result:
+            sys.exit(f"{what}: NVML error {result}")
+
+    def processes(self):
+        """{pid: bytes} of device 0."""
+        count = ctypes.c_uint(MOST)
+        self.must(self.lib.nvmlDeviceGetComputeRunningProcesses_v3(
+            self.device, ctypes.byref(count), self.room), "processes")
+        return {p.pid: p.memory for p in self.room[:count.value] if p.memory != UNKNOWN}
+
+
+def sample(nvml):
+    begun, samples, largest = time.monotonic(), 0, 0
+    while not select.select([sys.stdin], [], [], 0)[0]:
+        largest = max(largest, sum(nvml.processes().values()))
+        samples += 1
+    print(json.dumps({"samples": samples, "largest": largest,
+                      "seconds": time.monotonic() - begun}))
+
+
+def gone(nvml, pid):
+    while pid in nvml.processes():
+        time.sleep(0.0005)
+    print(time.monotonic())
+
+
+if __name__ == "__main__":
+    if sys.argv[2] == "sample":
+        sample(Nvml(sys.argv[1]))
+    else:
+        gone(Nvml(sys.argv[1]), int(sys.argv[3]))
