@@ -63,7 +63,7 @@ static const struct cli_option options[] = {
                         .words = CLI_WORDS_DEVICE,
                         .help = "The GPU to use: its index, its UUID, or a unique start of that. "
                                 "May be given "
-                                "several times.",
+                                "several times. The command sees these GPUs only, in this order.",
                         .preset = "the one with most memory to grant",
                 },
         [OPT_NAME] =
@@ -275,6 +275,29 @@ static int check_preload(json_t *preload, struct cleave_error *error)
         return 0;
 }
 
+/* The program shall find the devices of its grant, in their order, and no others: so the first is
+ * its device 0, whichever that is on the machine. 0 or -ENOMEM. */
+static int show_devices(const json_t *tenant)
+{
+        _cleanup_free_ char *list = NULL;
+        const json_t *device;
+        size_t i;
+
+        json_array_foreach(json_object_get(tenant, "devices"), i, device)
+        {
+                const char *uuid = json_string_value(json_object_get(device, "device"));
+                char *longer;
+
+                if (!uuid)
+                        return 0;
+                if (asprintf(&longer, "%s%s%s", list ?: "", list ? "," : "", uuid) < 0)
+                        return -ENOMEM;
+                free(list);
+                list = longer;
+        }
+        return list && setenv("CUDA_VISIBLE_DEVICES", list, 1) < 0 ? -ENOMEM : 0;
+}
+
 /* In the child. */
 static int set_environment(void *context)
 {
@@ -289,6 +312,8 @@ static int set_environment(void *context)
                 r = prepend("LD_PRELOAD", json_string_value(json_array_get(preload, i - 1)));
         if (r == 0)
                 r = prepend("LD_LIBRARY_PATH", library);
+        if (r == 0)
+                r = show_devices(json_object_get(run->created, "tenant"));
         if (r == 0 && setenv(CLEAVE_ENV_RUNTIME, run->directory, 1) < 0)
                 r = -ENOMEM;
         json_object_foreach(json_object_get(run->created, "environment"), name, value)

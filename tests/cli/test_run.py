@@ -164,7 +164,7 @@ class Surroundings(Run):
                                  library_path="/sim/lib")
         self.env.update(LD_LIBRARY_PATH="/own/lib", LD_PRELOAD="libm.so.6", OWN="kept")
         out = self.run_("env")[1].splitlines()
-        for line in (f"LD_PRELOAD={GUARD}:libm.so.6", "LD_LIBRARY_PATH=/sim/lib:/own/lib",
+        for line in (f"LD_PRELOAD={GUARD}:libm.so.6", f"CUDA_VISIBLE_DEVICES={self.daemon.uuids[0]}", "LD_LIBRARY_PATH=/sim/lib:/own/lib",
                      "CLEAVE_TENANT=0123456789abcdef", "OWN=kept",
                      f"CLEAVE_RUNTIME_DIR={self.daemon.directory}"):
             self.assertIn(line, out)
@@ -242,6 +242,7 @@ class Shell:
         return found.group()
 
     def type(self, text):
+        time.sleep(0.1)  # a shell that sets up its terminal may drop what comes meanwhile
         os.write(self.fd, text.encode())
 
     def close(self):

@@ -101,6 +101,17 @@ class Quota(EndToEnd):
         self.assertGreater(devices[1]["memory_used"], GIB)
         self.assertLess(devices[0]["memory_used"], GIB)
 
+    def test_of_one_device_of_two(self):
+        self.world.stop_daemon()
+        self.world.env.update(CLEAVE_SIM="h100x2", CUDA_VISIBLE_DEVICES="0")
+        self.world.env["CLEAVE_SIM_DIR"] += "2"
+        self.world.start_daemon()
+        tool = self.world.tool("--memory", "3G", "--device", "1", "--name", "second")
+        self.assertEqual((tool("count"), tool("total", 0)), (1, 3 * GIB))
+        self.assertEqual(tool("alloc", 2048), 0)
+        self.assertEqual([d["index"] for d in self.tenant("second")["devices"]], [1])
+        self.assertEqual(self.device(0)["memory_used"], 0)
+
     def test_percent(self):
         total = self.device()["memory_total"]
         tool = self.world.tool("--memory", "25%", "--name", "quarter")

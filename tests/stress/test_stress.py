@@ -43,9 +43,11 @@ class Stress(unittest.TestCase):
 
     def start(self):
         self.end_at = time.monotonic() + OPTIONS.seconds
-        return self.world.run("--memory", str(self.quota), "--name", "stress", program=[
+        run = self.world.run("--memory", str(self.quota), "--name", "stress", program=[
             os.path.join(self.world.build, "tests/stress/stress-worker"), str(self.processes),
             str(OPTIONS.threads), str(OPTIONS.seconds), str(self.seed)])
+        self.assertTrue(eventually(self.world.tenants), self.world.log())
+        return run
 
     def sampler(self):
         process = subprocess.Popen([sys.executable, os.path.join(HERE, "nvml.py"), self.nvml,
