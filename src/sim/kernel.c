@@ -618,17 +618,15 @@ static uint64_t own_start_time(void)
         return p ? strtoull(p + 1, NULL, 10) : 0;
 }
 
-/* The lock that says that this process lives belongs to the open file, which a child would share
- * and so hold on to. */
 static void after_fork(void)
 {
-        if (file_is_ours(&kernel.processes))
-                close(kernel.processes.fd);
-        kernel.processes.fd = -1;
         atomic_store(&kernel.self, KERNEL_NONE);
         pthread_mutex_init(&kernel.mutex, NULL);
 }
 
+/* Locks this process's byte for as long as it lives. The lock belongs to the open file, and the
+ * file stays open by a mapping alone: so neither can the program close it, nor can a child take it
+ * along, and the kernel drops it with the address space, at exit and at exec. */
 static int lock_own_byte(uint32_t index)
 {
         struct flock lock = {
@@ -637,11 +635,26 @@ static int lock_own_byte(uint32_t index)
                 .l_start = index,
                 .l_len = 1,
         };
-        int fd = processes_fd();
+        char path[sizeof(kernel.path) + 16];
+        void *anchor = MAP_FAILED;
+        long page = sysconf(_SC_PAGESIZE);
+        int fd, r = 0;
 
+        snprintf(path, sizeof(path), "%s/processes", kernel.path);
+        fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
         if (fd < 0)
-                return fd;
-        return fcntl(fd, F_OFD_SETLK, &lock) < 0 ? -errno : 0;
+                return -errno;
+        if (fcntl(fd, F_OFD_SETLK, &lock) < 0)
+                r = -errno;
+        if (r == 0) {
+                anchor = mmap(NULL, (size_t)page, PROT_NONE, MAP_SHARED, fd, 0);
+                if (anchor == MAP_FAILED || madvise(anchor, (size_t)page, MADV_DONTFORK) < 0)
+                        r = -errno;
+        }
+        if (r < 0 && anchor != MAP_FAILED)
+                munmap(anchor, (size_t)page);
+        close(fd);
+        return r;
 }
 
 int kernel_attach(void)

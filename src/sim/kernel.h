@@ -8,7 +8,7 @@
  *      state       the struct below, mapped by everybody
  *      memoryN     device N's memory: sparse, 16 times as long as the device is large, so that
  *                  scattered free space never makes an allocation fail that would fit
- *      processes   one byte a process, locked by it as long as it lives
+ *      processes   one byte a process, locked by it as long as its address space lives
  *
  * The state is the table of processes and the table of objects; each entry becomes and ceases to
  * be valid by one store to its state word. All else (counters, lists, hash, bitmaps) is derived and

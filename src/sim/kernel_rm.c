@@ -43,8 +43,7 @@ static bool is_root(uint32_t class_id)
                class_id == RM_CLASS_ROOT_CLIENT;
 }
 
-/* Whether this process is still in the table: it is taken for dead when it has closed the
- * descriptor that holds its lock, and then its entry may be another's. */
+/* Whether this process is in the table: not before it has attached, nor in the child of a fork. */
 static bool attached(void)
 {
         uint32_t self = kernel_self();

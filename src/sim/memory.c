@@ -552,14 +552,12 @@ CUresult cuMemFreeHost(void *p)
         return r;
 }
 
-CUresult cuMemHostRegister_v2(void *p, size_t bytesize, unsigned int Flags)
+static CUresult host_register(void *p, size_t bytesize, unsigned int Flags)
 {
         struct sim_context *context;
         struct registered *one;
-        CUresult r = sim_enter(__func__);
+        CUresult r = sim_current(&context);
 
-        if (!r)
-                r = sim_current(&context);
         if (!r)
                 r = exec_capture_check();
         if (r)
@@ -592,6 +590,20 @@ CUresult cuMemHostRegister_v2(void *p, size_t bytesize, unsigned int Flags)
         if (r)
                 free(one);
         return r;
+}
+
+CUresult cuMemHostRegister(void *p, size_t bytesize, unsigned int Flags)
+{
+        CUresult r = sim_enter(__func__);
+
+        return r ? r : host_register(p, bytesize, Flags);
+}
+
+CUresult cuMemHostRegister_v2(void *p, size_t bytesize, unsigned int Flags)
+{
+        CUresult r = sim_enter(__func__);
+
+        return r ? r : host_register(p, bytesize, Flags);
 }
 
 CUresult cuMemHostUnregister(void *p)

@@ -391,13 +391,13 @@ CUresult sim_touch(void *host, size_t bytes)
                 uint64_t slot_begin = region.base + (slot << SLOT_SHIFT);
                 uint64_t stop = slot_begin + SLOT_BYTES < end ? slot_begin + SLOT_BYTES : end;
 
-                if (!region.populated[slot]) {
+                if (!__atomic_load_n(&region.populated[slot], __ATOMIC_RELAXED)) {
                         if (madvise((void *)begin, stop - begin, MADV_POPULATE_WRITE) < 0) {
                                 /* kernels before 5.14 do not know it: then there is no telling */
                                 if (errno != EINVAL)
                                         return CUDA_ERROR_OUT_OF_MEMORY;
                         } else if (stop - begin == SLOT_BYTES) {
-                                region.populated[slot] = 1;
+                                __atomic_store_n(&region.populated[slot], 1, __ATOMIC_RELAXED);
                         }
                 }
                 begin = stop;

@@ -26,6 +26,8 @@ static struct {
         uint32_t n, room, n_free;
 } table;
 
+static struct block *reservations; /* all of them; under the region's lock */
+
 /* ---- handles; locked ---- */
 
 static int table_grow(void)
@@ -209,13 +211,16 @@ CUresult cuMemAddressReserve(
         block = block_new(BLOCK_RESERVED, size, alignment, addr);
         if (block) {
                 block->slot = calloc(size >> SLOT_SHIFT, sizeof(*block->slot));
-                if (block->slot)
+                if (block->slot) {
+                        block_link(&reservations, block);
                         *ptr = block->base;
-                else
+                } else {
                         block_free(block);
-        }
-        if (!block || !block->slot)
+                        r = CUDA_ERROR_OUT_OF_MEMORY;
+                }
+        } else {
                 r = CUDA_ERROR_OUT_OF_MEMORY;
+        }
         region_unlock();
         return r;
 }
@@ -245,8 +250,10 @@ CUresult cuMemAddressFree(CUdeviceptr ptr, size_t size)
         for (uint64_t i = 0; !r && i < size >> SLOT_SHIFT; i++)
                 if (block->slot[i].handle)
                         r = CUDA_ERROR_INVALID_VALUE;
-        if (!r)
+        if (!r) {
+                block_unlink(&reservations, block);
                 block_free(block);
+        }
         region_unlock();
         return r;
 }

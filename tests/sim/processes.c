@@ -319,6 +319,52 @@ static void test_release_delay(void)
         CHECK(seconds() - death > 0.14 && seconds() - death < 0.6);
 }
 
+/* A program that closes all descriptors goes on, and is not taken for dead; nor does a child that
+ * it leaves behind keep its memory. */
+static void test_closed(void)
+{
+        int ready[2], status;
+        char byte = 0;
+        pid_t pid;
+
+        CHECK_EQ(pipe(ready), 0);
+        pid = fork();
+        if (pid == 0) {
+                CUcontext context;
+                CUdeviceptr p, q;
+
+                prctl(PR_SET_PDEATHSIG, SIGKILL);
+                OK(cuInit(0));
+                OK(cuCtxCreate_v2(&context, 0, 0));
+                OK(cuMemAlloc_v2(&p, 4 * MIB));
+                CHECK_EQ(dup2(ready[1], 0), 0);
+                CHECK_EQ(close_range(3, ~0u, 0), 0);
+                for (int i = 0; i < 5; i++)
+                        CHECK(open("/proc/self/stat", O_RDONLY) >= 3);
+                OK(cuMemAlloc_v2(&q, 4 * MIB));
+                memset((void *)p, 1, 4 * MIB);
+                memset((void *)q, 1, 4 * MIB);
+                OK(cuMemFree_v2(p));
+                if (fork() == 0) {
+                        prctl(PR_SET_PDEATHSIG, 0);
+                        sleep(2);
+                        _exit(0);
+                }
+                send_bytes(0, &byte, 1);
+                pause();
+        }
+        receive_bytes(ready[0], &byte, 1);
+        usleep(100000);
+        CHECK_EQ(nvml_used(0), FOOTPRINT + 4 * MIB);
+        usleep(100000);
+        CHECK_EQ(nvml_used(0), FOOTPRINT + 4 * MIB);
+        CHECK_EQ(kill(pid, SIGKILL), 0);
+        CHECK_EQ(waitpid(pid, &status, 0), pid);
+        CHECK(wait_used(0, 0, 1));
+        close(ready[0]);
+        close(ready[1]);
+}
+
 /* ---- many ---- */
 
 static void test_many(void)
@@ -379,6 +425,7 @@ int main(int argc, char **argv)
         }
         machine("h100");
         test_release_delay();
+        test_closed();
         test_many();
         test_killed();
         test_sharing();
