@@ -5,7 +5,6 @@
 
 #include "base/cleanup.h"
 #include "base/file.h"
-#include "base/parse.h"
 #include "daemon/journal.h"
 
 #define HEAD 9 /* checksum and space */
@@ -25,14 +24,14 @@ static uint32_t crc32(const char *data, size_t size)
 
 static json_t *parse_line(const char *line, size_t length)
 {
-        char head[HEAD] = "";
-        uint64_t crc;
+        char head[HEAD + 1];
         json_t *record;
 
-        if (length < HEAD || length > JOURNAL_LINE_MAX || line[HEAD - 1] != ' ')
+        if (length < HEAD || length > JOURNAL_LINE_MAX)
                 return NULL;
-        memcpy(head, line, HEAD - 1);
-        if (parse_hex(head, &crc) < 0 || crc != crc32(line + HEAD, length - HEAD))
+        /* to the letter: a checksum in capitals is damage too */
+        snprintf(head, sizeof(head), "%08" PRIx32 " ", crc32(line + HEAD, length - HEAD));
+        if (memcmp(head, line, HEAD) != 0)
                 return NULL;
         record = json_loadb(line + HEAD, length - HEAD, 0, NULL);
         if (!json_is_object(record)) {

@@ -67,10 +67,10 @@ static void refusals_say_what_and_how_much(void **state)
 static void senseless_requests_change_nothing(void **state)
 {
         static const struct ledger_want cases[][2] = {
-                {{0, 0, 0}},                    /* nothing */
-                {{2, G, G}},                    /* no such device */
-                {{0, 2 * G, G}},                /* a maximum below the guarantee */
-                {{0, G, G}, {0, G, G}},         /* a device twice */
+                {{0, 0, 0}},            /* nothing */
+                {{2, G, G}},            /* no such device */
+                {{0, 2 * G, G}},        /* a maximum below the guarantee */
+                {{0, G, G}, {0, G, G}}, /* a device twice */
                 {{0, G, G}, {UINT32_MAX, G, G}},
         };
         struct ledger ledger;
@@ -247,7 +247,7 @@ static uint64_t reservations(const struct ledger *ledger, unsigned device)
 static bool overfull(const struct ledger *ledger, unsigned device)
 {
         return ledger_kept(ledger, device) + ledger->device[device].others >
-                ledger_capacity(ledger, device);
+               ledger_capacity(ledger, device);
 }
 
 static void random_lives_keep_the_invariants(void **state)
@@ -263,7 +263,7 @@ static void random_lives_keep_the_invariants(void **state)
                 uint64_t kept_before[2] = {ledger_kept(&ledger, 0), ledger_kept(&ledger, 1)};
                 struct ledger_want wants[2];
                 struct ledger_verdict verdict;
-                unsigned n, act = (unsigned) random_below(10);
+                unsigned n, act = (unsigned)random_below(10);
                 int r = 0;
 
                 for (t = ledger.first; t; t = t->next) {
@@ -272,19 +272,19 @@ static void random_lives_keep_the_invariants(void **state)
                 }
                 for (uint64_t skip = count ? random_below(count) : 0; skip > 0; skip--)
                         any = any->next;
-                n = 1 + (unsigned) random_below(2);
+                n = 1 + (unsigned)random_below(2);
                 for (unsigned i = 0; i < n; i++) {
-                        wants[i].device = n == 2 ? i : (unsigned) random_below(2);
+                        wants[i].device = n == 2 ? i : (unsigned)random_below(2);
                         wants[i].guarantee = (1 + random_below(40)) * G / (1 + random_below(4));
-                        wants[i].maximum = wants[i].guarantee +
-                                (random_below(3) ? 0 : random_below(30) * G);
-                        wants[i].maximum = MIN_OF(wants[i].maximum,
-                                MAX_OF(79 * G, wants[i].guarantee));
+                        wants[i].maximum =
+                                wants[i].guarantee + (random_below(3) ? 0 : random_below(30) * G);
+                        wants[i].maximum =
+                                MIN_OF(wants[i].maximum, MAX_OF(79 * G, wants[i].guarantee));
                 }
                 if (act < 3) {
                         bool wait = random_below(2);
 
-                        r = ledger_request(&ledger, next_id++, (uid_t) random_below(3), wants, n,
+                        r = ledger_request(&ledger, next_id++, (uid_t)random_below(3), wants, n,
                                 wait, &verdict);
                         if (r == 0 && ledger_find(&ledger, next_id - 1)->waiting)
                                 waited++;
@@ -328,8 +328,8 @@ static void random_lives_keep_the_invariants(void **state)
 
                                 for (unsigned i = 0; i < t->grants; i++)
                                         fits = fits &&
-                                                t->grant[i].guarantee <= ledger_available(&ledger,
-                                                                                 t->grant[i].device);
+                                               t->grant[i].guarantee <= ledger_available(&ledger,
+                                                                                t->grant[i].device);
                                 assert_false(fits);
                         }
                 }
@@ -345,15 +345,15 @@ static void random_lives_keep_the_invariants(void **state)
                         if (!was_full[device]) {
                                 assert_false(overfull(&ledger, device));
                                 assert_true(reservations(&ledger, device) +
-                                                ledger.device[device].others <=
-                                        ledger_capacity(&ledger, device));
+                                                    ledger.device[device].others <=
+                                            ledger_capacity(&ledger, device));
                         } else {
                                 assert_true(ledger_kept(&ledger, device) <=
-                                        MAX_OF(kept_before[device],
-                                                ledger_capacity(&ledger, device)));
+                                            MAX_OF(kept_before[device],
+                                                    ledger_capacity(&ledger, device)));
                         }
-                        assert_true(ledger_granted(&ledger, device) <=
-                                ledger_kept(&ledger, device));
+                        assert_true(
+                                ledger_granted(&ledger, device) <= ledger_kept(&ledger, device));
                 }
         }
         /* the test has seen all of it */
