@@ -146,6 +146,7 @@ void connection_fail(struct connection *connection, json_int_t id, const struct 
 void connection_send_events(struct connection *connection)
 {
         const struct events *events = &connection->manager->events;
+        bool administrator = connection->uid == 0 || connection->uid == geteuid();
 
         if (!connection->watching || connection->broken)
                 return;
@@ -155,7 +156,7 @@ void connection_send_events(struct connection *connection)
                 !connection->broken) {
                 json_t *event = events_get(events, connection->watch_next++);
 
-                if (event)
+                if (event && (administrator || event_concerns(event, connection->uid)))
                         send_line(connection, json_pack("{s:I, s:O}", "id", connection->watch_id,
                                                       "event", event));
         }
@@ -370,7 +371,6 @@ static void new_event(void *userdata, uint64_t serial, json_t *event)
 int control_listen(struct manager *manager)
 {
         manager->events.watcher = new_event;
-        manager->events.userdata = manager;
         return sd_event_add_io(manager->event, &manager->control_source, manager->control_fd,
                 EPOLLIN, accept_connection, manager);
 }

@@ -55,24 +55,37 @@ void events_add(struct events *events, enum event_kind kind, struct event_subjec
 {
         uint64_t serial = ++events->last;
         char id[FORMAT_ID_MAX], text[512];
+        const uid_t *owner = subject.owner;
         va_list arguments;
         json_t *event;
+        uid_t uid;
 
         va_start(arguments, format);
         vsnprintf(text, sizeof(text), format, arguments);
         va_end(arguments);
         log_line(log_priority(kind), "%s: %s", event_word(kind), text);
 
-        event = json_pack("{s:I, s:f, s:s, s:s?, s:s?, s:o, s:s, s:o}", "serial",
+        if (!owner && subject.tenant && events->owner &&
+                events->owner(events->userdata, subject.tenant, &uid) == 0)
+                owner = &uid;
+        event = json_pack("{s:I, s:f, s:s, s:s?, s:s?, s:o, s:o, s:s, s:o}", "serial",
                 (json_int_t)serial, "time", (double)clock_usec(CLOCK_REALTIME) / 1e6, "kind",
                 event_word(kind), "tenant", subject.tenant ? format_id(id, subject.tenant) : NULL,
                 "device", subject.device, "pid",
-                subject.pid ? json_integer(subject.pid) : json_null(), "message", text, "detail",
+                subject.pid ? json_integer(subject.pid) : json_null(), "uid",
+                owner ? json_integer(*owner) : json_null(), "message", text, "detail",
                 subject.detail ?: json_object());
         json_decref(events->ring[serial % EVENTS_KEPT]);
         events->ring[serial % EVENTS_KEPT] = event;
         if (event && events->watcher)
                 events->watcher(events->userdata, serial, event);
+}
+
+bool event_concerns(json_t *event, uid_t uid)
+{
+        const json_t *owner = json_object_get(event, "uid");
+
+        return json_is_null(owner) || json_integer_value(owner) == (json_int_t)uid;
 }
 
 json_t *events_get(const struct events *events, uint64_t serial)

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -41,6 +42,8 @@ struct events {
         json_t *ring[EVENTS_KEPT];
         /* called with each new event, the reference is the ring's */
         void (*watcher)(void *userdata, uint64_t serial, json_t *event);
+        /* whose tenant that is: 0 or -ENOENT; may be NULL */
+        int (*owner)(void *userdata, uint64_t tenant, uid_t *ret);
         void *userdata;
 };
 
@@ -51,6 +54,7 @@ struct event_subject {
         uint64_t tenant;
         const char *device; /* uuid */
         pid_t pid;
+        const uid_t *owner; /* whose business it is; NULL: the tenant's user's, without one everybody's */
         json_t *detail; /* taken over */
 };
 
@@ -58,6 +62,9 @@ struct event_subject {
  */
 void events_add(struct events *events, enum event_kind kind, struct event_subject subject,
         const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+/* Whether a user may see an event. */
+bool event_concerns(json_t *event, uid_t uid);
 
 /* The event of that serial number, or NULL if it is no longer, or not yet, kept. */
 json_t *events_get(const struct events *events, uint64_t serial);

@@ -98,6 +98,7 @@ static void tell_refused(struct guard *guard, uint64_t tenant, const char *why)
         events_add(&guard->manager->events, EVENT_PROCESS_REFUSED,
                 (struct event_subject){.tenant = tenant,
                         .pid = pid,
+                        .owner = tenant ? NULL : &guard->peer.uid,
                         .detail = json_pack("{s:s, s:I}", "command", command, "uid",
                                 (json_int_t)guard->peer.uid)},
                 "process %d (%s) was refused: %s", (int)pid, command, why);

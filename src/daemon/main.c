@@ -490,7 +490,7 @@ int main(int argc, char **argv)
                 return 2;
         umask(0077);
         signal(SIGPIPE, SIG_IGN);
-        signal(SIGCHLD, SIG_DFL);
+        signal(SIGCHLD, SIG_IGN); /* keepers are not waited for */
         raise_limits();
         if (choose_directory(&options, &directory) < 0)
                 return EXIT_FAILURE;

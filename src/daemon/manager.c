@@ -3,6 +3,7 @@
 #include <limits.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
 
 #include "base/clock.h"
@@ -83,6 +84,16 @@ static uint64_t hash_text(const char *text)
         return hash;
 }
 
+static int tenant_owner(void *userdata, uint64_t id, uid_t *ret)
+{
+        struct tenant *tenant = tenant_by_id(userdata, id);
+
+        if (!tenant)
+                return -ENOENT;
+        *ret = tenant->uid;
+        return 0;
+}
+
 int manager_new(
         const struct config *config, bool system, const char *directory, struct manager **ret)
 {
@@ -102,6 +113,8 @@ int manager_new(
         manager->directory = strdup(directory);
         manager->warnings = json_array();
         ledger_init(&manager->ledger);
+        manager->events.owner = tenant_owner;
+        manager->events.userdata = manager;
         if (!manager->directory || !manager->warnings)
                 return -ENOMEM;
         r = find_libraries(manager);
@@ -201,6 +214,7 @@ int manager_open_devices(struct manager *manager, const char *sim)
                         return -ENOMEM;
                 free(manager->sim);
                 manager->sim = copy;
+                sim = copy;
                 /* where the simulator's library reads it, in this process as in the tenants' */
                 if (setenv(CLEAVE_ENV_SIM, sim, 1) < 0)
                         return -errno;
@@ -221,6 +235,18 @@ int manager_open_devices(struct manager *manager, const char *sim)
                 r = open_backend(manager, &device_backend_null, error_message(&error), NULL);
         }
         return r;
+}
+
+void manager_look_for_devices(struct manager *manager)
+{
+        uint64_t now = clock_usec(CLOCK_MONOTONIC);
+
+        /* a driver may have been loaded meanwhile */
+        if (manager->backend != &device_backend_null || manager->tenants ||
+                now < manager->next_search)
+                return;
+        manager->next_search = now + 2 * USEC_PER_SEC;
+        (void)manager_open_devices(manager, manager->sim);
 }
 
 int manager_device_by_uuid(struct manager *manager, const char *uuid)
@@ -679,10 +705,28 @@ void manager_look_idle(struct manager *manager)
                 sd_event_source_set_enabled(manager->idle_timer, SD_EVENT_OFF);
 }
 
+/* Without its directory nobody finds a daemon any more. */
+static int directory_vanished(
+        sd_event_source *source, const struct inotify_event *event, void *userdata)
+{
+        struct manager *manager = userdata;
+
+        (void)source;
+        (void)event;
+        log_notice("the runtime directory is gone, so the daemon ends");
+        manager->stopping = true;
+        store_farewell(&manager->store, true);
+        return sd_event_exit(manager->event, 0);
+}
+
 int manager_listen(struct manager *manager)
 {
         int r;
 
+        r = sd_event_add_inotify(manager->event, NULL, manager->directory,
+                IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR, directory_vanished, manager);
+        if (r < 0)
+                log_warning("the runtime directory cannot be watched: %s", strerror(-r));
         r = control_listen(manager);
         if (r < 0)
                 return r;

@@ -169,6 +169,7 @@ struct manager {
         struct stop *stops; /* tenant.stop in progress */
 
         sd_event_source *audit_timer, *returning_timer, *idle_timer, *serve_source;
+        uint64_t next_search; /* for devices; monotonic, usec */
         bool stopping;
 };
 
@@ -184,6 +185,8 @@ int manager_open_devices(struct manager *manager, const char *sim);
 int manager_recover(struct manager *manager, const char *sim);
 int manager_listen(struct manager *manager);
 int manager_run(struct manager *manager);
+/* Where there were none: looks again, now and then. */
+void manager_look_for_devices(struct manager *manager);
 /* Text for daemon.info and doctor, kept. */
 void manager_warn(struct manager *manager, const char *format, ...)
         __attribute__((format(printf, 2, 3)));

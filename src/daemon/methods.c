@@ -357,6 +357,7 @@ static int device_list(struct connection *connection, json_t *params, json_int_t
         struct manager *manager = connection->manager;
         json_t *devices = json_array();
 
+        manager_look_for_devices(manager);
         for (struct tenant *tenant = manager->tenants; tenant; tenant = tenant->hh.next)
                 tenant_update_used(tenant);
         for (unsigned i = 0; i < manager->devices; i++) {
@@ -568,6 +569,7 @@ static int tenant_create(struct connection *connection, json_t *params, json_int
         r = check_sim(connection, params, error);
         if (r < 0)
                 return r;
+        manager_look_for_devices(manager);
         r = parse_wants(manager, json_object_get(params, "devices"), NULL, request.want,
                 &request.devices, error);
         if (r < 0)
