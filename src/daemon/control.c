@@ -26,6 +26,7 @@ static void connection_free(struct connection *connection)
         free(connection);
         if (tenant) {
                 tenant->lifeline = NULL;
+                tenant->abandoned = true;
                 if (tenant->state == TENANT_WAITING)
                         /* it gives up its place */
                         tenant->exited = true;

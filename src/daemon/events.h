@@ -54,8 +54,9 @@ struct event_subject {
         uint64_t tenant;
         const char *device; /* uuid */
         pid_t pid;
-        const uid_t *owner; /* whose business it is; NULL: the tenant's user's, without one everybody's */
-        json_t *detail; /* taken over */
+        const uid_t *owner; /* whose business it is; NULL: the tenant's user's, without one
+                               everybody's */
+        json_t *detail;     /* taken over */
 };
 
 /* Adds an event. It cannot fail in a way that matters: without memory, a serial number is left out.

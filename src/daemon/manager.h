@@ -104,6 +104,7 @@ struct tenant {
         bool exited; /* told by tenant.exit */
         int exit_status;
         struct connection *lifeline;
+        bool abandoned; /* its maker has closed the lifeline */
         struct pages pages;
         bool pages_lost; /* recovered without them: no process can join, the driver's count holds */
         bool damaged;    /* the usage page is not believed until all its processes are gone */

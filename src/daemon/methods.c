@@ -781,6 +781,7 @@ static int tenant_attach(struct connection *connection, json_t *params, json_int
         if (tenant->lifeline && tenant->lifeline != connection)
                 connection_forget_tenant(tenant->lifeline);
         tenant->lifeline = connection;
+        tenant->abandoned = false;
         connection->lifeline = tenant;
         *ret_result = json_object();
         return 0;

@@ -55,6 +55,16 @@ static int map(struct pages *pages)
         return pages->grant_tenant_fd < 0 ? -errno : 0;
 }
 
+static void write_usage_head(struct pages *pages, uint64_t tenant)
+{
+        pages->usage->magic = CLEAVE_USAGE_MAGIC;
+        pages->usage->version = CLEAVE_PAGE_VERSION;
+        pages->usage->size = CLEAVE_USAGE_BYTES;
+        pages->usage->slots = CLEAVE_MAX_SLOTS;
+        pages->usage->slot_bytes = CLEAVE_SLOT_BYTES;
+        pages->usage->tenant = tenant;
+}
+
 int pages_new(uint64_t tenant, struct pages *ret)
 {
         _cleanup_(pages_done) struct pages pages = PAGES_NONE;
@@ -74,12 +84,7 @@ int pages_new(uint64_t tenant, struct pages *ret)
         pages.grant->version = CLEAVE_PAGE_VERSION;
         pages.grant->size = sizeof(*pages.grant);
         pages.grant->tenant = tenant;
-        pages.usage->magic = CLEAVE_USAGE_MAGIC;
-        pages.usage->version = CLEAVE_PAGE_VERSION;
-        pages.usage->size = CLEAVE_USAGE_BYTES;
-        pages.usage->slots = CLEAVE_MAX_SLOTS;
-        pages.usage->slot_bytes = CLEAVE_SLOT_BYTES;
-        pages.usage->tenant = tenant;
+        write_usage_head(&pages, tenant);
         *ret = pages;
         pages = PAGES_NONE;
         return 0;
@@ -120,24 +125,18 @@ int pages_adopt(uint64_t tenant, int grant_fd, int usage_fd, struct pages *ret)
                 pages.grant_fd = pages.usage_fd = -EBADF;
                 return r;
         }
-        pages.usage->magic = CLEAVE_USAGE_MAGIC;
-        pages.usage->version = CLEAVE_PAGE_VERSION;
-        pages.usage->size = CLEAVE_USAGE_BYTES;
-        pages.usage->slots = CLEAVE_MAX_SLOTS;
-        pages.usage->slot_bytes = CLEAVE_SLOT_BYTES;
-        pages.usage->tenant = tenant;
+        write_usage_head(&pages, tenant);
         *ret = pages;
         pages = PAGES_NONE;
         return 0;
 }
 
-int pages_usage_inode(const struct pages *pages, uint64_t *ret)
+int pages_clear_usage(struct pages *pages, uint64_t tenant)
 {
-        struct stat st;
-
-        if (fstat(pages->usage_fd, &st) < 0)
+        if (fallocate(pages->usage_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+                    CLEAVE_USAGE_BYTES) < 0)
                 return -errno;
-        *ret = st.st_ino;
+        write_usage_head(pages, tenant);
         return 0;
 }
 

@@ -33,8 +33,8 @@ int pages_adopt(uint64_t tenant, int grant_fd, int usage_fd, struct pages *ret);
 
 void pages_done(struct pages *pages);
 
-/* The inode of the usage page, by which its mappings are known. */
-int pages_usage_inode(const struct pages *pages, uint64_t *ret);
+/* Makes the usage page as new, while no process uses it. */
+int pages_clear_usage(struct pages *pages, uint64_t tenant);
 
 /* Makes a slot ready for a process and live. What it counted before must have been released. */
 void pages_open_slot(struct pages *pages, uint32_t index, uint32_t pid, uint64_t start_time);

@@ -290,6 +290,9 @@ static int keep_pages(struct tenant *tenant)
                 r = store_put(&manager->store, CLEAVE_CONTROL_SOCKET, manager->control_fd);
                 if (r == 0)
                         r = store_put(&manager->store, CLEAVE_GUARD_SOCKET, manager->guard_fd);
+                /* claims are in the keeper's name from now on, so that they outlive us */
+                for (unsigned i = 0; i < tenant->devices; i++)
+                        manager_refresh_claims(manager, tenant->device[i].index);
         }
         return r;
 }
@@ -358,7 +361,7 @@ bool tenant_is_over(const struct tenant *tenant)
                 return true;
         /* `cleave run` would have told of an exit: without it, the end of the command's process
          * counts */
-        if (tenant->lifeline || (tenant->run.pid && !tenant->run.gone))
+        if (tenant->lifeline || (!tenant->abandoned && tenant->run.pid && !tenant->run.gone))
                 return false;
         return !tenant->command_process.pid || tenant->command_process.gone;
 }
@@ -551,21 +554,18 @@ void session_leave(struct session *session)
         manager_arm_returning(manager);
 }
 
-/* Nobody uses the page now: whatever the counters say, nothing is used. */
-static void reset_counters(struct tenant *tenant)
+/* Nobody uses the page now: whatever it says, nothing is used. */
+static void come_to_rest(struct tenant *tenant)
 {
         struct cleave_usage_page *page = tenant->pages.usage;
 
-        for (uint32_t i = 0; i < CLEAVE_MAX_DEVICES; i++) {
-                uint64_t word = atomic_load(&page->used[i]);
-
-                if (cleave_counter_units(word) == 0)
-                        continue;
-                tenant_set_damaged(tenant, "something is used by nobody");
-                atomic_store(&page->used[i], cleave_counter_word(0, cleave_counter_slot(word),
-                                                     cleave_counter_seq(word)));
-        }
-        tenant->damaged = false;
+        for (uint32_t i = 0; i < CLEAVE_MAX_DEVICES; i++)
+                if (cleave_used(page, i) != 0)
+                        tenant_set_damaged(tenant, "something is used by nobody");
+        if (cleave_usage_page_check(page, CLEAVE_USAGE_BYTES) < 0)
+                tenant_set_damaged(tenant, "its head is overwritten");
+        if (tenant->damaged && pages_clear_usage(&tenant->pages, tenant->id) == 0)
+                tenant->damaged = false;
 }
 
 void session_release(struct session *session)
@@ -600,7 +600,7 @@ void session_release(struct session *session)
         }
         session_free(session);
         if (tenant->pages.usage && !tenant->sessions)
-                reset_counters(tenant);
+                come_to_rest(tenant);
         tenant_update_used(tenant);
         manager_record(manager, json_pack("{s:s, s:s, s:i}", "t", "leave", "id",
                                         format_id(id, tenant->id), "slot", (int)slot));

@@ -1,19 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A process of a tenant that does what a test says: the guard's side of guard.sock and of the
- * pages, driven by lines on standard input, answered by one line each.
+ * pages, driven by lines on standard input, answered by one line each:
  *
- *      hello [again SLOT]       -> welcome TENANT SLOT LIMIT… | refused REASON | error ERRNO
- *      charge DEVICE UNITS      -> ok USED | refused ERRNO
- *      held DEVICE              -> ok HELD USED
- *      limit DEVICE             -> ok LIMIT GENERATION
- *      intend DEVICE UNITS      -> ok; stops between the change and its entry in held
- *      scribble BYTE            -> ok; overwrites the whole usage page
- *      poke DEVICE UNITS        -> ok; sets the tenant's counter
- *      grow                     -> ok ERRNO ERRNO ERRNO: of truncating each page, and of mapping
- * the grant writable notice KIND A B          -> ok raw HEX                  -> ok: sent as one
- * packet; then reads | closed close                    -> ok: closes the socket fork -> ok PID: a
- * child that sleeps exec                     -> starts itself anew in the same process
+ * - hello [again SLOT]: welcome TENANT SLOT LIMIT…, refused REASON, or error ERRNO
+ * - charge DEVICE UNITS: ok USED, or refused ERRNO
+ * - held DEVICE: ok HELD USED
+ * - limit DEVICE: ok LIMIT GENERATION
+ * - intend DEVICE UNITS: ok; stops between the change and its entry in held
+ * - scribble BYTE: ok; overwrites the usage page
+ * - poke DEVICE UNITS: ok; sets the tenant's counter
+ * - grow: ok and the errno of truncating each page, and of mapping the grant writable
+ * - notice KIND A B: ok
+ * - raw HEX: sends one packet, then reads as hello does; or closed
+ * - close: ok; closes the socket
+ * - fork: ok PID, of a child that sleeps
+ * - exec: ok; starts itself anew in the same process
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -216,6 +218,7 @@ int main(int argc, char **argv)
                         }
                         printf("ok %d\n", (int)pid);
                 } else if (strncmp(line, "exec", 4) == 0) {
+                        printf("ok\n");
                         execv("/proc/self/exe", argv);
                         printf("error %d\n", errno);
                 } else {

@@ -78,11 +78,14 @@ class Control:
 class Process:
     """A process of a tenant: fake_guard."""
 
+    living = set()
+
     def __init__(self, environment):
         self.process = subprocess.Popen([BUILD + '/tests/daemon/fake_guard'], text=True, bufsize=1,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         env=dict(os.environ, **environment))
         self.pid = self.process.pid
+        Process.living.add(self)
 
     def do(self, line):
         self.process.stdin.write(line + '\n')
@@ -93,10 +96,12 @@ class Process:
         return answer
 
     def kill(self):
-        self.process.kill()
-        self.process.wait()
-        self.process.stdin.close()
-        self.process.stdout.close()
+        if self in Process.living:
+            Process.living.remove(self)
+            self.process.kill()
+            self.process.wait()
+            self.process.stdin.close()
+            self.process.stdout.close()
 
 
 class Tenant:
@@ -245,6 +250,8 @@ class Daemon:
 
     def stop(self):
         """Ends it and all that it started, by the processes' own directory argument."""
+        for process in list(Process.living):
+            process.kill()
         for connection in self.connections:
             connection.close()
         try:

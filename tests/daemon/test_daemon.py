@@ -31,8 +31,7 @@ class Case(unittest.TestCase):
 
     def tearDown(self):
         for daemon in self.daemons:
-            if self._outcome.result and (self._outcome.result.failures or
-                                         self._outcome.result.errors):
+            if 'CLEAVE_TEST_LOG' in os.environ:
                 sys.stderr.write(daemon.log())
             daemon.stop()
 
@@ -386,12 +385,13 @@ class Identity(Case):
     def test_a_process_of_nobody_is_refused(self):
         Tenant(self.daemon)
         os.environ.pop('CLEAVE_TENANT', None)
-        # neither below the maker's child nor in a cgroup: a child of the harness started before
+        os.mkfifo(self.daemon.base + '/in')
+        open(self.daemon.base + '/out', 'w').close()
+        # neither below the maker's child nor in a cgroup
         stranger = subprocess.Popen(
             ['setsid', '--fork', 'sh', '-c', 'exec "$0" < "$1" > "$2"',
              BUILD + '/tests/daemon/fake_guard', self.daemon.base + '/in', self.daemon.base + '/out'],
             env=dict(os.environ, CLEAVE_RUNTIME_DIR=self.daemon.directory), stdin=subprocess.DEVNULL)
-        os.mkfifo(self.daemon.base + '/in')
         stranger.wait()
         with open(self.daemon.base + '/in', 'w') as file:
             file.write('hello\n')
@@ -481,7 +481,8 @@ class Audit(Case):
         time.sleep(0.7)
         self.assertEqual(len(self.daemon.events('over-quota')), 1)
         self.daemon.driver.hold(tenant.process.pid, 100 << 12)
-        eventually(lambda: tenant.inspect()['devices'][0]['memory_used'] == 100 << 12)
+        time.sleep(0.5)
+        self.assertEqual(tenant.inspect()['devices'][0]['memory_used'], 100 << 12)
         self.daemon.driver.hold(tenant.process.pid, 200 * MIB)
         eventually(lambda: len(self.daemon.events('over-quota')) == 2)
 
