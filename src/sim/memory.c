@@ -57,6 +57,11 @@ static CUresult small_free(struct block *block, uint64_t address)
                 return CUDA_ERROR_INVALID_VALUE;
         if (block->heap.used)
                 return CUDA_SUCCESS;
+        if (block->bytes > SLOT_BYTES) {
+                block_unlink(&memory->blocks, block);
+                block_free(block);
+                return CUDA_SUCCESS;
+        }
         for (struct block *other = memory->blocks; other; other = other->next)
                 if (other != block && other->kind == block->kind && other->heap.used == 0) {
                         block_unlink(&memory->blocks, block);
