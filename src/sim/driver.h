@@ -52,10 +52,12 @@ struct exec_context;
 extern _Atomic int sim_faults_active;
 CUresult sim_fault(const char *entry);
 CUresult sim_ready(void);
+/* Provided by execution: the calling thread runs a stream's host function or callback. */
+bool exec_in_callback(void);
 
 /* First thing in every entry point except those that work before cuInit: faults asked for by
  * CLEAVE_SIM_FAULTS (delays included), then CUDA_ERROR_NOT_INITIALIZED before cuInit and in the
- * child of a fork. entry: the exported name, that is __func__. */
+ * child of a fork, CUDA_ERROR_NOT_PERMITTED in a stream's host function. entry: the exported name, that is __func__. */
 static inline CUresult sim_enter(const char *entry)
 {
         if (__builtin_expect(atomic_load_explicit(&sim_faults_active, memory_order_relaxed), 0)) {

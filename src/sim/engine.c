@@ -32,7 +32,7 @@ uint64_t exec_now(void)
         return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-bool engine_in_callback(void)
+bool exec_in_callback(void)
 {
         return in_callback;
 }
@@ -273,6 +273,42 @@ void op_start(struct op *op)
                 finish(op, false);
         else
                 enqueue(op);
+}
+
+/* Host functions stay on the driver's threads. */
+static bool can_help(const struct op *op, const struct stream *stream)
+{
+        return op && op->stream == stream && op->retry_at == 0 && op->work &&
+                op->work->kind != WORK_HOST && op->work->kind != WORK_CALLBACK;
+}
+
+void op_help(struct op *op, struct stream *stream)
+{
+        struct op *one = NULL;
+
+        while (!op->done && (one || can_help(ready_first, stream))) {
+                struct op *following = NULL;
+
+                if (!one)
+                        one = dequeue();
+                if (run(one)) {
+                        following = finish(one, true);
+                } else {
+                        one->retry_at = exec_now() + RETRY_NS;
+                        enqueue(one);
+                }
+                op_unref(one);
+                one = following;
+                if (one && !can_help(one, stream)) {
+                        enqueue(one);
+                        op_unref(one);
+                        one = NULL;
+                }
+        }
+        if (one) {
+                enqueue(one);
+                op_unref(one);
+        }
 }
 
 void op_start_and_wait(struct op *op)

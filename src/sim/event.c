@@ -259,8 +259,6 @@ CUresult cuEventDestroy_v2(CUevent handle)
         struct event *event;
         CUresult r = sim_enter(__func__);
 
-        if (!r && engine_in_callback())
-                r = CUDA_ERROR_NOT_PERMITTED;
         if (!r)
                 r = event_of(handle, &event);
         if (!r)
@@ -351,8 +349,6 @@ static CUresult enter(const char *entry, CUevent handle, struct event **ret)
 {
         CUresult r = sim_enter(entry);
 
-        if (!r && engine_in_callback())
-                r = CUDA_ERROR_NOT_PERMITTED;
         if (!r)
                 r = event_of(handle, ret);
         if (!r)
@@ -397,7 +393,12 @@ CUresult cuEventSynchronize(CUevent handle)
                 }
                 event_unref(event);
         } else if (event->op) {
-                op_wait(event->op);
+                struct op *op = op_ref(event->op);
+
+                if (op->stream)
+                        op_help(op, op->stream);
+                op_wait(op);
+                op_unref(op);
         }
         pthread_mutex_unlock(&exec_lock);
         if (r)

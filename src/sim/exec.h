@@ -214,13 +214,15 @@ void op_start(struct op *op);
 void op_start_and_wait(struct op *op);
 /* locked, released while it waits. */
 void op_wait(struct op *op);
+/* locked, released while they run. While op is not finished, the calling thread runs those of the
+ * stream's ops whose turn it is; returns when there are none, maybe before op is finished. */
+void op_help(struct op *op, struct stream *stream);
 
 /* The one place where work asks the device for its time: returns when the context has had so many
  * nanoseconds of it. */
 void engine_execute(struct sim_context *context, uint64_t nanoseconds);
 
-/* Whether the calling thread runs a host function or callback: CUDA calls are not permitted. */
-bool engine_in_callback(void);
+/* Around a host function or callback: CUDA calls are not permitted there. */
 void engine_set_callback(bool inside);
 
 /* ---- streams (stream.c) ---- */
@@ -261,8 +263,7 @@ struct exec_context {
 CUresult values_new(struct sim_context *context, unsigned count,
         const CUstreamBatchMemOpParams *ops, unsigned flags, struct work **ret);
 
-/* What every entry does first, those apart that need no context. Also refuses calls from
- * callbacks. */
+/* What every entry does first, those apart that need no context. */
 CUresult exec_enter(const char *entry, struct sim_context **ret);
 /* The same for a call on a stream: context is the stream's. ret: good until destroyed. */
 CUresult exec_enter_stream(const char *entry, CUstream handle, struct stream **ret);

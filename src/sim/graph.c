@@ -259,17 +259,10 @@ CUgraphNodeType graph_node_type(const struct graph_node *node)
 
 /* ---- entry points ---- */
 
-static CUresult enter(const char *entry)
-{
-        CUresult r = sim_enter(entry);
-
-        return !r && engine_in_callback() ? CUDA_ERROR_NOT_PERMITTED : r;
-}
-
 CUresult cuGraphCreate(CUgraph *ret, unsigned int flags)
 {
         struct graph *graph;
-        CUresult r = enter(__func__);
+        CUresult r = sim_enter(__func__);
 
         if (r)
                 return r;
@@ -285,7 +278,7 @@ CUresult cuGraphCreate(CUgraph *ret, unsigned int flags)
 CUresult cuGraphDestroy(CUgraph handle)
 {
         struct graph *graph;
-        CUresult r = enter(__func__);
+        CUresult r = sim_enter(__func__);
 
         if (r)
                 return r;
@@ -302,7 +295,7 @@ CUresult cuGraphDestroy(CUgraph handle)
 CUresult cuGraphClone(CUgraph *ret, CUgraph original)
 {
         struct graph *graph, *clone;
-        CUresult r = enter(__func__);
+        CUresult r = sim_enter(__func__);
 
         if (r)
                 return r;
@@ -325,7 +318,7 @@ CUresult cuGraphNodeFindInClone(CUgraphNode *ret, CUgraphNode original, CUgraph 
 {
         struct graph_node *node;
         struct graph *clone;
-        CUresult r = enter(__func__);
+        CUresult r = sim_enter(__func__);
 
         if (r)
                 return r;
@@ -345,7 +338,7 @@ CUresult cuGraphNodeFindInClone(CUgraphNode *ret, CUgraphNode original, CUgraph 
 CUresult cuGraphDestroyNode(CUgraphNode handle)
 {
         struct graph_node *node;
-        CUresult r = enter(__func__);
+        CUresult r = sim_enter(__func__);
 
         if (r)
                 return r;
@@ -364,7 +357,7 @@ CUresult cuGraphDestroyNode(CUgraphNode handle)
 CUresult cuGraphNodeGetType(CUgraphNode handle, CUgraphNodeType *ret)
 {
         struct graph_node *node;
-        CUresult r = enter(__func__);
+        CUresult r = sim_enter(__func__);
 
         if (r)
                 return r;
@@ -397,7 +390,7 @@ static CUresult nodes_of(
         struct graph *graph;
         CUgraphNode *all;
         size_t count = 0;
-        CUresult r = enter(entry);
+        CUresult r = sim_enter(entry);
 
         if (r)
                 return r;
@@ -478,7 +471,7 @@ static CUresult get_edges(const char *entry, CUgraph handle, CUgraphNode *from, 
         CUgraphEdgeData *data, bool has_data, size_t *n)
 {
         struct graph *graph;
-        CUresult r = enter(entry);
+        CUresult r = sim_enter(entry);
 
         if (r)
                 return r;
@@ -507,7 +500,7 @@ static CUresult get_neighbours(const char *entry, CUgraphNode handle, CUgraphNod
         CUgraphEdgeData *data, bool has_data, size_t *n, bool after)
 {
         struct graph_node *node;
-        CUresult r = enter(entry);
+        CUresult r = sim_enter(entry);
 
         if (r)
                 return r;
@@ -548,7 +541,7 @@ static CUresult change_edges(const char *entry, CUgraph handle, const CUgraphNod
         const CUgraphNode *to, const CUgraphEdgeData *data, size_t n, bool add)
 {
         struct graph *graph;
-        CUresult r = enter(entry);
+        CUresult r = sim_enter(entry);
 
         if (r)
                 return r;
@@ -640,7 +633,7 @@ CUresult cuGraphDebugDotPrint(CUgraph handle, const char *path, unsigned int fla
 {
         struct graph *graph;
         FILE *file;
-        CUresult r = enter(__func__);
+        CUresult r = sim_enter(__func__);
 
         if (r)
                 return r;

@@ -27,9 +27,9 @@ static pthread_mutex_t init_mutex = PTHREAD_MUTEX_INITIALIZER;
 
 CUresult sim_ready(void)
 {
-        return atomic_load_explicit(&state, memory_order_acquire) == STATE_READY
-                       ? CUDA_SUCCESS
-                       : CUDA_ERROR_NOT_INITIALIZED;
+        if (atomic_load_explicit(&state, memory_order_acquire) != STATE_READY)
+                return CUDA_ERROR_NOT_INITIALIZED;
+        return exec_in_callback() ? CUDA_ERROR_NOT_PERMITTED : CUDA_SUCCESS;
 }
 
 CUresult sim_fault(const char *entry)

@@ -184,7 +184,7 @@ static int run_bump(const struct grid *grid)
                 return ILLEGAL;
         before = __atomic_fetch_add(
                 (uint32_t *)(uintptr_t)counter, (uint32_t)threads, __ATOMIC_RELAXED);
-        *dst = before + (uint32_t)threads - 1;
+        __atomic_store_n(dst, before + (uint32_t)threads - 1, __ATOMIC_RELAXED);
         return 0;
 }
 

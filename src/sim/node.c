@@ -239,8 +239,6 @@ static CUresult enter(const char *entry, struct sim_context **ret)
 {
         CUresult r = sim_enter(entry);
 
-        if (!r && engine_in_callback())
-                r = CUDA_ERROR_NOT_PERMITTED;
         return r ? r : sim_current(ret);
 }
 

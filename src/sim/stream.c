@@ -162,8 +162,6 @@ CUresult exec_enter(const char *entry, struct sim_context **ret)
 {
         CUresult r = sim_enter(entry);
 
-        if (!r && engine_in_callback())
-                r = CUDA_ERROR_NOT_PERMITTED;
         if (!r)
                 r = sim_current(ret);
         return r;
@@ -173,8 +171,6 @@ CUresult exec_enter_stream(const char *entry, CUstream handle, struct stream **r
 {
         CUresult r = sim_enter(entry);
 
-        if (!r && engine_in_callback())
-                r = CUDA_ERROR_NOT_PERMITTED;
         if (!r)
                 r = stream_of(handle, ret);
         return r;
@@ -289,8 +285,11 @@ static CUresult synchronize(struct stream *stream)
         } else if (!stream_idle(stream)) {
                 op = op_new(context, NULL);
                 r = op ? come_after(stream, op) : CUDA_ERROR_OUT_OF_MEMORY;
-                if (!r)
-                        op_start_and_wait(op);
+                if (!r) {
+                        op_start(op);
+                        op_help(op, stream);
+                        op_wait(op);
+                }
                 op_unref(op);
         }
         pthread_mutex_unlock(&exec_lock);
@@ -452,13 +451,12 @@ CUresult cuStreamDestroy_v2(CUstream handle)
 
         if (r)
                 return r;
-        if (engine_in_callback())
-                return CUDA_ERROR_NOT_PERMITTED;
         if ((uintptr_t)handle <= (uintptr_t)CU_STREAM_PER_THREAD)
                 return CUDA_ERROR_INVALID_HANDLE;
         pthread_mutex_lock(&exec_lock);
         stream = handle_get(HANDLE_STREAM, handle);
         if (stream) {
+                r = (CUresult) atomic_load(&stream->context->error);
                 handle_free(handle);
                 stream->handle = NULL;
                 stream->destroyed = true;
