@@ -39,9 +39,13 @@ void *find_entry(const char *name);
 #define cu(name)                                                                                   \
         ({                                                                                         \
                 static __typeof__(&name) entry_;                                                   \
-                if (!entry_)                                                                       \
-                        entry_ = (__typeof__(&name))find_entry(#name);                             \
-                entry_;                                                                            \
+                __typeof__(&name) found_ = __atomic_load_n(&entry_, __ATOMIC_RELAXED);             \
+                                                                                                   \
+                if (!found_) {                                                                     \
+                        found_ = (__typeof__(&name))find_entry(#name);                             \
+                        __atomic_store_n(&entry_, found_, __ATOMIC_RELAXED);                       \
+                }                                                                                  \
+                found_;                                                                            \
         })
 
 const char *result_name(CUresult r);

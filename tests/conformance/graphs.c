@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Graphs built node by node. */
+#include <stdatomic.h>
 #include <unistd.h>
 
 #include "conformance.h"
@@ -393,12 +394,12 @@ static void graph_generic(void)
 
 static void object_gone(void *flag)
 {
-        *(volatile int *)flag = 1;
+        atomic_store((_Atomic int *)flag, 1);
 }
 
 static void user_objects(void)
 {
-        volatile int gone = 0;
+        _Atomic int gone = 0;
         CUuserObject object;
         CUgraph graph;
 

@@ -149,15 +149,13 @@ void gate_shut(struct gate *gate, CUmodule module, CUstream stream)
         uint32_t one = 1;
         void *params[] = {&gate->pointer, &one};
 
-        *gate->flag = 0;
-        __sync_synchronize();
+        __atomic_store_n(gate->flag, 0, __ATOMIC_SEQ_CST);
         OK(launch_one(kernel(module, "cleave_wait_u32"), stream, params));
 }
 
 void gate_open(struct gate *gate)
 {
-        __sync_synchronize();
-        *gate->flag = 1;
+        __atomic_store_n(gate->flag, 1, __ATOMIC_SEQ_CST);
 }
 
 CUdeviceptr words_new(size_t count, uint32_t value)

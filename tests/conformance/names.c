@@ -86,8 +86,8 @@ static void by_flags(void)
 
 static void not_found(void)
 {
-        CUdriverProcAddressQueryResult status = (CUdriverProcAddressQueryResult) 99;
-        void *entry = (void *) 1;
+        CUdriverProcAddressQueryResult status = (CUdriverProcAddressQueryResult)99;
+        void *entry = (void *)1;
 
         PROBE(CUDA_SUCCESS, cu(cuGetProcAddress_v2)("cuNothing", &entry, 12000, 0, &status));
         CHECK(entry == NULL);
@@ -106,7 +106,7 @@ static void not_found(void)
         PROBE_VALUE(CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT, status);
         PROBE(CUDA_SUCCESS, cu(cuGetProcAddress_v2)("cuInit", &entry, 1000, 0, &status));
         PROBE_VALUE(CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT, status);
-        entry = (void *) 1;
+        entry = (void *)1;
         PROBE(CUDA_ERROR_NOT_FOUND, cu(cuGetProcAddress)("cuNothing", &entry, 12000, 0));
         OK(cu(cuGetProcAddress)("cuMemAlloc", &entry, 12000, 0));
         CHECK(entry == find_entry("cuMemAlloc_v2"));

@@ -401,6 +401,115 @@ static void stream_attributes(void)
         PROBE(CUDA_ERROR_INVALID_VALUE, cu(cuStreamGetAttribute)(a, (CUstreamAttrID)99, &value));
 }
 
+/* ---- many threads at once, over the same streams and events ---- */
+
+#define STORM_THREADS 4
+#define STORM_STREAMS 6
+#define STORM_STEPS   400
+
+static struct {
+        CUstream stream[STORM_STREAMS];
+        CUevent event[STORM_STREAMS];
+        CUfunction bump;
+        CUgraphExec graph; /* one bump */
+        CUdeviceptr scratch;
+        _Atomic unsigned bumps, calls, called;
+} storm;
+
+static void storm_call(void *unused)
+{
+        storm.called++;
+}
+
+static void *storm_run(void *seed_pointer)
+{
+        uint32_t seed = *(uint32_t *)seed_pointer;
+        void *params[] = {&storm.scratch};
+        CUdeviceptr p;
+
+        OK(cu(cuCtxSetCurrent)(context));
+        for (int i = 0; i < STORM_STEPS; i++) {
+                unsigned pick, a, b;
+
+                seed = seed * 1664525u + 1013904223u;
+                pick = seed >> 24;
+                a = (seed >> 16) % STORM_STREAMS;
+                b = (seed >> 8) % STORM_STREAMS;
+                if (pick < 100) {
+                        OK(launch_one(storm.bump, storm.stream[a], params));
+                        storm.bumps++;
+                } else if (pick < 140) {
+                        OK(cu(cuEventRecord)(storm.event[a], storm.stream[b]));
+                } else if (pick < 180) {
+                        OK(cu(cuStreamWaitEvent)(storm.stream[a], storm.event[b], 0));
+                } else if (pick < 195) {
+                        OK(cu(cuGraphLaunch)(storm.graph, storm.stream[a]));
+                        storm.bumps++;
+                } else if (pick < 210) {
+                        OK(cu(cuMemAllocAsync)(&p, 4096 + seed % 100000, storm.stream[a]));
+                        OK(cu(cuMemsetD8Async)(p, 1, 4096, storm.stream[a]));
+                        OK(cu(cuMemFreeAsync)(p, storm.stream[a]));
+                } else if (pick < 225) {
+                        OK(cu(cuLaunchHostFunc)(storm.stream[a], storm_call, NULL));
+                        storm.calls++;
+                } else if (pick < 235) {
+                        CUstream own;
+
+                        OK(cu(cuStreamCreate)(&own, pick & 1));
+                        OK(launch_one(storm.bump, own, params));
+                        storm.bumps++;
+                        OK(cu(cuStreamDestroy_v2)(own));
+                } else if (pick < 243) {
+                        OK(cu(cuStreamSynchronize)(storm.stream[a]));
+                } else if (pick < 248) {
+                        OK(cu(cuEventSynchronize)(storm.event[a]));
+                } else if (pick < 252) {
+                        OK(launch_one(storm.bump, NULL, params));
+                        storm.bumps++;
+                } else {
+                        OK(cu(cuCtxSynchronize)());
+                }
+        }
+        return NULL;
+}
+
+static void stream_storm(void)
+{
+        CUmodule module = load_kernels();
+        pthread_t thread[STORM_THREADS];
+        uint32_t seed[STORM_THREADS];
+        void *params[] = {&storm.scratch};
+        CUdeviceptr counter;
+        CUgraph graph;
+        size_t size;
+
+        storm.bump = kernel(module, "cleave_bump");
+        storm.scratch = words_new(1, 0);
+        for (unsigned i = 0; i < STORM_STREAMS; i++) {
+                OK(cu(cuStreamCreate)(&storm.stream[i], i & 1));
+                OK(cu(cuEventCreate)(&storm.event[i], i & 2));
+        }
+        OK(cu(cuStreamBeginCapture_v2)(storm.stream[0], CU_STREAM_CAPTURE_MODE_RELAXED));
+        OK(launch_one(storm.bump, storm.stream[0], params));
+        OK(cu(cuStreamEndCapture)(storm.stream[0], &graph));
+        OK(cu(cuGraphInstantiateWithFlags)(&storm.graph, graph, 0));
+        for (unsigned i = 0; i < STORM_THREADS; i++) {
+                seed[i] = i * 7919 + 1;
+                CHECK(pthread_create(&thread[i], NULL, storm_run, &seed[i]) == 0);
+        }
+        for (unsigned i = 0; i < STORM_THREADS; i++)
+                pthread_join(thread[i], NULL);
+        OK(cu(cuCtxSynchronize)());
+        CHECK(storm.called == storm.calls);
+        OK(cu(cuModuleGetGlobal_v2)(&counter, &size, module, "cleave_counter"));
+        CHECK(words_are(counter, 1, 7 + storm.bumps));
+        for (unsigned i = 0; i < STORM_STREAMS; i++) {
+                OK(cu(cuStreamDestroy_v2)(storm.stream[i]));
+                OK(cu(cuEventDestroy_v2)(storm.event[i]));
+        }
+        OK(cu(cuGraphExecDestroy)(storm.graph));
+}
+
 const struct test_case stream_cases[] = {
         {"stream_life", stream_life, false},
         {"default_streams", default_streams, false},
@@ -417,5 +526,6 @@ const struct test_case stream_cases[] = {
         {"async_copies", async_copies, false},
         {"many_queued", many_queued, false},
         {"stream_attributes", stream_attributes, false},
+        {"stream_storm", stream_storm, false},
         {NULL, NULL, false},
 };
