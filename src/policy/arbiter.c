@@ -1,0 +1,1524 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "policy/arbiter.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+
+#define PPM              1000000u
+#define NONE             UINT32_MAX
+#define POOL             ARBITER_MAX_TENANTS /* the turn of all who share theirs by slices */
+#define PERIOD           (50 * ARBITER_MS)
+#define PERIOD_LONG      (100 * ARBITER_MS)
+#define CALL_CREDIT      (20 * ARBITER_MS)  /* time of calls that may be saved up */
+#define CALL_LOST        (200 * ARBITER_MS) /* a call not reported back by then is made again */
+#define RETRY            (50 * ARBITER_MS)
+#define QUIET            ARBITER_MS /* without demand for so long, a turn is over */
+#define NAP_MIN          (ARBITER_MS / 20)
+#define STREAK           5u
+#define IDLE_NAP         (5 * ARBITER_MS)
+#define ROUND_STAYS      (500 * ARBITER_MS)
+#define POOL_ROUNDS      2
+#define OWED             (25 * ARBITER_MS) /* of a guarantee, before priority stands back */
+#define OVERRUN          (2 * ARBITER_MS)
+#define TURN_SMALL       60000 /* ppm: less is not worth a turn of its own */
+#define GUARANTEE_MARGIN 108   /* percent */
+
+enum call {
+        CALL_SLICE,
+        CALL_MODE,
+        CALL_SWITCH,
+        CALLS,
+};
+
+/* Whose turn a tenant waits for. */
+enum turn {
+        TURN_FREE, /* nobody's: it stays enabled */
+        TURN_OWN,
+        TURN_POOL,
+};
+
+struct flight {
+        bool under_way;
+        uint64_t since; /* or when it failed */
+        unsigned failures;
+};
+
+/* One tenant on one device. */
+struct seat {
+        bool present;
+        bool seen; /* sight holds something */
+        struct arbiter_sight sight;
+        struct account account;
+        uint64_t offered_ns; /* what it would have got with a full queue; ever growing */
+        uint64_t on_ns;      /* time enabled */
+        struct {
+                uint64_t at, used_ns, offered_ns, starts, wanted_ns;
+        } mark; /* where the window of judgement began */
+        enum arbiter_kind kind;
+        unsigned streak;   /* windows in which a sporadic tenant looked synchronous */
+        bool settled_kind; /* judged over a window at least once */
+        uint32_t fill_ppm; /* of what was offered it used, last window */
+        uint64_t pause_ns; /* and mean time without work between them, 0: unknown */
+        uint64_t run_ns;   /* mean time on the engine between two idle moments, 0: unknown */
+        uint64_t wait_ppm; /* part of the window with work, PPM if unknown */
+        int64_t rate_ppm;  /* of the device that it used, last window */
+        int64_t mean_ppm;  /* the same, over about a third of a second */
+        int64_t owed_ns;   /* of its guarantee, while it had a backlog */
+        uint64_t trial_at, trial_pause;
+        bool trial; /* takes turns to see whether it fills one */
+        unsigned target_ppm;
+        enum turn turn;
+
+        uint64_t slice_us, slice_wanted;
+        bool thread_block, thread_block_wanted;
+        bool disabled, disabled_wanted;
+        uint32_t epoch;
+        struct flight flight[CALLS];
+
+        uint64_t period_used; /* the account's best when the period began */
+        int64_t budget;
+};
+
+struct tenant {
+        uint64_t id; /* 0: free */
+        struct arbiter_terms terms;
+        unsigned count;
+        unsigned device[ARBITER_MAX_DEVICES];
+        unsigned phase_ppm; /* of the period */
+        uint64_t period_end;
+        bool capped_off;
+};
+
+struct device {
+        unsigned count;
+        uint32_t order[ARBITER_MAX_TENANTS]; /* tenants with a seat here */
+        uint64_t settled;
+        bool stale; /* targets and slices are to be worked out again */
+        uint64_t round, round_since;
+        unsigned active;               /* when the round was chosen */
+        enum arbiter_priority latency; /* whom the others do not keep waiting, LOW: nobody */
+        uint64_t no_latency_until;     /* it was too much for the rest */
+        uint64_t latency_pause;        /* how long it will stand back next time */
+        bool urgent;                   /* somebody's terms changed: not bound by the call budget */
+        unsigned cluster;
+};
+
+/* Turns of devices that belong together, kept at the first of them. */
+struct cluster {
+        uint32_t holder; /* tenant, POOL or NONE */
+        uint32_t last;   /* the one who held it last */
+        uint64_t end;
+};
+
+struct arbiter {
+        unsigned devices;
+        struct arbiter_costs costs;
+        uint64_t period;
+        uint64_t next;
+        uint64_t looked; /* last step */
+        int64_t call_budget;
+        uint64_t disable_lead, enable_lead; /* from decision to effect */
+        unsigned batch;
+        unsigned top; /* one above the highest tenant in use */
+        struct tenant tenant[ARBITER_MAX_TENANTS];
+        struct device device[ARBITER_MAX_DEVICES];
+        struct cluster cluster[ARBITER_MAX_DEVICES];
+        struct seat seat[]; /* by device and tenant */
+};
+
+static inline struct seat *seat_of(struct arbiter *arbiter, unsigned device, uint32_t tenant)
+{
+        return &arbiter->seat[(size_t)device * ARBITER_MAX_TENANTS + tenant];
+}
+
+static inline bool is_capped(const struct tenant *tenant)
+{
+        return tenant->terms.cap > 0 && tenant->terms.cap < 100;
+}
+
+/* ---- life ---- */
+
+int arbiter_new(unsigned devices, const struct arbiter_costs *costs, struct arbiter **ret)
+{
+        static const struct arbiter_costs h100 = ARBITER_COSTS_H100;
+        struct arbiter *arbiter;
+
+        if (devices == 0 || devices > ARBITER_MAX_DEVICES)
+                return -EINVAL;
+        arbiter = calloc(
+                1, sizeof(*arbiter) + (size_t)devices * ARBITER_MAX_TENANTS * sizeof(struct seat));
+        if (!arbiter)
+                return -ENOMEM;
+        arbiter->devices = devices;
+        arbiter->costs = costs ? *costs : h100;
+        arbiter->period = PERIOD;
+        arbiter->disable_lead = arbiter->costs.disable_ns;
+        arbiter->enable_lead = arbiter->costs.enable_ns;
+        arbiter->call_budget = CALL_CREDIT;
+        for (unsigned d = 0; d < devices; d++)
+                arbiter->cluster[d].holder = NONE;
+        *ret = arbiter;
+        return 0;
+}
+
+struct arbiter *arbiter_free(struct arbiter *arbiter)
+{
+        free(arbiter);
+        return NULL;
+}
+
+static uint32_t find(const struct arbiter *arbiter, uint64_t id)
+{
+        for (uint32_t t = 0; t < arbiter->top; t++)
+                if (id && arbiter->tenant[t].id == id)
+                        return t;
+        return NONE;
+}
+
+static struct seat *find_seat(struct arbiter *arbiter, uint64_t id, unsigned device)
+{
+        uint32_t t = find(arbiter, id);
+
+        if (t == NONE || device >= arbiter->devices || !seat_of(arbiter, device, t)->present)
+                return NULL;
+        return seat_of(arbiter, device, t);
+}
+
+static bool terms_valid(const struct arbiter_terms *terms)
+{
+        return terms->share <= 100 && terms->cap <= 100 && terms->weight <= 1000 &&
+               (terms->cap == 0 || terms->share <= terms->cap) && terms->priority >= ARBITER_LOW &&
+               terms->priority <= ARBITER_HIGH;
+}
+
+int arbiter_fits(const struct arbiter *arbiter, const unsigned *devices, unsigned count,
+        const struct arbiter_terms *terms, uint64_t except, unsigned *ret_available)
+{
+        unsigned available = 100;
+
+        if (count == 0 || count > arbiter->devices || !terms_valid(terms))
+                return -EINVAL;
+        for (unsigned i = 0; i < count; i++) {
+                const struct device *device;
+                unsigned taken = 0;
+
+                if (devices[i] >= arbiter->devices)
+                        return -EINVAL;
+                for (unsigned j = 0; j < i; j++)
+                        if (devices[j] == devices[i])
+                                return -EINVAL;
+                device = &arbiter->device[devices[i]];
+                for (unsigned k = 0; k < device->count; k++) {
+                        const struct tenant *tenant = &arbiter->tenant[device->order[k]];
+
+                        if (tenant->id != except)
+                                taken += tenant->terms.share;
+                }
+                available = MIN_OF(available, 100 - MIN_OF(taken, 100u));
+        }
+        if (terms->share > available) {
+                *ret_available = available;
+                return -ENOSPC;
+        }
+        return 0;
+}
+
+/* ---- account ---- */
+
+static inline bool is_running(const struct seat *seat)
+{
+        if (seat->disabled)
+                return false;
+        return seat->kind != ARBITER_IDLE || seat->sight.demand == ARBITER_DEMAND_WORK;
+}
+
+/* Whether it is known to take the engine from others, not only assumed. */
+static inline bool is_contending(const struct seat *seat)
+{
+        if (seat->disabled)
+                return false;
+        return seat->sight.demand == ARBITER_DEMAND_WORK ||
+               (seat->sight.used_known && seat->settled_kind && seat->kind == ARBITER_BACKLOGGED);
+}
+
+static inline uint64_t slice_in_force(const struct seat *seat)
+{
+        unsigned groups = seat->sight.groups ? seat->sight.groups : 1;
+
+        return (seat->slice_us ? seat->slice_us : 2048) * groups;
+}
+
+/* Time has passed on a device with nothing changed since: what everybody had of it. */
+static void settle(struct arbiter *arbiter, unsigned d, uint64_t now)
+{
+        struct device *device = &arbiter->device[d];
+        struct account_claim claims[ARBITER_MAX_TENANTS];
+        uint64_t had[ARBITER_MAX_TENANTS];
+        uint64_t span, round = 0, switch_us;
+        unsigned running = 0;
+
+        if (now <= device->settled)
+                return;
+        span = now - device->settled;
+        device->settled = now;
+        switch_us = (arbiter->costs.switch_ns + arbiter->costs.save_ns) / 1000;
+        for (unsigned i = 0; i < device->count; i++) {
+                const struct seat *seat = seat_of(arbiter, d, device->order[i]);
+
+                claims[i].slice_us = slice_in_force(seat);
+                claims[i].running = is_running(seat);
+                if (claims[i].running) {
+                        round += claims[i].slice_us + switch_us;
+                        running++;
+                }
+        }
+        account_divide(span, switch_us, claims, device->count, had);
+        for (unsigned i = 0; i < device->count; i++) {
+                struct seat *seat = seat_of(arbiter, d, device->order[i]);
+
+                if (seat->disabled)
+                        continue;
+                seat->on_ns += span;
+                if (claims[i].running) {
+                        seat->offered_ns += had[i];
+                        account_predict(
+                                &seat->account, (uint64_t)((double)had[i] * seat->fill_ppm / PPM));
+                } else if (!running)
+                        seat->offered_ns += span;
+                else
+                        seat->offered_ns += (uint64_t)((double)span * claims[i].slice_us /
+                                                       (round + claims[i].slice_us + switch_us));
+        }
+}
+
+static void settle_all(struct arbiter *arbiter, uint64_t now)
+{
+        for (unsigned d = 0; d < arbiter->devices; d++)
+                settle(arbiter, d, now);
+}
+
+/* ---- caps ---- */
+
+static uint64_t part_of(uint64_t whole, unsigned percent)
+{
+        return whole / 100 * percent;
+}
+
+/* The end of the tenant's period that now lies in. */
+static uint64_t period_end_of(
+        const struct arbiter *arbiter, const struct tenant *tenant, uint64_t now)
+{
+        uint64_t offset = arbiter->period / PPM * tenant->phase_ppm;
+        uint64_t into = (now % arbiter->period + arbiter->period - offset) % arbiter->period;
+
+        return now - into + arbiter->period;
+}
+
+/* A first period is as long as is left of it, and its budget in proportion. */
+static void start_period(struct arbiter *arbiter, struct tenant *tenant, uint32_t t, uint64_t now)
+{
+        tenant->period_end = period_end_of(arbiter, tenant, now);
+        tenant->capped_off = false;
+        for (unsigned i = 0; i < tenant->count; i++) {
+                struct seat *seat = seat_of(arbiter, tenant->device[i], t);
+
+                seat->period_used = account_best(&seat->account);
+                seat->budget = (int64_t)part_of(tenant->period_end - now, tenant->terms.cap);
+        }
+}
+
+static bool share_device(const struct tenant *a, const struct tenant *b)
+{
+        for (unsigned i = 0; i < a->count; i++)
+                for (unsigned j = 0; j < b->count; j++)
+                        if (a->device[i] == b->device[j])
+                                return true;
+        return false;
+}
+
+/* How much of two arcs of a circle of PPM coincides. */
+static unsigned overlap(unsigned start_a, unsigned length_a, unsigned start_b, unsigned length_b)
+{
+        unsigned gap = (start_b + PPM - start_a) % PPM;
+        unsigned both = 0;
+
+        if (gap < length_a)
+                both += MIN_OF(length_a - gap, length_b);
+        if (gap + length_b > PPM)
+                both += MIN_OF(gap + length_b - PPM, length_a);
+        return both;
+}
+
+/* Where in the period the tenant's duty time meets the least of others': right after one of them,
+ * or at its start. */
+static void choose_phase(struct arbiter *arbiter, uint32_t t)
+{
+        struct tenant *tenant = &arbiter->tenant[t];
+        unsigned length = tenant->terms.cap * (PPM / 100);
+        uint64_t least = UINT64_MAX;
+
+        for (uint32_t c = 0; c <= arbiter->top; c++) {
+                const struct tenant *before = c ? &arbiter->tenant[c - 1] : NULL;
+                unsigned start = 0;
+                uint64_t cost = 0;
+
+                if (before) {
+                        if (c - 1 == t || !before->id || !is_capped(before) ||
+                                !share_device(tenant, before))
+                                continue;
+                        start = (before->phase_ppm + before->terms.cap * (PPM / 100)) % PPM;
+                }
+                for (uint32_t o = 0; o < arbiter->top; o++) {
+                        const struct tenant *other = &arbiter->tenant[o];
+
+                        if (o != t && other->id && is_capped(other) && share_device(tenant, other))
+                                cost += overlap(start, length, other->phase_ppm,
+                                        other->terms.cap * (PPM / 100));
+                }
+                if (cost < least) {
+                        least = cost;
+                        tenant->phase_ppm = start;
+                }
+        }
+}
+
+/* Short periods where the calls they cost are affordable, and where the duty time or the pause is
+ * long against them. */
+static void choose_period(struct arbiter *arbiter, uint64_t now)
+{
+        uint64_t calls = 0, capped = 0, period = PERIOD;
+
+        for (uint32_t t = 0; t < arbiter->top; t++) {
+                const struct tenant *tenant = &arbiter->tenant[t];
+
+                if (!tenant->id || !is_capped(tenant))
+                        continue;
+                capped++;
+                calls += tenant->count * (arbiter->costs.disable_ns + arbiter->costs.enable_ns);
+                if (MIN_OF(tenant->terms.cap, 100 - tenant->terms.cap) <= 2)
+                        period = PERIOD_LONG;
+        }
+        if (calls * 100 > (capped + 1) * PERIOD)
+                period = PERIOD_LONG;
+        if (period == arbiter->period)
+                return;
+        arbiter->period = period;
+        for (uint32_t t = 0; t < arbiter->top; t++) {
+                struct tenant *tenant = &arbiter->tenant[t];
+                uint64_t end;
+
+                if (!tenant->id || !is_capped(tenant))
+                        continue;
+                end = period_end_of(arbiter, tenant, now);
+                for (unsigned i = 0; i < tenant->count; i++)
+                        seat_of(arbiter, tenant->device[i], t)->budget +=
+                                (int64_t)part_of(end, tenant->terms.cap) -
+                                (int64_t)part_of(tenant->period_end, tenant->terms.cap);
+                tenant->period_end = end;
+        }
+}
+
+/* A period is over: what was used too much is taken off the next, what a call of ours cut short by
+ * a little is added. */
+static void roll_period(struct arbiter *arbiter, struct tenant *tenant, uint32_t t, uint64_t now)
+{
+        uint64_t end = period_end_of(arbiter, tenant, now);
+        uint64_t length = end - tenant->period_end;
+
+        for (unsigned i = 0; i < tenant->count; i++) {
+                struct seat *seat = seat_of(arbiter, tenant->device[i], t);
+                uint64_t used = account_best(&seat->account);
+                int64_t left = seat->budget - (int64_t)(used - seat->period_used);
+
+                if (left > 0)
+                        left = tenant->capped_off ? MIN_OF(left, (int64_t)ARBITER_CREDIT) : 0;
+                seat->budget = left + (int64_t)part_of(length, tenant->terms.cap);
+                seat->period_used = used;
+        }
+        tenant->period_end = end;
+        tenant->capped_off = false;
+}
+
+/* Switches a capped tenant off when its budget runs out, and says when to look again. */
+static uint64_t watch_cap(struct arbiter *arbiter, uint32_t t, uint64_t now)
+{
+        struct tenant *tenant = &arbiter->tenant[t];
+        uint64_t next;
+
+        if (now >= tenant->period_end)
+                roll_period(arbiter, tenant, t, now);
+        next = tenant->period_end;
+        if (tenant->capped_off)
+                return next;
+        for (unsigned i = 0; i < tenant->count; i++) {
+                const struct device *device = &arbiter->device[tenant->device[i]];
+                const struct seat *seat = seat_of(arbiter, tenant->device[i], t);
+                int64_t left =
+                        seat->budget - (int64_t)(account_best(&seat->account) - seat->period_used);
+                /* a turn may be longer than the budget of a period: what it takes of the next
+                   is kept back there */
+                int64_t ahead = seat->turn == TURN_OWN
+                                        ? (int64_t)part_of(ARBITER_FRAME_MAX - arbiter->period,
+                                                  tenant->terms.cap)
+                                        : 0;
+                uint64_t round = 0;
+                unsigned running = 0;
+                double rate = 1;
+                int64_t nap;
+
+                /* the pace it can have beside the others, with something to spare */
+                for (unsigned k = 0; k < device->count; k++) {
+                        const struct seat *other =
+                                seat_of(arbiter, tenant->device[i], device->order[k]);
+
+                        if (other == seat || is_contending(other)) {
+                                round += slice_in_force(other);
+                                running++;
+                        }
+                }
+                if (running > 1)
+                        rate = MIN_OF(1.0, 1.25 * (double)slice_in_force(seat) / (double)round);
+                /* should the others stop, it may use this much too much */
+                left += ahead;
+                nap = MIN_OF((int64_t)((double)left / rate), left + (int64_t)OVERRUN) -
+                      (int64_t)arbiter->disable_lead;
+                if (nap <= 0) {
+                        /* a pause shorter than the calls that make it is owed to the next period */
+                        if (left > 0 && tenant->period_end - now <
+                                                arbiter->disable_lead + arbiter->enable_lead)
+                                continue;
+                        tenant->capped_off = true;
+                        return tenant->period_end;
+                }
+                /* who has nothing to do now may begin before the next look */
+                if (!is_running(seat))
+                        nap = MAX_OF(nap, (int64_t)IDLE_NAP);
+                next = MIN_OF(next, now + MAX_OF((uint64_t)nap, NAP_MIN));
+        }
+        return next;
+}
+
+/* ---- coming, changing and going ---- */
+
+static void touch_devices(struct arbiter *arbiter, const struct tenant *tenant)
+{
+        for (unsigned i = 0; i < tenant->count; i++) {
+                arbiter->device[tenant->device[i]].stale = true;
+                arbiter->device[tenant->device[i]].urgent = true;
+                arbiter->device[tenant->device[i]].latency_pause = ARBITER_TRIAL_MIN;
+        }
+}
+
+static void begin_cap(struct arbiter *arbiter, uint32_t t, uint64_t now)
+{
+        choose_period(arbiter, now);
+        arbiter->tenant[t].capped_off = false;
+        if (!is_capped(&arbiter->tenant[t]))
+                return;
+        choose_phase(arbiter, t);
+        start_period(arbiter, &arbiter->tenant[t], t, now);
+}
+
+static void take_terms(struct tenant *tenant, const struct arbiter_terms *terms)
+{
+        tenant->terms = *terms;
+        if (!tenant->terms.weight)
+                tenant->terms.weight = 100;
+}
+
+int arbiter_admit(struct arbiter *arbiter, uint64_t now, uint64_t id, const unsigned *devices,
+        unsigned count, const struct arbiter_terms *terms)
+{
+        struct tenant *tenant;
+        unsigned available;
+        uint32_t t = 0;
+        int r;
+
+        if (!id)
+                return -EINVAL;
+        if (find(arbiter, id) != NONE)
+                return -EEXIST;
+        r = arbiter_fits(arbiter, devices, count, terms, 0, &available);
+        if (r < 0)
+                return r;
+        while (t < ARBITER_MAX_TENANTS && arbiter->tenant[t].id)
+                t++;
+        if (t == ARBITER_MAX_TENANTS)
+                return -EUSERS;
+        settle_all(arbiter, now);
+        tenant = &arbiter->tenant[t];
+        *tenant = (struct tenant){.id = id, .count = count};
+        take_terms(tenant, terms);
+        arbiter->top = MAX_OF(arbiter->top, t + 1);
+        for (unsigned i = 0; i < count; i++) {
+                struct device *device = &arbiter->device[devices[i]];
+                struct seat *seat = seat_of(arbiter, devices[i], t);
+
+                tenant->device[i] = devices[i];
+                device->order[device->count++] = t;
+                /* until something is known of it, it may want everything it can get */
+                *seat = (struct seat){
+                        .present = true,
+                        .kind = ARBITER_BACKLOGGED,
+                        .fill_ppm = PPM,
+                        .wait_ppm = PPM,
+                        .mark = {.at = now},
+                        .trial_pause = ARBITER_TRIAL_MIN,
+                };
+        }
+        begin_cap(arbiter, t, now);
+        touch_devices(arbiter, tenant);
+        arbiter->next = now;
+        return 0;
+}
+
+int arbiter_change(
+        struct arbiter *arbiter, uint64_t now, uint64_t id, const struct arbiter_terms *terms)
+{
+        uint32_t t = find(arbiter, id);
+        struct tenant *tenant;
+        unsigned available;
+        bool cap;
+        int r;
+
+        if (t == NONE)
+                return -ENOENT;
+        tenant = &arbiter->tenant[t];
+        r = arbiter_fits(arbiter, tenant->device, tenant->count, terms, id, &available);
+        if (r < 0)
+                return r;
+        settle_all(arbiter, now);
+        cap = terms->cap != tenant->terms.cap;
+        take_terms(tenant, terms);
+        if (cap)
+                begin_cap(arbiter, t, now);
+        touch_devices(arbiter, tenant);
+        arbiter->next = now;
+        return 0;
+}
+
+int arbiter_leave(struct arbiter *arbiter, uint64_t now, uint64_t id)
+{
+        uint32_t t = find(arbiter, id);
+        struct tenant *tenant;
+
+        if (t == NONE)
+                return -ENOENT;
+        settle_all(arbiter, now);
+        tenant = &arbiter->tenant[t];
+        touch_devices(arbiter, tenant);
+        for (unsigned i = 0; i < tenant->count; i++) {
+                struct device *device = &arbiter->device[tenant->device[i]];
+                unsigned k = 0;
+
+                while (device->order[k] != t)
+                        k++;
+                device->count--;
+                memmove(&device->order[k], &device->order[k + 1],
+                        (device->count - k) * sizeof(device->order[0]));
+                seat_of(arbiter, tenant->device[i], t)->present = false;
+        }
+        for (unsigned d = 0; d < arbiter->devices; d++)
+                if (arbiter->cluster[d].holder == t)
+                        arbiter->cluster[d].end = now;
+        tenant->id = 0;
+        while (arbiter->top > 0 && !arbiter->tenant[arbiter->top - 1].id)
+                arbiter->top--;
+        choose_period(arbiter, now);
+        arbiter->next = now;
+        return 0;
+}
+
+/* ---- what is seen ---- */
+
+static void mark(struct seat *seat, uint64_t now)
+{
+        seat->mark.at = now;
+        seat->mark.used_ns = account_best(&seat->account);
+        seat->mark.offered_ns = seat->offered_ns;
+        seat->mark.starts = seat->sight.starts;
+        seat->mark.wanted_ns = seat->sight.wanted_ns;
+}
+
+int arbiter_observe(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned device,
+        const struct arbiter_sight *sight)
+{
+        struct seat *seat = find_seat(arbiter, id, device);
+        bool first;
+
+        if (!seat)
+                return -ENOENT;
+        settle(arbiter, device, now);
+        first = !seat->seen;
+        if (sight->groups != seat->sight.groups)
+                arbiter->device[device].stale = true;
+        if (sight->used_known) {
+                uint64_t before = account_best(&seat->account);
+
+                account_measure(&seat->account, sight->source, sight->used_ns, sight->precision_ns);
+                /* the first reading tells nothing of what was used since the tenant came */
+                if (first && before > 0)
+                        seat->mark.used_ns = account_best(&seat->account);
+        }
+        if (sight->epoch != seat->epoch) {
+                /* new groups are enabled and have the driver's settings */
+                seat->epoch = sight->epoch;
+                seat->slice_us = 0;
+                seat->thread_block = false;
+                if (seat->disabled && !seat->flight[CALL_SWITCH].under_way)
+                        seat->disabled = false;
+        }
+        seat->sight = *sight;
+        seat->seen = true;
+        if (first)
+                mark(seat, now);
+        if (seat->kind == ARBITER_IDLE) {
+                bool used = account_best(&seat->account) >
+                            seat->mark.used_ns + 2 * seat->sight.precision_ns;
+
+                if (sight->demand == ARBITER_DEMAND_WORK ||
+                        (sight->demand == ARBITER_DEMAND_UNKNOWN && used)) {
+                        seat->kind = ARBITER_BACKLOGGED;
+                        seat->fill_ppm = PPM;
+                        seat->settled_kind = false;
+                        arbiter->device[device].stale = true;
+                        arbiter->next = MIN_OF(arbiter->next, now);
+                        mark(seat, now);
+                }
+        } else if (sight->demand == ARBITER_DEMAND_NONE && !seat->settled_kind && first) {
+                seat->kind = ARBITER_IDLE;
+                arbiter->device[device].stale = true;
+        }
+        return 0;
+}
+
+static void set_kind(struct arbiter *arbiter, unsigned d, struct seat *seat, enum arbiter_kind kind)
+{
+        seat->settled_kind = true;
+        if (seat->kind == kind)
+                return;
+        seat->kind = kind;
+        arbiter->device[d].stale = true;
+}
+
+/* With an unknown pause, whether a tenant that does not fill its slices would fill a turn. */
+static enum arbiter_kind judge_by_trial(
+        struct arbiter *arbiter, unsigned d, struct seat *seat, uint64_t now)
+{
+        bool full = seat->fill_ppm >= 700000;
+
+        if (seat->trial && seat->turn == TURN_OWN) {
+                if (full) {
+                        /* now and then, see whether slices would do */
+                        if (now < seat->trial_at)
+                                return ARBITER_SYNCHRONOUS;
+                        seat->trial = false;
+                        seat->trial_at = now;
+                        return ARBITER_BACKLOGGED;
+                }
+                seat->trial = false;
+                seat->trial_at = now + seat->trial_pause;
+                seat->trial_pause = MIN_OF(2 * seat->trial_pause, ARBITER_TRIAL_MAX);
+                return ARBITER_SPORADIC;
+        }
+        if (seat->fill_ppm >= 850000)
+                return ARBITER_BACKLOGGED;
+        if (now >= seat->trial_at && arbiter->device[d].count > 1 &&
+                seat->sight.precision_ns <= ARBITER_MS) {
+                seat->trial = true;
+                seat->trial_at = now + ARBITER_TRIAL_MAX;
+                return ARBITER_SYNCHRONOUS;
+        }
+        return ARBITER_SPORADIC;
+}
+
+/* What kind a tenant is, from a window of what it was offered, used and wanted. */
+static void judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
+{
+        const struct tenant *tenant = &arbiter->tenant[t];
+        struct seat *seat = seat_of(arbiter, d, t);
+        const struct arbiter_sight *sight = &seat->sight;
+        uint64_t span = now - seat->mark.at;
+        uint64_t used = account_best(&seat->account) - seat->mark.used_ns;
+        uint64_t offered = seat->offered_ns - seat->mark.offered_ns;
+        uint64_t starts = sight->starts - seat->mark.starts;
+        uint64_t wanted = MIN_OF(sight->wanted_ns - seat->mark.wanted_ns, span);
+        uint64_t away = 2 * arbiter->costs.switch_ns;
+        bool exact = !sight->used_known || (sight->starts_known && sight->wanted_known);
+        enum arbiter_kind kind;
+
+        if (sight->demand == ARBITER_DEMAND_NONE &&
+                now >= sight->since +
+                                (seat->kind == ARBITER_SPORADIC ? ARBITER_LINGER : ARBITER_REST)) {
+                seat->rate_ppm = 0;
+                seat->fill_ppm = PPM;
+                set_kind(arbiter, d, seat, ARBITER_IDLE);
+                mark(seat, now);
+                return;
+        }
+        if (account_best(&seat->account) < seat->mark.used_ns)
+                used = 0;
+        if (span < (exact ? ARBITER_WINDOW
+                          : MAX_OF(ARBITER_WINDOW, 5 * arbiter->device[d].round)) ||
+                (seat->turn != TURN_FREE && offered < 2 * ARBITER_TURN &&
+                        span < 3 * ARBITER_FRAME_MAX))
+                return;
+        if (!sight->used_known) {
+                set_kind(arbiter, d, seat, ARBITER_BACKLOGGED);
+                mark(seat, now);
+                return;
+        }
+        /* switched off all the while: nothing can be said */
+        if (!offered && !starts) {
+                mark(seat, now);
+                return;
+        }
+        seat->rate_ppm = (int64_t)(used * PPM / span);
+        if (seat->settled_kind)
+                seat->mean_ppm += (seat->rate_ppm - seat->mean_ppm) / 8;
+        else
+                seat->mean_ppm = seat->rate_ppm;
+        seat->fill_ppm = offered ? (uint32_t)MIN_OF(used * PPM / offered, (uint64_t)PPM) : PPM;
+        seat->run_ns = sight->starts_known && starts ? used / starts : 0;
+        seat->pause_ns =
+                sight->starts_known && sight->wanted_known && starts ? (span - wanted) / starts : 0;
+        seat->wait_ppm = sight->wanted_known ? wanted * PPM / span : PPM;
+        if (sight->demand != ARBITER_DEMAND_WORK && used <= sight->precision_ns + span / 1000)
+                kind = sight->demand == ARBITER_DEMAND_NONE && used > 0 ? ARBITER_SPORADIC
+                                                                        : ARBITER_IDLE;
+        else if (sight->starts_known && !starts)
+                kind = ARBITER_BACKLOGGED;
+        else if (sight->starts_known && sight->wanted_known) {
+                uint64_t limit = seat->kind == ARBITER_SYNCHRONOUS ? away + away / 2 : away;
+
+                if (seat->pause_ns > limit)
+                        kind = ARBITER_SPORADIC;
+                else if (seat->run_ns <= 2 * slice_in_force(seat) * 1000 ||
+                         seat->kind == ARBITER_SYNCHRONOUS)
+                        kind = ARBITER_SYNCHRONOUS;
+                else
+                        kind = ARBITER_BACKLOGGED;
+        } else
+                kind = judge_by_trial(arbiter, d, seat, now);
+        /* requests that queue up for a moment do not make a loop */
+        if (kind == ARBITER_SYNCHRONOUS && seat->kind == ARBITER_SPORADIC && !seat->trial) {
+                if (++seat->streak < STREAK)
+                        kind = ARBITER_SPORADIC;
+        } else
+                seat->streak = 0;
+        if (kind == ARBITER_BACKLOGGED && seat->kind == ARBITER_BACKLOGGED)
+                seat->owed_ns += (int64_t)(span / 100 * tenant->terms.share) - (int64_t)used;
+        else
+                seat->owed_ns = 0;
+        seat->owed_ns =
+                MIN_OF(MAX_OF(seat->owed_ns, -(int64_t)ARBITER_TURN), (int64_t)ARBITER_FRAME_MAX);
+        /* a tenant that fills what it is given is one with a backlog, however it is predicted */
+        if (kind == ARBITER_BACKLOGGED)
+                seat->fill_ppm = PPM;
+        set_kind(arbiter, d, seat, kind);
+        /* how long its bursts are and how much it uses decides on others' slices */
+        if (kind == ARBITER_SPORADIC)
+                arbiter->device[d].stale = true;
+        mark(seat, now);
+}
+
+/* ---- shares ---- */
+
+/* The hardware keeps a count of 8 bits and a scale. */
+static uint64_t quantize(uint64_t us)
+{
+        unsigned scale = 0;
+
+        while (us >> scale > 255)
+                scale++;
+        return us >> scale << scale;
+}
+
+/* Hands out left among those of the priority whom pick chooses, by weight, each up to limit.
+ * Returns what nobody could take. */
+static uint64_t pour(struct arbiter *arbiter, unsigned d, enum arbiter_priority priority,
+        bool second, uint64_t left)
+{
+        const struct device *device = &arbiter->device[d];
+
+        for (;;) {
+                uint64_t weights = 0, given = 0;
+
+                for (unsigned pass = 0; pass < 2; pass++)
+                        for (unsigned i = 0; i < device->count; i++) {
+                                const struct tenant *tenant = &arbiter->tenant[device->order[i]];
+                                struct seat *seat = seat_of(arbiter, d, device->order[i]);
+                                unsigned limit =
+                                        is_capped(tenant) ? tenant->terms.cap * (PPM / 100) : PPM;
+                                /* what has a guarantee and a cap takes only what others leave */
+                                bool last = is_capped(tenant) && tenant->terms.share > 0;
+                                uint64_t part;
+
+                                if (seat->kind == ARBITER_IDLE ||
+                                        tenant->terms.priority != priority || last != second ||
+                                        seat->target_ppm >= limit)
+                                        continue;
+                                if (!pass) {
+                                        weights += tenant->terms.weight;
+                                        continue;
+                                }
+                                part = left * tenant->terms.weight / weights;
+                                part = MIN_OF(part, (uint64_t)(limit - seat->target_ppm));
+                                seat->target_ppm += part;
+                                given += part;
+                        }
+                if (!weights || !given)
+                        return left;
+                left -= given;
+                if (left < 100)
+                        return 0;
+        }
+}
+
+/* What a guarantee needs for it to stand after switching has taken its part. */
+static uint64_t safe_share(const struct tenant *tenant)
+{
+        return (uint64_t)tenant->terms.share * (PPM / 100) * GUARANTEE_MARGIN / 100;
+}
+
+/* Switching is paid for by whoever got more than his guarantee. */
+static void secure_guarantees(struct arbiter *arbiter, unsigned d)
+{
+        const struct device *device = &arbiter->device[d];
+        uint64_t missing = 0, surplus = 0, moved;
+
+        for (unsigned pass = 0; pass < 2; pass++) {
+                moved = MIN_OF(missing, surplus);
+                for (unsigned i = 0; i < device->count; i++) {
+                        const struct tenant *tenant = &arbiter->tenant[device->order[i]];
+                        struct seat *seat = seat_of(arbiter, d, device->order[i]);
+                        uint64_t safe = safe_share(tenant);
+
+                        if (seat->kind == ARBITER_IDLE)
+                                continue;
+                        if (seat->target_ppm < safe) {
+                                uint64_t part = safe - seat->target_ppm;
+
+                                if (!pass)
+                                        missing += part;
+                                else
+                                        seat->target_ppm += part * moved / missing;
+                        } else if (seat->target_ppm > safe) {
+                                uint64_t part = seat->target_ppm - safe;
+
+                                if (!pass)
+                                        surplus += part;
+                                else
+                                        seat->target_ppm -= part * moved / surplus;
+                        }
+                }
+                if (!missing || !surplus)
+                        return;
+        }
+}
+
+/* s_i of everybody who is active. */
+static void set_targets(struct arbiter *arbiter, unsigned d)
+{
+        const struct device *device = &arbiter->device[d];
+        uint64_t left = PPM;
+
+        for (unsigned i = 0; i < device->count; i++) {
+                const struct tenant *tenant = &arbiter->tenant[device->order[i]];
+                struct seat *seat = seat_of(arbiter, d, device->order[i]);
+
+                seat->target_ppm = 0;
+                if (seat->kind == ARBITER_IDLE)
+                        continue;
+                seat->target_ppm = tenant->terms.share * (PPM / 100);
+                left -= seat->target_ppm;
+        }
+        for (unsigned second = 0; second < 2; second++)
+                for (int priority = ARBITER_HIGH; priority >= ARBITER_LOW; priority--)
+                        left = pour(arbiter, d, (enum arbiter_priority)priority, second, left);
+        secure_guarantees(arbiter, d);
+        for (unsigned i = 0; i < device->count; i++) {
+                struct seat *seat = seat_of(arbiter, d, device->order[i]);
+
+                if (seat->kind != ARBITER_IDLE && seat->target_ppm < ARBITER_FLOOR)
+                        seat->target_ppm = ARBITER_FLOOR;
+        }
+}
+
+/* What a tenant with a backlog has got too little of its guarantee up to now. */
+static int64_t owed_to(const struct seat *seat, const struct tenant *tenant, uint64_t now)
+{
+        if (seat->kind != ARBITER_BACKLOGGED || !seat->settled_kind || now <= seat->mark.at)
+                return 0;
+        return seat->owed_ns + (int64_t)part_of(now - seat->mark.at, tenant->terms.share) -
+               (int64_t)(account_best(&seat->account) - seat->mark.used_ns);
+}
+
+/* The priority whose tenants are served before the rest because they only come and go; 0: none. */
+static enum arbiter_priority find_latency_class(struct arbiter *arbiter, unsigned d)
+{
+        struct device *device = &arbiter->device[d];
+        uint64_t there_and_back = 2 * arbiter->costs.switch_ns + arbiter->costs.save_ns;
+        enum arbiter_priority top = ARBITER_LOW;
+        uint64_t used = 0, kept = 0, run;
+        bool owed = false;
+
+        for (unsigned i = 0; i < device->count; i++)
+                if (seat_of(arbiter, d, device->order[i])->kind != ARBITER_IDLE)
+                        top = MAX_OF(top, arbiter->tenant[device->order[i]].terms.priority);
+        if (top == ARBITER_LOW || device->settled < device->no_latency_until)
+                return ARBITER_LOW;
+        for (unsigned i = 0; i < device->count; i++) {
+                const struct seat *seat = seat_of(arbiter, d, device->order[i]);
+                const struct tenant *tenant = &arbiter->tenant[device->order[i]];
+
+                if (seat->kind == ARBITER_IDLE)
+                        continue;
+                if (tenant->terms.priority < top) {
+                        kept += tenant->terms.share * (PPM / 100);
+                        owed |= owed_to(seat, tenant, device->settled) > (int64_t)OWED;
+                        continue;
+                }
+                if (seat->kind != ARBITER_SPORADIC)
+                        return ARBITER_LOW;
+                /* each of its runs costs a switch there and back */
+                run = seat->run_ns ? seat->run_ns : ARBITER_MS;
+                used += (uint64_t)((double)seat->mean_ppm * (double)(run + there_and_back) /
+                                   (double)run);
+        }
+        if (owed || used + kept > PPM + PPM / 10) {
+                device->no_latency_until = device->settled + device->latency_pause;
+                device->latency_pause = MIN_OF(2 * device->latency_pause, ARBITER_TRIAL_MAX);
+                return ARBITER_LOW;
+        }
+        /* what is guaranteed to the rest is a larger part of what is left for them */
+        for (unsigned i = 0; i < device->count; i++) {
+                const struct tenant *tenant = &arbiter->tenant[device->order[i]];
+                struct seat *seat = seat_of(arbiter, d, device->order[i]);
+
+                if (seat->kind != ARBITER_IDLE && tenant->terms.priority < top)
+                        seat->target_ppm = (unsigned)MAX_OF((uint64_t)seat->target_ppm,
+                                safe_share(tenant) * PPM / (PPM - MIN_OF(used, PPM * 9ull / 10)));
+        }
+        return top;
+}
+
+/* Round length: one of a few, so that small changes of what is seen cost no calls. */
+static uint64_t choose_round(struct arbiter *arbiter, unsigned d, unsigned active)
+{
+        static const uint64_t rounds[] = {ARBITER_ROUND_MIN, 12 * ARBITER_MS, 18 * ARBITER_MS,
+                26 * ARBITER_MS, ARBITER_ROUND_MAX};
+        const struct device *device = &arbiter->device[d];
+        uint64_t wanted = active * (arbiter->costs.switch_ns + arbiter->costs.save_ns) /
+                          ARBITER_SWITCH_LOSS * PPM;
+
+        for (unsigned i = 0; i < device->count; i++) {
+                const struct seat *seat = seat_of(arbiter, d, device->order[i]);
+
+                /* it waits for others while it has work, and gets less than it is due */
+                if (seat->kind == ARBITER_SPORADIC && seat->run_ns && seat->wait_ppm >= PPM / 2 &&
+                        seat->target_ppm && seat->rate_ppm < (int64_t)seat->target_ppm * 95 / 100)
+                        wanted = MIN_OF(
+                                wanted, (uint64_t)((double)seat->run_ns * PPM / seat->target_ppm));
+        }
+        for (unsigned i = 0; i < ARRAY_SIZE(rounds); i++)
+                if (wanted <= rounds[i])
+                        return rounds[i];
+        return ARBITER_ROUND_MAX;
+}
+
+/* Tenants with a backlog, and those who come and go but take more than they are due. */
+static bool takes_turns(
+        const struct seat *seat, enum arbiter_priority priority, enum arbiter_priority latency)
+{
+        if (seat->kind == ARBITER_SPORADIC)
+                return (!latency || priority < latency) &&
+                       seat->rate_ppm > (int64_t)seat->target_ppm;
+        return seat->kind != ARBITER_IDLE;
+}
+
+/* Who takes turns. They are needed if a tenant pauses and its slices, of which it uses one run a
+ * round, would not give it what it is due. Then everybody with a backlog takes them as well: a turn
+ * that is shared by slices would have to be as long as whole rounds of them, or the same tenant is
+ * cut off each time. Only the small ones share one, with slices that come around several times. */
+static void assign_turns(
+        struct arbiter *arbiter, unsigned d, uint64_t round, enum arbiter_priority latency)
+{
+        const struct device *device = &arbiter->device[d];
+        unsigned own = 0, below = 0, contenders = 0, small = 0;
+        struct seat *last = NULL;
+
+        for (unsigned i = 0; i < device->count; i++) {
+                struct seat *seat = seat_of(arbiter, d, device->order[i]);
+                bool pauses = seat->kind == ARBITER_SYNCHRONOUS;
+
+                seat->turn = TURN_FREE;
+                if (seat->kind != ARBITER_BACKLOGGED && !pauses)
+                        continue;
+                contenders++;
+                below += arbiter->tenant[device->order[i]].terms.priority < latency;
+                if (pauses && (!seat->run_ns || (double)seat->run_ns * PPM <
+                                                        (double)round * seat->target_ppm))
+                        own++;
+        }
+        if (contenders < 2 || (own == 0 && (!latency || below < 2)))
+                return;
+        for (unsigned i = 0; i < device->count; i++) {
+                struct seat *seat = seat_of(arbiter, d, device->order[i]);
+
+                if (!takes_turns(seat, arbiter->tenant[device->order[i]].terms.priority, latency))
+                        continue;
+                if (seat->target_ppm < TURN_SMALL && !latency) {
+                        seat->turn = TURN_POOL;
+                        last = seat;
+                        small++;
+                } else
+                        seat->turn = TURN_OWN;
+        }
+        if (small == 1)
+                last->turn = TURN_OWN;
+}
+
+static void set_slices(struct arbiter *arbiter, unsigned d)
+{
+        struct device *device = &arbiter->device[d];
+        enum arbiter_priority latency = find_latency_class(arbiter, d);
+        unsigned active = 0;
+        uint64_t sum = 0, round;
+
+        for (unsigned i = 0; i < device->count; i++) {
+                const struct seat *seat = seat_of(arbiter, d, device->order[i]);
+
+                if (seat->kind == ARBITER_IDLE)
+                        continue;
+                active++;
+                sum += seat->target_ppm;
+        }
+        /* nobody must wait for slices that were meant for another mode */
+        if (latency != device->latency)
+                device->urgent = true;
+        device->latency = latency;
+        round = choose_round(arbiter, d, active);
+        if (active == device->active && device->settled < device->round_since + ROUND_STAYS)
+                round = device->round;
+        if (round != device->round || active != device->active) {
+                device->round = round;
+                device->round_since = device->settled;
+                device->active = active;
+        }
+        assign_turns(arbiter, d, round, latency);
+        for (unsigned i = 0; i < device->count; i++) {
+                struct seat *seat = seat_of(arbiter, d, device->order[i]);
+                unsigned groups = seat->sight.groups ? seat->sight.groups : 1;
+                uint64_t slice, block = seat->sight.block_ns;
+
+                if (seat->kind == ARBITER_IDLE) {
+                        /* what it finds when it comes back, once */
+                        if (!seat->slice_us)
+                                seat->slice_wanted = quantize(ARBITER_ROUND_MAX / 1000 / 8);
+                        continue;
+                }
+                if (latency)
+                        slice = arbiter->tenant[device->order[i]].terms.priority < latency
+                                        ? ARBITER_SHORT
+                                        : ARBITER_LONG;
+                else if (seat->turn == TURN_POOL)
+                        slice = ARBITER_FRAME_MAX / POOL_ROUNDS / 1000 * seat->target_ppm / sum;
+                else
+                        slice = round / 1000 * seat->target_ppm / sum;
+                /* blocks: the mode in force stays in force in a band around the limit */
+                seat->thread_block_wanted =
+                        block > 0 && block * (seat->thread_block ? 40 : 50) <= slice * 1000;
+                slice = MAX_OF(slice / groups, (uint64_t)ARBITER_SLICE_MIN);
+                if (active > 1 || !seat->slice_us)
+                        seat->slice_wanted = quantize(slice);
+        }
+}
+
+/* ---- turns ---- */
+
+/* Devices that a tenant which takes turns has in common take turns together. */
+static void find_clusters(struct arbiter *arbiter)
+{
+        unsigned of[ARBITER_MAX_DEVICES];
+
+        for (unsigned d = 0; d < arbiter->devices; d++)
+                of[d] = d;
+        for (uint32_t t = 0; t < arbiter->top; t++) {
+                const struct tenant *tenant = &arbiter->tenant[t];
+                unsigned first = ARBITER_MAX_DEVICES;
+
+                for (unsigned i = 0; tenant->id && tenant->count > 1 && i < tenant->count; i++) {
+                        unsigned from = of[tenant->device[i]];
+
+                        if (seat_of(arbiter, tenant->device[i], t)->turn == TURN_FREE)
+                                continue;
+                        if (first == ARBITER_MAX_DEVICES)
+                                first = from;
+                        for (unsigned d = 0; d < arbiter->devices && from != first; d++)
+                                if (of[d] == from)
+                                        of[d] = first;
+                }
+        }
+        for (unsigned d = 0; d < arbiter->devices; d++) {
+                unsigned root = 0;
+
+                while (of[root] != of[d])
+                        root++;
+                if (arbiter->device[d].cluster != root) {
+                        arbiter->cluster[arbiter->device[d].cluster].holder = NONE;
+                        arbiter->cluster[root].holder = NONE;
+                }
+                arbiter->device[d].cluster = root;
+        }
+}
+
+static bool in_row(const struct seat *seat, uint32_t t, uint32_t row)
+{
+        return seat->turn == TURN_OWN ? t == row : seat->turn == TURN_POOL && row == POOL;
+}
+
+/* What of a cluster's time a row is due, on the device where that is least: on the others it also
+ * runs while rows that are not there have their turn. 0: it has no part.
+ * ret_wanted: whether it would use a turn. */
+static uint64_t row_target(
+        struct arbiter *arbiter, unsigned cluster, uint32_t row, uint64_t now, bool *ret_wanted)
+{
+        uint64_t least = UINT64_MAX;
+
+        *ret_wanted = false;
+        for (unsigned d = 0; d < arbiter->devices; d++) {
+                const struct device *device = &arbiter->device[d];
+                uint64_t target = 0;
+
+                for (unsigned i = 0; device->cluster == cluster && i < device->count; i++) {
+                        uint32_t t = device->order[i];
+                        const struct seat *seat = seat_of(arbiter, d, t);
+
+                        if (!in_row(seat, t, row))
+                                continue;
+                        target += seat->target_ppm;
+                        if (!arbiter->tenant[t].capped_off &&
+                                (seat->sight.demand != ARBITER_DEMAND_NONE ||
+                                        now < seat->sight.since + QUIET))
+                                *ret_wanted = true;
+                }
+                if (target)
+                        least = MIN_OF(least, target);
+        }
+        return least == UINT64_MAX ? 0 : least;
+}
+
+static uint64_t turn_length(
+        struct arbiter *arbiter, unsigned cluster, uint32_t holder, uint64_t now)
+{
+        uint64_t sum = 0, smallest = UINT64_MAX, frame, most, rows = 0, own = 0;
+        bool wanted;
+
+        for (uint32_t row = 0; row <= POOL; row = row + 1 == arbiter->top ? POOL : row + 1) {
+                uint64_t target = row_target(arbiter, cluster, row, now, &wanted);
+
+                if (!target || !wanted)
+                        continue;
+                rows++;
+                sum += target;
+                smallest = MIN_OF(smallest, target);
+                if (row == holder)
+                        own = target;
+        }
+        if (rows < 2 || !own)
+                return ARBITER_TURN;
+        most = MAX_OF(ARBITER_FRAME_MAX, rows * ARBITER_TURN);
+        frame = (uint64_t)((double)ARBITER_TURN * (double)sum / (double)smallest);
+        frame = MIN_OF(MAX_OF(frame, rows * ARBITER_TURN), most);
+        return (uint64_t)((double)(frame - rows * ARBITER_TURN_LOSS) * (double)own / (double)sum) +
+               ARBITER_TURN_LOSS;
+}
+
+/* Passes the turn on when it is over or of no use. Returns when to look again. */
+static uint64_t take_turns(struct arbiter *arbiter, unsigned c, uint64_t now)
+{
+        struct cluster *cluster = &arbiter->cluster[c];
+        uint32_t rows = arbiter->top + 1, next = NONE, old = cluster->last;
+        bool wanted;
+
+        if (cluster->holder != NONE && now < cluster->end &&
+                row_target(arbiter, c, cluster->holder, now, &wanted) && wanted)
+                return cluster->end;
+        /* rows in order: the tenants', then the pool's */
+        old = MIN_OF(old, rows - 1);
+        for (uint32_t k = 1; k <= rows && next == NONE; k++) {
+                uint32_t row = (old + k) % rows;
+
+                if (row == rows - 1)
+                        row = POOL;
+                if (row_target(arbiter, c, row, now, &wanted) && wanted)
+                        next = row;
+        }
+        cluster->holder = next;
+        if (next == NONE)
+                return UINT64_MAX;
+        cluster->last = next;
+        cluster->end = now + MAX_OF(turn_length(arbiter, c, next, now), ARBITER_MS);
+        return cluster->end;
+}
+
+/* ---- the step ---- */
+
+static bool may_call(const struct seat *seat, enum call call, uint64_t now)
+{
+        const struct flight *flight = &seat->flight[call];
+
+        if (flight->under_way)
+                return now - flight->since >= CALL_LOST;
+        return flight->failures == 0 || now - flight->since >= RETRY;
+}
+
+struct actions {
+        struct arbiter_action *action;
+        unsigned count;
+};
+
+static void act(struct arbiter *arbiter, struct actions *actions, enum arbiter_act what, unsigned d,
+        uint32_t t, uint64_t now)
+{
+        struct seat *seat = seat_of(arbiter, d, t);
+        enum call call = what == ARBITER_SET_SLICE  ? CALL_SLICE
+                         : what == ARBITER_SET_MODE ? CALL_MODE
+                                                    : CALL_SWITCH;
+
+        seat->flight[call].under_way = true;
+        seat->flight[call].since = now;
+        actions->action[actions->count++] = (struct arbiter_action){
+                .act = what,
+                .tenant = arbiter->tenant[t].id,
+                .device = d,
+                .batch = arbiter->batch,
+                .slice_us = what == ARBITER_SET_SLICE ? seat->slice_wanted : 0,
+                .thread_block = what == ARBITER_SET_MODE && seat->thread_block_wanted,
+        };
+}
+
+static void switch_channels(
+        struct arbiter *arbiter, struct actions *actions, bool disable, uint64_t now)
+{
+        for (unsigned d = 0; d < arbiter->devices; d++) {
+                const struct device *device = &arbiter->device[d];
+
+                arbiter->batch++;
+                for (unsigned i = 0; i < device->count; i++) {
+                        struct seat *seat = seat_of(arbiter, d, device->order[i]);
+
+                        if (seat->disabled_wanted != disable || seat->disabled == disable ||
+                                !may_call(seat, CALL_SWITCH, now) ||
+                                actions->count == ARBITER_MAX_ACTIONS)
+                                continue;
+                        act(arbiter, actions, disable ? ARBITER_DISABLE : ARBITER_ENABLE, d,
+                                device->order[i], now);
+                }
+        }
+}
+
+static void set_weights(struct arbiter *arbiter, struct actions *actions, uint64_t now)
+{
+        for (unsigned d = 0; d < arbiter->devices; d++) {
+                struct device *device = &arbiter->device[d];
+                bool waiting = false;
+
+                for (unsigned i = 0; i < device->count; i++) {
+                        struct seat *seat = seat_of(arbiter, d, device->order[i]);
+                        unsigned groups = seat->sight.groups ? seat->sight.groups : 1;
+                        bool slice = seat->slice_wanted && seat->slice_wanted != seat->slice_us;
+                        bool mode = seat->thread_block_wanted != seat->thread_block;
+
+                        arbiter->batch++;
+                        if (!slice && !mode)
+                                continue;
+                        if ((arbiter->call_budget <= 0 && !device->urgent) ||
+                                actions->count + 2 > ARBITER_MAX_ACTIONS) {
+                                waiting = true;
+                                continue;
+                        }
+                        if (slice && may_call(seat, CALL_SLICE, now)) {
+                                act(arbiter, actions, ARBITER_SET_SLICE, d, device->order[i], now);
+                                arbiter->call_budget -= (int64_t)(groups * arbiter->costs.slice_ns);
+                        }
+                        if (mode && may_call(seat, CALL_MODE, now)) {
+                                act(arbiter, actions, ARBITER_SET_MODE, d, device->order[i], now);
+                                arbiter->call_budget -= (int64_t)(groups * arbiter->costs.slice_ns);
+                        }
+                }
+                if (!waiting)
+                        device->urgent = false;
+        }
+        arbiter->call_budget = MAX_OF(arbiter->call_budget, -(int64_t)CALL_CREDIT);
+}
+
+unsigned arbiter_step(struct arbiter *arbiter, uint64_t now, struct arbiter_action *actions)
+{
+        struct actions list = {.action = actions};
+        uint64_t next = now + ARBITER_REST;
+        bool stale = false;
+
+        if (now > arbiter->looked) {
+                uint64_t span = MIN_OF(now - arbiter->looked, 100 * CALL_CREDIT);
+
+                arbiter->call_budget = MIN_OF((int64_t)CALL_CREDIT,
+                        arbiter->call_budget + (int64_t)(span * ARBITER_CALL_SHARE / PPM));
+                arbiter->looked = now;
+        }
+        for (unsigned d = 0; d < arbiter->devices; d++) {
+                struct device *device = &arbiter->device[d];
+
+                settle(arbiter, d, now);
+                for (unsigned i = 0; i < device->count; i++) {
+                        struct seat *seat = seat_of(arbiter, d, device->order[i]);
+
+                        judge(arbiter, d, device->order[i], now);
+                        if (seat->kind != ARBITER_IDLE)
+                                next = MIN_OF(next, now + ARBITER_LOOK);
+                        if (device->latency && owed_to(seat, &arbiter->tenant[device->order[i]],
+                                                       now) > (int64_t)OWED)
+                                device->stale = true;
+                }
+                if (device->stale) {
+                        set_targets(arbiter, d);
+                        set_slices(arbiter, d);
+                        device->stale = false;
+                        stale = true;
+                }
+        }
+        if (stale)
+                find_clusters(arbiter);
+        for (uint32_t t = 0; t < arbiter->top; t++)
+                if (arbiter->tenant[t].id && is_capped(&arbiter->tenant[t]))
+                        next = MIN_OF(next, watch_cap(arbiter, t, now));
+        for (unsigned d = 0; d < arbiter->devices; d++)
+                if (arbiter->device[d].cluster == d)
+                        next = MIN_OF(next, take_turns(arbiter, d, now));
+        for (unsigned d = 0; d < arbiter->devices; d++) {
+                const struct device *device = &arbiter->device[d];
+                uint32_t holder = arbiter->cluster[device->cluster].holder;
+                bool held = false;
+
+                for (unsigned i = 0; holder != NONE && i < device->count; i++)
+                        held |= in_row(
+                                seat_of(arbiter, d, device->order[i]), device->order[i], holder);
+                if (held)
+                        next = MIN_OF(next, now + ARBITER_TURN / 4);
+                for (unsigned i = 0; i < device->count; i++) {
+                        uint32_t t = device->order[i];
+                        struct seat *seat = seat_of(arbiter, d, t);
+
+                        seat->disabled_wanted =
+                                arbiter->tenant[t].capped_off ||
+                                (held && seat->turn != TURN_FREE && !in_row(seat, t, holder));
+                }
+        }
+        /* First off, then on: the other way round they would meet and switch to and fro. */
+        switch_channels(arbiter, &list, true, now);
+        switch_channels(arbiter, &list, false, now);
+        set_weights(arbiter, &list, now);
+        arbiter->next = MAX_OF(next, now + NAP_MIN);
+        return list.count;
+}
+
+uint64_t arbiter_next(const struct arbiter *arbiter)
+{
+        return arbiter->next;
+}
+
+/* ---- what became of it ---- */
+
+static void learn(uint64_t *lead, uint64_t seen)
+{
+        seen = MIN_OF(seen, 5 * ARBITER_MS);
+        *lead = *lead - *lead / 8 + seen / 8;
+}
+
+void arbiter_acted(
+        struct arbiter *arbiter, uint64_t now, const struct arbiter_action *action, int result)
+{
+        struct seat *seat = find_seat(arbiter, action->tenant, action->device);
+        enum call call = action->act == ARBITER_SET_SLICE  ? CALL_SLICE
+                         : action->act == ARBITER_SET_MODE ? CALL_MODE
+                                                           : CALL_SWITCH;
+        struct flight *flight;
+
+        if (!seat)
+                return;
+        settle(arbiter, action->device, now);
+        flight = &seat->flight[call];
+        if (!flight->under_way)
+                return;
+        flight->under_way = false;
+        if (result < 0) {
+                flight->failures++;
+                flight->since = now;
+                return;
+        }
+        flight->failures = 0;
+        switch (action->act) {
+        case ARBITER_SET_SLICE:
+                seat->slice_us = action->slice_us;
+                break;
+        case ARBITER_SET_MODE:
+                seat->thread_block = action->thread_block;
+                break;
+        case ARBITER_DISABLE:
+                learn(&arbiter->disable_lead, now - MIN_OF(flight->since, now));
+                seat->disabled = true;
+                arbiter->next = MIN_OF(arbiter->next, now);
+                break;
+        case ARBITER_ENABLE:
+                learn(&arbiter->enable_lead, now - MIN_OF(flight->since, now));
+                seat->disabled = false;
+                arbiter->next = MIN_OF(arbiter->next, now);
+                break;
+        }
+}
+
+int arbiter_forget(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned device)
+{
+        struct seat *seat = find_seat(arbiter, id, device);
+
+        if (!seat)
+                return -ENOENT;
+        settle(arbiter, device, now);
+        seat->slice_us = 0;
+        seat->thread_block = false;
+        seat->disabled = false;
+        for (unsigned i = 0; i < CALLS; i++)
+                seat->flight[i] = (struct flight){0};
+        arbiter->device[device].stale = true;
+        arbiter->device[device].urgent = true;
+        arbiter->next = now;
+        return 0;
+}
+
+int arbiter_inspect(
+        const struct arbiter *arbiter, uint64_t id, unsigned device, struct arbiter_state *ret)
+{
+        const struct seat *seat = find_seat((struct arbiter *)arbiter, id, device);
+
+        if (!seat)
+                return -ENOENT;
+        *ret = (struct arbiter_state){
+                .kind = seat->kind,
+                .disabled = seat->disabled,
+                .capped_off = arbiter->tenant[find(arbiter, id)].capped_off,
+                .turns = seat->turn != TURN_FREE,
+                .thread_block = seat->thread_block,
+                .slice_us = seat->slice_us,
+                .target_ppm = seat->target_ppm,
+                .gpu_ns = seat->account.shown_ns,
+                .error_ns = account_error(&seat->account),
+                .source = seat->account.source,
+        };
+        for (unsigned i = 0; i < CALLS; i++)
+                ret->refused |= seat->flight[i].failures >= 3;
+        return 0;
+}

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The arbiter of compute in time: who may use the graphics/compute engine of which device, how
+ * much and when. A pure state machine: the clock is an argument (nanoseconds, any steady clock),
+ * what is seen is told to it, what is to be done it returns; no I/O, no globals, and no allocation
+ * after arbiter_new(). The same calls in the same order give the same actions.
+ *
+ * Four means, all offered by a stock driver:
+ *
+ * Slices (weights). A channel group's slice is its share of a round:
+ *
+ *      slice_i = s_i * round        work_i = slice_i / (sum(slice) + n * switch) * (1 - drag)
+ *
+ *   s_i is the guarantee, plus the parts that active tenants leave: first to priority high, then
+ *   normal, then low, within a class by weight (default: the same for all) to those without a cap,
+ *   then up to their cap to those with one. Nobody who is active is set below ARBITER_FLOOR.
+ *   switch = 230 us (thread-block mode 138), drag = 1.7 %, H100. The round is as long as
+ *   switching needs to cost ARBITER_SWITCH_LOSS, but at most ARBITER_ROUND_MAX: a window of w ns
+ *   that cuts a round is off by up to round * s * (1 - s), 0.9 points of 1 s at 36 ms and one half.
+ *   Where a tenant that keeps going idle gets less than it is due, the round shrinks until its
+ *   slice is no longer than its bursts (not below ARBITER_ROUND_MIN): it waits less for the others.
+ *
+ * Duty cycles (caps). In each period a capped tenant has budget cap * period + carry; when it has
+ *   used that up on any of its devices, its channels are disabled on all of them until its next
+ *   period begins, so that its GPUs keep one phase. Over-use is carried in full, under-use only
+ *   where our own call came early, and at most ARBITER_CREDIT: no idle time is saved up. Periods
+ *   begin at an offset of the tenant's own, chosen when it comes so that the duty times of those
+ *   who share a device with it overlap least.
+ *
+ * Turns. A tenant that launches, waits and launches again is idle for some 10 us after each kernel,
+ *   and loses the engine for a whole round each time: 0.21 + 0.21. It is worth holding the
+ *   engine idle for it as long as its pause is shorter than switching away and back (2 * 138 us).
+ *   Tenants like that, and everybody backlogged beside one, get the device in turns of about
+ *   ARBITER_TURN while the others' channels are disabled: two calls, 0.5 ms lost a turn, 0.419 +
+ *   0.419. A tenant that only now and then has something to do takes no part and stays enabled.
+ *   Pauses are known from arbiter_sight.starts and .wanted_ns; where these are unknown, a tenant
+ *   that leaves its slices unused is tried out with a turn, and if it leaves that unused too, not
+ *   again before a time that doubles from ARBITER_TRIAL_MIN to ARBITER_TRIAL_MAX.
+ *
+ * Preemption mode. Thread-block where blocks are known to last at most 1/50 of the slice (the slice
+ *   is overrun by half a block on average, that is by 1 %), instruction level otherwise.
+ *
+ * Priority. High with a backlog gets whatever is not guaranteed to others. High (or normal above
+ *   low) that comes and goes: a long slice for it and ARBITER_SHORT for the rest, so that it waits
+ *   ARBITER_SHORT and a switch at most; the rest, if several are backlogged, take turns among
+ *   themselves, since short slices against each other would lose half. H100: 50 : 0.2 ms gave
+ *   p99 6.2 ms where 1 ms gave 17 and the driver's own 2 ms collapsed. This ends while it is gone,
+ *   and while the guarantees of the rest could not be kept with it.
+ *
+ * What the calls cost (a slice 300 us, disabling 240-650 us, enabling 160-390 us, for up to 64
+ * channels): slices change only when somebody begins, ends or changes his kind, and then only as a
+ * budget of ARBITER_CALL_SHARE of one core allows, changes of terms excepted. Periods are 50 ms, or
+ * 100 ms where that would take more than 1 % of a core for each capped tenant and 1 % above. Turns
+ * are 2 calls each 10 ms, about 5 % of a core while two such loops compete: the price of their
+ * 11 ms wait.
+ *
+ * How the daemon uses it
+ *      arbiter_admit() / _change() / _leave()  as grants come, change and go
+ *      arbiter_observe()   before each step, for each tenant and device with news
+ *      arbiter_step()      at arbiter_next(), and at once after any of the above that matters
+ *      arbiter_acted()     as each call of RM returns: when, and its result
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "policy/arbiter_account.h"
+
+#define ARBITER_MAX_DEVICES 16u
+#define ARBITER_MAX_TENANTS 128u
+#define ARBITER_MAX_ACTIONS 512u /* of one step, at most */
+
+#define ARBITER_MS          1000000ull
+#define ARBITER_ROUND_MIN   (8 * ARBITER_MS)
+#define ARBITER_ROUND_MAX   (36 * ARBITER_MS)
+#define ARBITER_SWITCH_LOSS 12500u /* ppm */
+#define ARBITER_FLOOR       5000u  /* ppm */
+#define ARBITER_SLICE_MIN   200u   /* us; 200:19800 still gave 0.009 */
+#define ARBITER_SHORT       200u   /* us */
+#define ARBITER_LONG        50000u /* us */
+#define ARBITER_TURN        (10 * ARBITER_MS)
+#define ARBITER_TURN_LOSS   (ARBITER_MS / 2)
+#define ARBITER_FRAME_MAX   (100 * ARBITER_MS)
+#define ARBITER_CREDIT      (ARBITER_MS / 2)
+#define ARBITER_CALL_SHARE  10000u             /* ppm of a core */
+#define ARBITER_LOOK        (10 * ARBITER_MS)  /* between steps while somebody has work */
+#define ARBITER_REST        (20 * ARBITER_MS)  /* while nobody has */
+#define ARBITER_LINGER      (300 * ARBITER_MS) /* so long a sporadic tenant is waited for */
+#define ARBITER_WINDOW      (40 * ARBITER_MS)  /* over which a tenant's kind is judged */
+#define ARBITER_TRIAL_MIN   (1000 * ARBITER_MS)
+#define ARBITER_TRIAL_MAX   (30000 * ARBITER_MS)
+
+enum arbiter_priority {
+        ARBITER_LOW,
+        ARBITER_NORMAL,
+        ARBITER_HIGH,
+};
+
+/* What a grant says about compute, the same on each of its devices. */
+struct arbiter_terms {
+        unsigned share;  /* guaranteed, percent, 0 to 100 */
+        unsigned cap;    /* at most, percent, 1 to 100, not below share; 0 and 100: none */
+        unsigned weight; /* of idle time, 1 to 1000; 0 is taken as 100 */
+        enum arbiter_priority priority;
+};
+
+enum arbiter_demand {
+        ARBITER_DEMAND_UNKNOWN, /* then inferred from what is used */
+        ARBITER_DEMAND_NONE,
+        ARBITER_DEMAND_WORK,
+};
+
+/* What is known of a tenant on a device. Counters only grow. */
+struct arbiter_sight {
+        enum arbiter_demand demand;
+        uint64_t since; /* clock: demand has been so since then */
+        bool used_known;
+        enum account_source source;
+        uint64_t used_ns; /* GPU time */
+        uint64_t precision_ns;
+        bool starts_known;
+        uint64_t starts; /* times that it had nothing queued and got work */
+        bool wanted_known;
+        uint64_t wanted_ns; /* time with work queued or running */
+        uint64_t block_ns;  /* longest time that its blocks lately lasted, 0: unknown */
+        unsigned groups;    /* graphics/compute channel groups with work of late, 0: taken as 1 */
+        unsigned channels;  /* of all these groups, for the cost of a call; 0: taken as 8 */
+        uint32_t epoch;     /* one more when a group has come: it must get its settings */
+};
+
+enum arbiter_act {
+        ARBITER_SET_SLICE,
+        ARBITER_SET_MODE,
+        ARBITER_DISABLE,
+        ARBITER_ENABLE,
+};
+
+/* One thing to do to all graphics/compute groups of a tenant on a device. Neighbouring actions of
+ * one batch are meant for one call (64 channels at most fit in one). To be done in their order. */
+struct arbiter_action {
+        enum arbiter_act act;
+        uint64_t tenant;
+        unsigned device;
+        unsigned batch;
+        uint64_t slice_us; /* SET_SLICE, for each group; a value that the hardware has exactly */
+        bool thread_block; /* SET_MODE */
+};
+
+/* What a tenant is taken for. */
+enum arbiter_kind {
+        ARBITER_IDLE,
+        ARBITER_BACKLOGGED, /* fills what it is given */
+        ARBITER_SPORADIC,   /* comes and goes */
+        ARBITER_SYNCHRONOUS /* pauses for less than two switches after each kernel */
+};
+
+struct arbiter_state {
+        enum arbiter_kind kind;
+        bool disabled;     /* in force */
+        bool capped_off;   /* its budget is used up until the next period */
+        bool turns;        /* it takes turns */
+        bool refused;      /* calls for it have failed three times in a row */
+        bool thread_block; /* in force */
+        uint64_t slice_us; /* in force, 0: the driver's */
+        unsigned target_ppm;
+        uint64_t gpu_ns; /* to be shown: never falls */
+        uint64_t error_ns;
+        enum account_source source;
+};
+
+struct arbiter_costs {
+        uint64_t switch_ns, save_ns;              /* as in sim/schedule.h */
+        uint64_t disable_ns, enable_ns, slice_ns; /* of a call, before any was seen */
+};
+#define ARBITER_COSTS_H100                                                                         \
+        {                                                                                          \
+                138000, 92000, 300000, 250000, 300000                                              \
+        }
+
+struct arbiter;
+
+/* costs: NULL for an H100's. -EINVAL (devices), -ENOMEM. */
+int arbiter_new(unsigned devices, const struct arbiter_costs *costs, struct arbiter **ret);
+struct arbiter *arbiter_free(struct arbiter *arbiter);
+
+/* Whether terms fit on these devices: guarantees add up to at most 100 on each.
+ * 0; -ENOSPC: ret_available is what could be guaranteed on the fullest of them;
+ * -EINVAL: terms or devices make no sense. except: a tenant not to count, or 0. */
+int arbiter_fits(const struct arbiter *arbiter, const unsigned *devices, unsigned count,
+        const struct arbiter_terms *terms, uint64_t except, unsigned *ret_available);
+/* A tenant comes; its channels are taken to be enabled. id above 0.
+ * -EEXIST, -EINVAL, -ENOSPC as above, -EUSERS (no room for another tenant). */
+int arbiter_admit(struct arbiter *arbiter, uint64_t now, uint64_t id, const unsigned *devices,
+        unsigned count, const struct arbiter_terms *terms);
+/* -ENOENT, -EINVAL, -ENOSPC. */
+int arbiter_change(
+        struct arbiter *arbiter, uint64_t now, uint64_t id, const struct arbiter_terms *terms);
+/* It is forgotten; calls for it that are under way need not be reported. Channels of processes that
+ * live on are the daemon's to enable. -ENOENT. */
+int arbiter_leave(struct arbiter *arbiter, uint64_t now, uint64_t id);
+
+/* -ENOENT: no such tenant on that device. */
+int arbiter_observe(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned device,
+        const struct arbiter_sight *sight);
+/* The call for an action returned at now, which is taken for when it took effect; result: 0 or a
+ * negative errno. */
+void arbiter_acted(
+        struct arbiter *arbiter, uint64_t now, const struct arbiter_action *action, int result);
+/* What was set on a tenant's groups is no longer in force (it changed its own slice, or the
+ * steering process enabled everything): all is set again. -ENOENT. */
+int arbiter_forget(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned device);
+
+/* Decides. Returns how many of actions[ARBITER_MAX_ACTIONS] there are to do; what finds no room
+ * comes with the next step. */
+unsigned arbiter_step(struct arbiter *arbiter, uint64_t now, struct arbiter_action *actions);
+/* When the next step is wanted. */
+uint64_t arbiter_next(const struct arbiter *arbiter);
+
+/* -ENOENT. */
+int arbiter_inspect(
+        const struct arbiter *arbiter, uint64_t id, unsigned device, struct arbiter_state *ret);

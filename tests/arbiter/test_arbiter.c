@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "policy/arbiter.h"
+#include "world.h"
+
+static struct arbiter_action actions[ARBITER_MAX_ACTIONS];
+static const unsigned both[] = {0, 1};
+
+static void test_account_never_falls(void **state)
+{
+        struct account account = {0};
+
+        account_predict(&account, 5000);
+        assert_int_equal(account.shown_ns, 5000);
+        assert_int_equal(account_error(&account), 5000);
+        /* the first reading only says where the counter stands */
+        account_measure(&account, ACCOUNT_SWITCHES, 1000000, 10);
+        assert_int_equal(account_best(&account), 5000);
+        assert_int_equal(account_error(&account), 10);
+        account_predict(&account, 3000);
+        account_measure(&account, ACCOUNT_SWITCHES, 1001000, 10);
+        assert_int_equal(account_best(&account), 6000);
+        assert_int_equal(account.shown_ns, 8000);
+        /* what was shown too much is held back */
+        account_predict(&account, 1500);
+        assert_int_equal(account.shown_ns, 8000);
+        account_measure(&account, ACCOUNT_SWITCHES, 1004000, 10);
+        assert_int_equal(account.shown_ns, 9000);
+}
+
+static void test_account_changes_source(void **state)
+{
+        struct account account = {0};
+
+        account_measure(&account, ACCOUNT_COUNTERS, 100, 50);
+        account_measure(&account, ACCOUNT_COUNTERS, 900, 50);
+        assert_int_equal(account_best(&account), 800);
+        account_predict(&account, 70);
+        account_measure(&account, ACCOUNT_SWITCHES, 5, 1);
+        assert_int_equal(account_best(&account), 870);
+        account_measure(&account, ACCOUNT_SWITCHES, 35, 1);
+        assert_int_equal(account_best(&account), 900);
+        /* a source that began anew */
+        account_measure(&account, ACCOUNT_SWITCHES, 2, 1);
+        assert_int_equal(account_best(&account), 900);
+        account_measure(&account, ACCOUNT_SWITCHES, 12, 1);
+        assert_int_equal(account_best(&account), 910);
+        assert_int_equal(account.source, ACCOUNT_SWITCHES);
+}
+
+static void test_account_divides(void **state)
+{
+        const struct account_claim claims[] = {{1000, true}, {500, false}, {3000, true}};
+        uint64_t had[3];
+
+        account_divide(1000000, 250, claims, 3, had);
+        assert_int_equal(had[0], 222222);
+        assert_int_equal(had[1], 0);
+        assert_int_equal(had[2], 666666);
+        account_divide(1000000, 250, claims, 2, had);
+        assert_int_equal(had[0], 1000000);
+        account_divide(1000000, 250, claims + 1, 1, had);
+        assert_int_equal(had[0], 0);
+}
+
+static void test_admission(void **state)
+{
+        struct arbiter *arbiter;
+        struct arbiter_terms terms = {.share = 60};
+        unsigned available = 0;
+        const unsigned twice[] = {1, 1}, unknown[] = {2};
+
+        assert_int_equal(arbiter_new(0, NULL, &arbiter), -EINVAL);
+        assert_int_equal(arbiter_new(2, NULL, &arbiter), 0);
+        assert_int_equal(arbiter_admit(arbiter, 1, 0, both, 1, &terms), -EINVAL);
+        assert_int_equal(arbiter_admit(arbiter, 1, 7, twice, 2, &terms), -EINVAL);
+        assert_int_equal(arbiter_admit(arbiter, 1, 7, unknown, 1, &terms), -EINVAL);
+        assert_int_equal(arbiter_admit(arbiter, 1, 7, both + 1, 1, &terms), 0);
+        assert_int_equal(arbiter_admit(arbiter, 1, 7, both, 1, &terms), -EEXIST);
+        /* full on the second of them */
+        terms.share = 41;
+        assert_int_equal(arbiter_fits(arbiter, both, 2, &terms, 0, &available), -ENOSPC);
+        assert_int_equal(available, 40);
+        assert_int_equal(arbiter_admit(arbiter, 1, 8, both, 2, &terms), -ENOSPC);
+        terms.share = 40;
+        assert_int_equal(arbiter_admit(arbiter, 1, 8, both, 2, &terms), 0);
+        /* its own share does not stand in its way */
+        assert_int_equal(arbiter_change(arbiter, 1, 8, &terms), 0);
+        terms.share = 41;
+        assert_int_equal(arbiter_change(arbiter, 1, 8, &terms), -ENOSPC);
+        assert_int_equal(arbiter_leave(arbiter, 1, 7), 0);
+        assert_int_equal(arbiter_change(arbiter, 1, 8, &terms), 0);
+        /* a cap below the guarantee */
+        terms.cap = 30;
+        assert_int_equal(arbiter_change(arbiter, 1, 8, &terms), -EINVAL);
+        terms = (struct arbiter_terms){.share = 101};
+        assert_int_equal(arbiter_change(arbiter, 1, 8, &terms), -EINVAL);
+        assert_int_equal(arbiter_change(arbiter, 1, 9, &terms), -ENOENT);
+        assert_int_equal(arbiter_leave(arbiter, 1, 9), -ENOENT);
+        terms = (struct arbiter_terms){0};
+        for (unsigned i = 1; i < ARBITER_MAX_TENANTS; i++)
+                assert_int_equal(arbiter_admit(arbiter, 1, 100 + i, both, 1, &terms), 0);
+        assert_int_equal(arbiter_admit(arbiter, 1, 99, both, 1, &terms), -EUSERS);
+        arbiter_free(arbiter);
+}
+
+static unsigned count_acts(unsigned count, enum arbiter_act act)
+{
+        unsigned found = 0;
+
+        for (unsigned i = 0; i < count; i++)
+                found += actions[i].act == act;
+        return found;
+}
+
+/* What fails is tried again, and shown; what is undone behind our back is done again. */
+static void test_calls_that_fail(void **state)
+{
+        struct arbiter *arbiter;
+        struct arbiter_terms terms = {.share = 50};
+        struct arbiter_state seen;
+        uint64_t now = SEC;
+        unsigned count, tries = 0;
+
+        arbiter_new(1, NULL, &arbiter);
+        arbiter_admit(arbiter, now, 1, both, 1, &terms);
+        arbiter_admit(arbiter, now, 2, both, 1, &terms);
+        while (tries < 3) {
+                count = arbiter_step(arbiter, now, actions);
+                for (unsigned i = 0; i < count; i++) {
+                        tries += actions[i].tenant == 1;
+                        arbiter_acted(arbiter, now + 300 * US, &actions[i],
+                                actions[i].tenant == 1 ? -EPERM : 0);
+                }
+                now += 10 * MS;
+                assert_true(now < 2 * SEC);
+        }
+        /* not with each step */
+        assert_true(now > SEC + 100 * MS);
+        arbiter_inspect(arbiter, 1, 0, &seen);
+        assert_true(seen.refused);
+        arbiter_inspect(arbiter, 2, 0, &seen);
+        assert_false(seen.refused);
+        assert_true(seen.slice_us > 0);
+
+        count = arbiter_step(arbiter, now, actions);
+        for (unsigned i = 0; i < count; i++)
+                arbiter_acted(arbiter, now, &actions[i], 0);
+        assert_int_equal(arbiter_forget(arbiter, now, 3, 0), -ENOENT);
+        assert_int_equal(arbiter_forget(arbiter, now, 2, 0), 0);
+        count = arbiter_step(arbiter, now, actions);
+        assert_true(count_acts(count, ARBITER_SET_SLICE) >= 1);
+        for (unsigned i = 0; i < count; i++)
+                if (actions[i].act == ARBITER_SET_SLICE) {
+                        assert_int_equal(actions[i].tenant, 2);
+                        assert_int_equal(
+                                actions[i].slice_us, schedule_quantize(actions[i].slice_us));
+                }
+        arbiter_free(arbiter);
+}
+
+/* New groups of a tenant get its slice, divided among those with work, and are disabled with it. */
+static void test_new_groups(void **state)
+{
+        struct arbiter *arbiter;
+        struct arbiter_terms terms = {.share = 10, .cap = 10}, other = {0};
+        struct arbiter_sight sight = {.groups = 1};
+        struct arbiter_state seen;
+        uint64_t now = SEC, slice;
+        unsigned count;
+
+        arbiter_new(1, NULL, &arbiter);
+        arbiter_admit(arbiter, now, 1, both, 1, &terms);
+        arbiter_admit(arbiter, now, 2, both, 1, &other);
+        do {
+                arbiter_observe(arbiter, now, 1, 0, &sight);
+                count = arbiter_step(arbiter, now, actions);
+                for (unsigned i = 0; i < count; i++)
+                        arbiter_acted(arbiter, now, &actions[i], 0);
+                now += MS;
+                arbiter_inspect(arbiter, 1, 0, &seen);
+                assert_true(now < 5 * SEC);
+        } while (!seen.disabled);
+        slice = seen.slice_us;
+        sight.groups = 2;
+        sight.epoch = 1;
+        arbiter_observe(arbiter, now, 1, 0, &sight);
+        count = arbiter_step(arbiter, now, actions);
+        assert_int_equal(count_acts(count, ARBITER_DISABLE), 1);
+        assert_int_equal(count_acts(count, ARBITER_SET_SLICE), 1);
+        for (unsigned i = 0; i < count; i++)
+                if (actions[i].act == ARBITER_SET_SLICE)
+                        assert_in_range(actions[i].slice_us, slice / 2 - slice / 50, slice / 2);
+        arbiter_free(arbiter);
+}
+
+static struct world world;
+
+/* A capped tenant's GPUs are off and on together, also where only one is in use. */
+static void test_one_phase(void **state)
+{
+        struct arbiter_terms terms = {.cap = 30};
+        struct program program = {.kind = PROGRAM_QUEUE, .kernel_ns = MS};
+        uint64_t apart = 0, off = 0;
+
+        world_init(&world, 2, 1, true);
+        assert_int_equal(world_join(&world, 1, both, 2, &terms, &program), 0);
+        terms = (struct arbiter_terms){0};
+        assert_int_equal(world_join(&world, 2, both + 1, 1, &terms, &program), 0);
+        world_run(&world, world.now + SEC);
+        for (unsigned i = 0; i < 20000; i++) {
+                bool first, second;
+
+                world_run(&world, world.now + 50 * US);
+                first = world_client(&world, 1, 0)->disabled_since > 0;
+                second = world_client(&world, 1, 1)->disabled_since > 0;
+                off += first && second;
+                apart += first != second;
+        }
+        /* the calls for the two come one after the other */
+        assert_in_range(off, 12000, 15000);
+        assert_in_range(apart, 0, 20000 / 50);
+        world_done(&world);
+}
+
+/* Two that may have half each take turns through their caps alone, without switching to and fro. */
+static void test_phases_interleave(void **state)
+{
+        struct arbiter_terms terms = {.cap = 50};
+        struct program program = {.kind = PROGRAM_QUEUE, .kernel_ns = MS};
+        uint64_t work = 0;
+
+        world_init(&world, 1, 1, true);
+        for (unsigned i = 1; i <= 2; i++)
+                assert_int_equal(world_join(&world, i, both, 1, &terms, &program), 0);
+        world_run(&world, world.now + SEC);
+        for (unsigned i = 1; i <= 2; i++)
+                work -= world_work(&world, world_client(&world, i, 0));
+        world_run(&world, world.now + SEC);
+        for (unsigned i = 1; i <= 2; i++)
+                work += world_work(&world, world_client(&world, i, 0));
+        assert_in_range(work, 95 * SEC / 100, SEC);
+        world_done(&world);
+}
+
+/* The same calls in the same order give the same actions. */
+static void test_deterministic(void **state)
+{
+        uint64_t sum[2] = {0};
+
+        for (unsigned k = 0; k < 2; k++) {
+                struct arbiter_terms terms = {.share = 30, .cap = 60};
+                struct program program = {.kind = PROGRAM_SERVICE, .kernel_ns = MS, .rate = 400};
+
+                world_init(&world, 2, 5, true);
+                for (unsigned i = 1; i <= 3; i++)
+                        world_join(&world, i, both, 2, &terms, &program);
+                world_run(&world, world.now + SEC);
+                for (unsigned i = 1; i <= 3; i++)
+                        sum[k] += i * world_used(&world, world_client(&world, i, 1));
+                sum[k] += world.call_ns;
+                world_done(&world);
+        }
+        assert_int_equal(sum[0], sum[1]);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_account_never_falls),
+                cmocka_unit_test(test_account_changes_source),
+                cmocka_unit_test(test_account_divides),
+                cmocka_unit_test(test_admission),
+                cmocka_unit_test(test_calls_that_fail),
+                cmocka_unit_test(test_new_groups),
+                cmocka_unit_test(test_one_phase),
+                cmocka_unit_test(test_phases_interleave),
+                cmocka_unit_test(test_deterministic),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,450 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the arbiter reaches on the simulated GPU: the figures that are asked of it on a real one.
+ * Each row says what must hold; the table is printed. Settling: 1 s, as on the real one.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "world.h"
+
+static unsigned failures;
+static struct world world;
+
+static void verdict(bool ok, bool target)
+{
+        printf("%s\n", !ok ? "  FAILED" : target ? "  target" : "  must");
+        failures += !ok;
+}
+
+static struct program queue(uint64_t kernel)
+{
+        return (struct program){.kind = PROGRAM_QUEUE, .kernel_ns = kernel};
+}
+
+static struct program loop(uint64_t kernel)
+{
+        return (struct program){.kind = PROGRAM_LOOP, .kernel_ns = kernel, .pause_ns = HOST_PAUSE};
+}
+
+static void begin(uint64_t seed, enum fidelity fidelity)
+{
+        world_init(&world, 1, seed, true);
+        world.fidelity = fidelity;
+}
+
+static struct client *add(uint64_t id, unsigned share, unsigned cap, enum arbiter_priority priority,
+        struct program program)
+{
+        static const unsigned device;
+        struct arbiter_terms terms = {.share = share, .cap = cap, .priority = priority};
+
+        if (world_join(&world, id, &device, 1, &terms, &program) < 0)
+                abort();
+        return world_client(&world, id, 0);
+}
+
+/* 1: shares of backlogged tenants, of the time given out, over 10 s and in the worst 1 s. */
+static void shares(const char *name, const unsigned *share, unsigned count, const uint64_t *kernel,
+        enum fidelity fidelity)
+{
+        struct client *client[8];
+        uint64_t start[8], before[8], sum, total = 0;
+        double worst = 0, most = 0, relative = 0;
+
+        begin(1, fidelity);
+        for (unsigned i = 0; i < count; i++) {
+                client[i] = add(i + 1, share[i], 0, ARBITER_NORMAL, queue(kernel[i]));
+        }
+        world_run(&world, world.now + SEC);
+        for (unsigned i = 0; i < count; i++)
+                start[i] = before[i] = world_work(&world, client[i]);
+        for (unsigned s = 0; s < 10; s++) {
+                double had[8];
+
+                world_run(&world, world.now + SEC);
+                sum = 0;
+                for (unsigned i = 0; i < count; i++) {
+                        uint64_t work = world_work(&world, client[i]);
+
+                        had[i] = (double)(work - before[i]);
+                        sum += work - before[i];
+                        before[i] = work;
+                }
+                for (unsigned i = 0; i < count; i++)
+                        worst = fmax(worst, fabs(100 * had[i] / (double)sum - share[i]));
+        }
+        for (unsigned i = 0; i < count; i++)
+                total += before[i] - start[i];
+        for (unsigned i = 0; i < count; i++) {
+                double got = 100. * (double)(before[i] - start[i]) / (double)total;
+
+                most = fmax(most, fabs(got - share[i]));
+                relative = fmax(relative, fabs(got - share[i]) / share[i]);
+        }
+        printf("1  %-32s 10 s: %5.2f points, %4.1f %%; worst 1 s: %5.2f points; work %.3f; calls "
+               "%.2f %%",
+                name, most, 100 * relative, worst, (double)total / (10. * SEC),
+                (double)world.call_ns / (11. * SEC) * 100);
+        verdict(most <= 1 && relative <= .1, worst <= 1);
+        world_done(&world);
+}
+
+static void test_shares(void)
+{
+        static const uint64_t same[8] = {
+                100 * US, 100 * US, 100 * US, 100 * US, 100 * US, 100 * US, 100 * US, 100 * US};
+        static const uint64_t mixed[8] = {
+                10 * US, 50 * MS, 100 * US, 5 * MS, 1 * MS, 10 * US, 50 * MS, 5 * MS};
+        static const unsigned a[] = {1, 99}, b[] = {10, 90}, c[] = {25, 75}, d[] = {50, 50},
+                              e[] = {20, 30, 50}, f[] = {12, 13, 12, 13, 12, 13, 12, 13};
+
+        shares("1:99", a, 2, same, SEES_ALL);
+        shares("1:99, 10 us and 50 ms kernels", a, 2, mixed, SEES_ALL);
+        shares("10:90", b, 2, mixed, SEES_ALL);
+        shares("25:75", c, 2, mixed, SEES_ALL);
+        shares("50:50", d, 2, same, SEES_ALL);
+        shares("50:50, 10 us and 50 ms kernels", d, 2, mixed, SEES_ALL);
+        shares("20:30:50", e, 3, mixed, SEES_ALL);
+        shares("8 equal", f, 8, same, SEES_ALL);
+        shares("8 equal, all kernels", f, 8, mixed, SEES_ALL);
+        shares("8 equal, nothing seen", f, 8, mixed, SEES_NOTHING);
+        shares("20:30:50, only use seen", e, 3, mixed, SEES_USED);
+        shares("20:30:50, only coarse use seen", e, 3, mixed, SEES_COARSE);
+}
+
+/* 2: what is left of one program's work at 50:50. */
+static void total_work(const char *name, uint64_t kernel, bool known)
+{
+        struct client *client[2];
+        uint64_t start[2];
+        double work;
+
+        begin(2, known ? SEES_ALL : SEES_COARSE);
+        for (unsigned i = 0; i < 2; i++)
+                client[i] = add(i + 1, 50, 0, ARBITER_NORMAL, queue(kernel));
+        world_run(&world, world.now + SEC);
+        for (unsigned i = 0; i < 2; i++)
+                start[i] = world_work(&world, client[i]);
+        world_run(&world, world.now + 10 * SEC);
+        work = (double)(world_work(&world, client[0]) + world_work(&world, client[1]) - start[0] -
+                        start[1]) /
+               (10. * SEC);
+        printf("2  %-46s work %.3f", name, work);
+        verdict(work >= .94, work >= .97);
+        world_done(&world);
+}
+
+static void two_loops(const char *name, uint64_t kernel, enum fidelity fidelity, unsigned a,
+        unsigned b, bool held)
+{
+        struct client *client[2];
+        uint64_t start[2], calls;
+        double work, native = .21 * 2 * (double)(10 * SEC);
+
+        begin(3, fidelity);
+        client[0] = add(1, a, 0, ARBITER_NORMAL, loop(kernel));
+        client[1] = add(2, b, 0, ARBITER_NORMAL, loop(kernel));
+        world_run(&world, world.now + 3 * SEC);
+        calls = world.call_ns;
+        for (unsigned i = 0; i < 2; i++) {
+                start[i] = world_work(&world, client[i]);
+                client[i]->longest = 0;
+        }
+        world_run(&world, world.now + 10 * SEC);
+        work = (double)(world_work(&world, client[0]) + world_work(&world, client[1]) - start[0] -
+                        start[1]);
+        printf("2  %-46s %.2f times native, longest wait %.1f ms, %.3f : %.3f, calls %.1f %%", name,
+                work / native, (double)client[0]->longest / MS,
+                (double)(world_work(&world, client[0]) - start[0]) / (10. * SEC),
+                (double)(world_work(&world, client[1]) - start[1]) / (10. * SEC),
+                (double)(world.call_ns - calls) / (10. * SEC) * 100);
+        if (held)
+                verdict(work >= 1.9 * native && client[0]->longest <= 15 * MS,
+                        work >= 2.0 * native && client[0]->longest <= 11 * MS);
+        else
+                printf("\n");
+        world_done(&world);
+}
+
+static void loop_and_queue(const char *name, uint64_t kernel, enum fidelity fidelity)
+{
+        struct client *client[2];
+        uint64_t start[2];
+        double got[2];
+
+        begin(4, fidelity);
+        client[0] = add(1, 50, 0, ARBITER_NORMAL, loop(kernel));
+        client[1] = add(2, 50, 0, ARBITER_NORMAL, queue(5 * MS));
+        world_run(&world, world.now + 3 * SEC);
+        for (unsigned i = 0; i < 2; i++)
+                start[i] = world_work(&world, client[i]);
+        world_run(&world, world.now + 10 * SEC);
+        for (unsigned i = 0; i < 2; i++)
+                got[i] = (double)(world_work(&world, client[i]) - start[i]) / (10. * SEC);
+        printf("2  %-46s %.3f : %.3f", name, got[0], got[1]);
+        verdict(got[0] >= .40 && got[1] >= .40, got[0] + got[1] >= .88);
+        world_done(&world);
+}
+
+/* 3: a cap on a lone tenant. */
+static void cap(unsigned percent, struct program program, const char *name, enum fidelity fidelity)
+{
+        struct client *client;
+        uint64_t used[1001], start;
+        double over10, worst1 = -100, least1 = 100, worst100 = -100, least100 = 100;
+
+        begin(percent, fidelity);
+        client = add(1, 0, percent, ARBITER_NORMAL, program);
+        world_run(&world, world.now + SEC);
+        start = world.call_ns;
+        /* windows at every 10 ms */
+        for (unsigned i = 0; i <= 1000; i++) {
+                used[i] = world_used(&world, client);
+                world_run(&world, world.now + 10 * MS);
+                if (i >= 10) {
+                        double point = (double)(used[i] - used[i - 10]) / (double)MS - percent;
+
+                        worst100 = fmax(worst100, point);
+                        least100 = fmin(least100, point);
+                }
+                if (i >= 100) {
+                        double point = (double)(used[i] - used[i - 100]) / (10. * MS) - percent;
+
+                        worst1 = fmax(worst1, point);
+                        least1 = fmin(least1, point);
+                }
+        }
+        over10 = (double)(used[1000] - used[0]) / (100. * MS) - percent;
+        printf("3  %2u %% %-30s 10 s: %+5.2f; 1 s: %+5.2f to %+5.2f; 100 ms: %+5.2f to %+5.2f "
+               "points; calls %.2f %%",
+                percent, name, over10, least1, worst1, least100, worst100,
+                (double)(world.call_ns - start) / (10. * SEC) * 100);
+        /* a synchronous loop can use no more than its 0.9 of any time */
+        verdict(over10 <= 1 && (over10 >= -1 || (program.kind == PROGRAM_LOOP && percent == 90)) &&
+                        worst1 <= 2,
+                fmax(worst1, -least1) <= 1 && fmax(worst100, -least100) <= 3);
+        world_done(&world);
+}
+
+static void test_caps(void)
+{
+        static const unsigned caps[] = {1, 5, 10, 25, 50, 75, 90};
+
+        for (unsigned i = 0; i < ARRAY_SIZE(caps); i++) {
+                cap(caps[i], queue(100 * US), "100 us kernels", SEES_ALL);
+                cap(caps[i], queue(50 * MS), "50 ms kernels, nothing seen", SEES_NOTHING);
+                cap(caps[i], loop(100 * US), "100 us + synchronize, use seen", SEES_USED);
+        }
+}
+
+/* 4: a change is in force, idle time is taken up. */
+static void test_changes(void)
+{
+        struct client *client[9];
+        struct arbiter_terms terms = {.share = 20, .cap = 25};
+        uint64_t start, used, at;
+        double alone;
+
+        begin(5, SEES_ALL);
+        client[0] = add(1, 20, 80, ARBITER_NORMAL, queue(5 * MS));
+        world_run(&world, world.now + SEC);
+        arbiter_change(world.arbiter, world.now, 1, &terms);
+        world_run(&world, world.now + 20 * MS);
+        used = world_used(&world, client[0]);
+        world_run(&world, world.now + 200 * MS);
+        used = world_used(&world, client[0]) - used;
+        printf("4  %-46s %.1f %% in the 200 ms from 20 ms on", "cap 80 % made 25 %",
+                (double)used / (2. * MS));
+        verdict(used <= 25 * 2 * MS + 3 * MS, used <= 25 * 2 * MS + MS);
+        world_done(&world);
+
+        begin(6, SEES_ALL);
+        client[0] = add(1, 20, 0, ARBITER_NORMAL, queue(5 * MS));
+        client[1] = add(2, 20, 0, ARBITER_NORMAL, queue(5 * MS));
+        world_run(&world, world.now + SEC);
+        terms = (struct arbiter_terms){.share = 80};
+        arbiter_change(world.arbiter, world.now, 1, &terms);
+        at = world.now;
+        while (world.now < at + 100 * MS) {
+                struct arbiter_state state;
+
+                world_run(&world, world.now + MS / 10);
+                arbiter_inspect(world.arbiter, 2, 0, &state);
+                if (state.slice_us < 9000)
+                        break;
+        }
+        printf("4  %-46s %.1f ms", "share 20 % made 80 %: slices set after",
+                (double)(world.now - at) / MS);
+        verdict(world.now - at <= 20 * MS, world.now - at <= 5 * MS);
+        world_done(&world);
+
+        begin(7, SEES_ALL);
+        for (unsigned i = 0; i < 9; i++)
+                client[i] = add(i + 1, 10, 0, ARBITER_NORMAL,
+                        i ? (struct program){.kind = PROGRAM_SERVICE,
+                                    .kernel_ns = 100 * US,
+                                    .rate = 1e-3}
+                          : queue(100 * US));
+        world_run(&world, world.now + SEC);
+        start = world_work(&world, client[0]);
+        world_run(&world, world.now + 5 * SEC);
+        alone = (double)(world_work(&world, client[0]) - start) / (5. * SEC);
+        printf("4  %-46s %.3f of native", "one among 8 idle ones", alone);
+        verdict(alone >= .98, alone >= .99);
+        world_done(&world);
+}
+
+/* 5: a service of high priority beside a queue. The curve by the slice of the neighbour is the
+ * model's own. */
+static void test_priority(void)
+{
+        static const struct program service = {
+                .kind = PROGRAM_SERVICE, .kernel_ns = 1 * MS - HOST_PAUSE, .rate = 300};
+        struct client *client[3];
+        double alone, p99, share;
+        uint64_t start;
+
+        begin(8, SEES_ALL);
+        client[0] = add(1, 0, 0, ARBITER_HIGH, service);
+        world_record(client[0]);
+        world_run(&world, world.now + 120 * SEC);
+        alone = world_percentile(client[0], .99) / 1000;
+        world_done(&world);
+        for (unsigned neighbours = 1; neighbours <= 2; neighbours++)
+                for (unsigned share_of_rest = 0; share_of_rest <= 25; share_of_rest += 25) {
+                        begin(9, SEES_ALL);
+                        client[0] = add(1, 0, 0, ARBITER_HIGH, service);
+                        for (unsigned i = 1; i <= neighbours; i++)
+                                client[i] =
+                                        add(1 + i, share_of_rest, 0, ARBITER_NORMAL, queue(5 * MS));
+                        world_record(client[0]);
+                        world_run(&world, world.now + SEC);
+                        client[0]->latencies = 0;
+                        start = 0;
+                        for (unsigned i = 1; i <= neighbours; i++)
+                                start += world_work(&world, client[i]);
+                        world_run(&world, world.now + 120 * SEC);
+                        share = -(double)start;
+                        for (unsigned i = 1; i <= neighbours; i++)
+                                share += (double)world_work(&world, client[i]);
+                        share /= 120. * SEC;
+                        p99 = world_percentile(client[0], .99) / 1000;
+                        printf("5  high beside %u queue%s of %2u %%                       p50 "
+                               "%.2f, p99 "
+                               "%.2f ms: %.2f times alone, the rest %.2f",
+                                neighbours, neighbours > 1 ? "s" : " ", share_of_rest,
+                                world_percentile(client[0], .5) / 1000, p99, p99 / alone, share);
+                        verdict(p99 <= 2.5 * alone && share >= .5,
+                                p99 <= 1.5 * alone && share >= .6);
+                        world_done(&world);
+                }
+        for (uint64_t slice = 100; slice <= 1600; slice *= 2) {
+                static const unsigned device;
+
+                world_init(&world, 1, 9, false);
+                world_join(&world, 1, &device, 1, NULL, &service);
+                world_join(&world, 2, &device, 1, NULL,
+                        &(struct program){.kind = PROGRAM_QUEUE, .kernel_ns = 5 * MS});
+                schedule_set_slice(&world.gpu[0], 0, 50000);
+                schedule_set_slice(&world.gpu[0], 1, slice);
+                world_record(&world.client[0]);
+                world_run(&world, world.now + 120 * SEC);
+                printf("5  curve: neighbour's slice %4lu us: p50 %5.2f, p99 %5.2f ms (%.2f times), "
+                       "neighbour %.3f\n",
+                        (unsigned long)slice, world_percentile(&world.client[0], .5) / 1000,
+                        world_percentile(&world.client[0], .99) / 1000,
+                        world_percentile(&world.client[0], .99) / 1000 / alone,
+                        (double)world_work(&world, &world.client[1]) / (120. * SEC));
+                world_done(&world);
+        }
+}
+
+/* 6: GPU-seconds against the truth. */
+static void account(
+        const char *name, enum fidelity fidelity, struct program a, struct program b, bool held)
+{
+        struct client *client[2];
+        struct arbiter_state state[2];
+        uint64_t start[2], shown[2];
+        double worst = 0;
+
+        begin(10, fidelity);
+        client[0] = add(1, 30, 40, ARBITER_NORMAL, a);
+        client[1] = add(2, 50, 0, ARBITER_NORMAL, b);
+        world_run(&world, world.now + SEC);
+        for (unsigned i = 0; i < 2; i++) {
+                arbiter_inspect(world.arbiter, i + 1, 0, &state[i]);
+                start[i] = world_used(&world, client[i]);
+                shown[i] = state[i].gpu_ns;
+        }
+        world_run(&world, world.now + 10 * SEC);
+        for (unsigned i = 0; i < 2; i++) {
+                double truth = (double)(world_used(&world, client[i]) - start[i]);
+
+                arbiter_inspect(world.arbiter, i + 1, 0, &state[i]);
+                worst = fmax(worst, fabs((double)(state[i].gpu_ns - shown[i]) - truth) / truth);
+        }
+        printf("6  %-46s off by %.2f %%", name, 100 * worst);
+        if (held)
+                verdict(worst <= .03, worst <= .01);
+        else
+                printf("\n");
+        world_done(&world);
+}
+
+/* 7: what the calls cost. */
+static void test_calls(void)
+{
+        uint64_t start, steps;
+        double cost;
+
+        for (unsigned capped = 0; capped <= 32; capped = capped ? capped * 2 : 1) {
+                begin(11, SEES_ALL);
+                for (unsigned i = 0; i < 32; i++)
+                        add(i + 1, 3, i < capped ? 5 : 0, ARBITER_NORMAL, queue(100 * US));
+                world_run(&world, world.now + 2 * SEC);
+                start = world.call_ns;
+                steps = world.steps;
+                world_run(&world, world.now + 10 * SEC);
+                cost = (double)(world.call_ns - start) / (10. * SEC) * 100;
+                printf("7  32 tenants, %2u of them capped: calls %.2f %% of a core, %.0f steps/s",
+                        capped, cost, (double)(world.steps - steps) / 10);
+                verdict(cost <= 1.5 + 1.0 * capped, cost <= 1 + .8 * capped);
+                world_done(&world);
+        }
+}
+
+int main(void)
+{
+        setvbuf(stdout, NULL, _IOLBF, 0);
+        test_shares();
+        total_work("two queues of 100 us kernels", 100 * US, true);
+        total_work("two queues of 5 ms kernels", 5 * MS, true);
+        total_work("two queues, blocks not known", 100 * US, false);
+        two_loops("two loops of 100 us + synchronize", 100 * US, SEES_ALL, 50, 50, true);
+        two_loops("the same, only use seen", 100 * US, SEES_USED, 50, 50, true);
+        two_loops("the same, only coarse use seen", 100 * US, SEES_COARSE, 50, 50, true);
+        two_loops("the same, nothing seen", 100 * US, SEES_NOTHING, 50, 50, false);
+        two_loops("the same at 75:25", 100 * US, SEES_ALL, 75, 25, false);
+        two_loops("the same at 90:10", 100 * US, SEES_ALL, 90, 10, false);
+        loop_and_queue("loop of 100 us beside a queue, 50:50", 100 * US, SEES_ALL);
+        loop_and_queue("loop of 2 ms beside a queue, 50:50", 2 * MS, SEES_ALL);
+        loop_and_queue("loop of 100 us beside a queue, only use seen", 100 * US, SEES_USED);
+        test_caps();
+        test_changes();
+        test_priority();
+        account("queue beside queue, use seen", SEES_ALL, queue(MS), queue(5 * MS), true);
+        account("queue beside queue, coarse", SEES_COARSE, queue(MS), queue(5 * MS), true);
+        account("queue beside queue, own record", SEES_NOTHING, queue(MS), queue(5 * MS), true);
+        account("part-time beside queue, coarse", SEES_COARSE,
+                (struct program){.kind = PROGRAM_SERVICE, .kernel_ns = MS, .rate = 100},
+                queue(5 * MS), true);
+        test_calls();
+        if (failures)
+                printf("%u figures are missed\n", failures);
+        return failures ? EXIT_FAILURE : EXIT_SUCCESS;
+}

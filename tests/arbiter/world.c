@@ -1,0 +1,438 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "world.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+
+#define CHANNELS 8u /* of a group, and most that a call takes: 64 */
+
+uint64_t world_random(struct world *world, uint64_t below)
+{
+        uint64_t x = world->random;
+
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        world->random = x;
+        return below ? (x * 0x2545f4914f6cdd1dull >> 11) % below : 0;
+}
+
+static uint64_t exponential(struct world *world, double rate)
+{
+        double u = ((double)world_random(world, 1u << 30) + 1) / (double)((1u << 30) + 1);
+
+        return (uint64_t)(-log(u) / rate * 1e9) + 1;
+}
+
+void world_init(struct world *world, unsigned devices, uint64_t seed, bool arbitrate)
+{
+        static const struct schedule_costs costs = SCHEDULE_COSTS_H100;
+
+        memset(world, 0, sizeof(*world));
+        world->random = seed * 0x9e3779b97f4a7c15ull + 0x1234567;
+        if (!world->random)
+                world->random = 1;
+        world->now = SEC;
+        world->devices = devices;
+        for (unsigned d = 0; d < devices; d++)
+                schedule_init(&world->gpu[d], &costs, world->now);
+        for (unsigned i = 0; i < 2; i++)
+                world->lane[i].done_at = UINT64_MAX;
+        if (arbitrate && arbiter_new(devices, NULL, &world->arbiter) < 0)
+                abort();
+}
+
+void world_done(struct world *world)
+{
+        for (unsigned c = 0; c < WORLD_CLIENTS; c++)
+                free(world->client[c].latency);
+        arbiter_free(world->arbiter);
+}
+
+struct client *world_client(struct world *world, uint64_t id, unsigned device)
+{
+        for (unsigned c = 0; c < world->clients; c++)
+                if (world->client[c].live && world->client[c].id == id &&
+                        world->client[c].device == device)
+                        return &world->client[c];
+        return NULL;
+}
+
+void world_record(struct client *client)
+{
+        client->latency_room = 1u << 22;
+        client->latency = calloc(client->latency_room, sizeof(*client->latency));
+        if (!client->latency)
+                abort();
+}
+
+static int compare(const void *a, const void *b)
+{
+        uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+        return (x > y) - (x < y);
+}
+
+double world_percentile(struct client *client, double p)
+{
+        if (!client->latencies)
+                return 0;
+        qsort(client->latency, client->latencies, sizeof(*client->latency), compare);
+        return client->latency[(unsigned)(p * (client->latencies - 1))];
+}
+
+uint64_t world_used(struct world *world, const struct client *client)
+{
+        return world->gpu[client->device].group[client->group].resident_ns;
+}
+
+uint64_t world_work(struct world *world, const struct client *client)
+{
+        return world->gpu[client->device].group[client->group].work_ns;
+}
+
+/* ---- programs ---- */
+
+static void set_pending(struct client *client, uint64_t now, bool pending)
+{
+        if (client->pending == pending)
+                return;
+        client->pending = pending;
+        if (pending)
+                client->starts++;
+        else
+                client->wanted_ns += now - client->pending_since;
+        client->pending_since = now;
+}
+
+static uint64_t block_of(const struct program *program)
+{
+        return program->block_ns ? program->block_ns : program->kernel_ns;
+}
+
+static void submit(struct world *world, struct client *client, uint64_t now, uint64_t work)
+{
+        set_pending(client, now, true);
+        client->submitted = now;
+        schedule_submit(
+                &world->gpu[client->device], client->group, work, block_of(&client->program));
+}
+
+static void sample(struct client *client, uint64_t span)
+{
+        if (span > client->longest)
+                client->longest = span;
+        if (client->latency && client->latencies < client->latency_room)
+                client->latency[client->latencies++] = (uint32_t)(span / US);
+}
+
+static void on_event(struct world *world, struct client *client, uint64_t now)
+{
+        const struct program *program = &client->program;
+
+        if (client->arrival_at <= now) {
+                client->arrival_at = now + exponential(world, program->rate);
+                if (client->waiting < ARRAY_SIZE(client->arrival)) {
+                        client->arrival[client->arrivals++ % ARRAY_SIZE(client->arrival)] = now;
+                        if (client->waiting++ == 0)
+                                client->launch_at = now;
+                }
+        }
+        if (client->launch_at > now)
+                return;
+        client->launch_at = UINT64_MAX;
+        switch (program->kind) {
+        case PROGRAM_QUEUE:
+                submit(world, client, now, SCHEDULE_ENDLESS);
+                break;
+        case PROGRAM_LOOP:
+        case PROGRAM_SERVICE:
+                submit(world, client, now, program->kernel_ns);
+                break;
+        case PROGRAM_PHASES:
+                client->on = !client->on;
+                if (client->on)
+                        submit(world, client, now, SCHEDULE_ENDLESS);
+                else {
+                        schedule_cancel(&world->gpu[client->device], client->group);
+                        set_pending(client, now, false);
+                }
+                client->launch_at = now + (client->on ? program->work_ns : program->pause_ns);
+                break;
+        }
+}
+
+static void on_completion(struct client *client, uint64_t now)
+{
+        client->completed++;
+        set_pending(client, now, false);
+        if (client->program.kind == PROGRAM_LOOP) {
+                sample(client, now - client->submitted);
+                client->launch_at = now + client->program.pause_ns;
+        } else {
+                unsigned oldest = client->arrivals - client->waiting;
+
+                sample(client, now - client->arrival[oldest % ARRAY_SIZE(client->arrival)] +
+                                       REQUEST_OVERHEAD);
+                if (--client->waiting > 0)
+                        client->launch_at = now + HOST_PAUSE;
+        }
+}
+
+static void run_device(struct world *world, unsigned d, uint64_t until)
+{
+        struct schedule *gpu = &world->gpu[d];
+        struct client *mine[WORLD_TENANTS];
+        unsigned count = 0;
+
+        for (unsigned c = 0; c < world->clients; c++)
+                if (world->client[c].live && world->client[c].device == d)
+                        mine[count++] = &world->client[c];
+        for (;;) {
+                struct client *due = NULL;
+                uint64_t stop = until;
+                uint32_t group;
+
+                for (unsigned i = 0; i < count; i++) {
+                        uint64_t at = MIN_OF(mine[i]->launch_at, mine[i]->arrival_at);
+
+                        if (at <= stop) {
+                                stop = at;
+                                due = mine[i];
+                        }
+                }
+                group = schedule_advance(gpu, stop);
+                if (group != SCHEDULE_NONE) {
+                        for (unsigned i = 0; i < count; i++)
+                                if (mine[i]->group == group)
+                                        on_completion(mine[i], gpu->now);
+                } else if (due)
+                        on_event(world, due, stop);
+                else
+                        return;
+        }
+}
+
+/* ---- tenants ---- */
+
+int world_join(struct world *world, uint64_t id, const unsigned *devices, unsigned count,
+        const struct arbiter_terms *terms, const struct program *program)
+{
+        int r = 0;
+
+        if (world->arbiter)
+                r = arbiter_admit(world->arbiter, world->now, id, devices, count, terms);
+        if (r < 0)
+                return r;
+        for (unsigned i = 0; i < count; i++) {
+                unsigned c = 0;
+                struct client *client;
+
+                while (world->client[c].live)
+                        c++;
+                if (world->clients <= c)
+                        world->clients = c + 1;
+                client = &world->client[c];
+                free(client->latency);
+                memset(client, 0, offsetof(struct client, arrival));
+                client->arrivals = 0;
+                client->longest = 0;
+                client->latency = NULL;
+                client->latencies = 0;
+                client->disabled_since = 0;
+                client->live = true;
+                client->id = id;
+                client->device = devices[i];
+                client->program = *program;
+                client->joined = world->now;
+                client->group = schedule_add(&world->gpu[devices[i]]);
+                client->launch_at = client->arrival_at = UINT64_MAX;
+                if (program->kind == PROGRAM_SERVICE)
+                        client->arrival_at = world->now + exponential(world, program->rate);
+                else
+                        client->launch_at = world->now;
+        }
+        return 0;
+}
+
+void world_leave(struct world *world, uint64_t id)
+{
+        if (world->arbiter)
+                arbiter_leave(world->arbiter, world->now, id);
+        for (unsigned c = 0; c < world->clients; c++)
+                if (world->client[c].live && world->client[c].id == id) {
+                        world->client[c].live = false;
+                        schedule_remove(
+                                &world->gpu[world->client[c].device], world->client[c].group);
+                }
+        while (world->clients && !world->client[world->clients - 1].live)
+                world->clients--;
+}
+
+/* ---- the daemon's and the steering process's part ---- */
+
+static uint64_t cost_of(struct world *world, const struct call *call)
+{
+        unsigned more = (call->actions - 1) * CHANNELS;
+        uint64_t jitter = world->fixed ? 60 : world_random(world, 120);
+
+        switch (call->act) {
+        case ARBITER_DISABLE:
+                return (240 + jitter + 5 * more) * US;
+        case ARBITER_ENABLE:
+                return (160 + jitter + 2 * more) * US;
+        case ARBITER_SET_MODE:
+                return (440 + jitter) * US;
+        default:
+                return (240 + jitter) * US;
+        }
+}
+
+static void begin_call(struct world *world, struct lane *lane)
+{
+        struct call *call = &lane->call[lane->first % WORLD_CALLS];
+
+        call->cost = cost_of(world, call);
+        lane->done_at = world->now + call->cost;
+        world->calls++;
+        world->call_ns += call->cost;
+        world->steered_ns[lane - world->lane] += call->cost;
+}
+
+static void finish_call(struct world *world, struct lane *lane)
+{
+        const struct call *call = &lane->call[lane->first % WORLD_CALLS];
+
+        for (unsigned i = 0; i < call->actions; i++) {
+                const struct arbiter_action *action = &call->action[i];
+                struct client *client = world_client(world, action->tenant, action->device);
+                struct schedule *gpu = &world->gpu[action->device];
+
+                if (!client)
+                        continue;
+                switch (action->act) {
+                case ARBITER_SET_SLICE:
+                        schedule_set_slice(gpu, client->group, action->slice_us);
+                        break;
+                case ARBITER_SET_MODE:
+                        schedule_set_mode(gpu, client->group,
+                                action->thread_block ? SCHEDULE_BLOCK : SCHEDULE_INSTRUCTION);
+                        break;
+                case ARBITER_DISABLE:
+                case ARBITER_ENABLE:
+                        schedule_set_disabled(gpu, client->group, action->act == ARBITER_DISABLE);
+                        client->disabled_since = action->act == ARBITER_DISABLE ? world->now : 0;
+                        break;
+                }
+                arbiter_acted(world->arbiter, world->now, action, 0);
+        }
+        lane->first++;
+        lane->done_at = UINT64_MAX;
+        if (--lane->count)
+                begin_call(world, lane);
+}
+
+static void queue_actions(struct world *world, const struct arbiter_action *actions, unsigned count)
+{
+        for (unsigned i = 0; i < count; i++) {
+                bool channels =
+                        actions[i].act == ARBITER_DISABLE || actions[i].act == ARBITER_ENABLE;
+                struct lane *lane = &world->lane[channels];
+                struct call *last = NULL;
+
+                /* what is under way takes nobody along any more */
+                if (lane->count > 1)
+                        last = &lane->call[(lane->first + lane->count - 1) % WORLD_CALLS];
+                if (channels && last && last->act == actions[i].act &&
+                        last->action[0].batch == actions[i].batch && last->actions < 8) {
+                        last->action[last->actions++] = actions[i];
+                        continue;
+                }
+                if (lane->count == WORLD_CALLS)
+                        abort();
+                last = &lane->call[(lane->first + lane->count++) % WORLD_CALLS];
+                last->act = actions[i].act;
+                last->action[0] = actions[i];
+                last->actions = 1;
+                /* the first waits for the rest of its batch */
+                if (lane->count == 1 && channels)
+                        while (i + 1 < count && actions[i + 1].act == actions[i].act &&
+                                actions[i + 1].batch == actions[i].batch && last->actions < 8)
+                                last->action[last->actions++] = actions[++i];
+                if (lane->count == 1)
+                        begin_call(world, lane);
+        }
+}
+
+static void look(struct world *world)
+{
+        for (unsigned c = 0; c < world->clients; c++) {
+                struct client *client = &world->client[c];
+                struct arbiter_sight sight = {.groups = 1, .channels = CHANNELS, .epoch = 0};
+
+                if (!client->live)
+                        continue;
+                sight.block_ns = block_of(&client->program);
+                sight.used_ns = world_used(world, client);
+                sight.used_known = world->fidelity != SEES_NOTHING;
+                sight.source = ACCOUNT_SWITCHES;
+                sight.precision_ns = 1 * US;
+                switch (world->fidelity) {
+                case SEES_ALL:
+                        sight.demand = client->pending ? ARBITER_DEMAND_WORK : ARBITER_DEMAND_NONE;
+                        sight.since = client->pending_since;
+                        sight.starts_known = sight.wanted_known = true;
+                        sight.starts = client->starts;
+                        sight.wanted_ns =
+                                client->wanted_ns +
+                                (client->pending ? world->now - client->pending_since : 0);
+                        break;
+                case SEES_USED:
+                        sight.precision_ns = 10 * US;
+                        sight.used_ns -= sight.used_ns % sight.precision_ns;
+                        break;
+                case SEES_COARSE:
+                        sight.precision_ns = 500 * US;
+                        sight.used_ns -= sight.used_ns % sight.precision_ns;
+                        sight.source = ACCOUNT_COUNTERS;
+                        sight.block_ns = 0;
+                        break;
+                default:
+                        break;
+                }
+                arbiter_observe(world->arbiter, world->now, client->id, client->device, &sight);
+        }
+}
+
+void world_run(struct world *world, uint64_t until)
+{
+        static struct arbiter_action actions[ARBITER_MAX_ACTIONS];
+
+        for (;;) {
+                uint64_t step = world->arbiter ? MAX_OF(arbiter_next(world->arbiter), world->now)
+                                               : UINT64_MAX;
+                uint64_t stop = MIN_OF(until, step);
+
+                for (unsigned i = 0; i < 2; i++)
+                        stop = MIN_OF(stop, world->lane[i].done_at);
+                for (unsigned d = 0; d < world->devices; d++)
+                        run_device(world, d, stop);
+                world->now = stop;
+                if (stop == world->lane[0].done_at)
+                        finish_call(world, &world->lane[0]);
+                else if (stop == world->lane[1].done_at)
+                        finish_call(world, &world->lane[1]);
+                else if (stop == step) {
+                        look(world);
+                        world->steps++;
+                        queue_actions(
+                                world, actions, arbiter_step(world->arbiter, world->now, actions));
+                        if (world->check)
+                                world->check(world, world->arg);
+                } else
+                        return;
+        }
+}
