@@ -122,18 +122,6 @@ CUresult sim_context_of(CUcontext handle, struct sim_context **ret)
         return CUDA_SUCCESS;
 }
 
-CUresult sim_with_context(struct sim_context *context, CUresult (*fn)(void *), void *arg)
-{
-        CUresult r = push(context);
-
-        if (r)
-                return r;
-        r = fn(arg);
-        if (top() && top()->context == context)
-                stack->n--;
-        return r;
-}
-
 /* ---- making and ending; under the mutex ---- */
 
 /* A struct that no context lives in. */

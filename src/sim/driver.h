@@ -131,8 +131,6 @@ CUresult sim_current_any(struct sim_context **ret);
 CUresult sim_context_of(CUcontext handle, struct sim_context **ret);
 /* Makes error the context's sticky error, unless it has one (an illegal address, an assert). */
 void sim_context_fail(struct sim_context *context, CUresult error);
-/* Runs fn with context on top of the calling thread's stack, so that entry points can be used. */
-CUresult sim_with_context(struct sim_context *context, CUresult (*fn)(void *), void *arg);
 
 /* Provided by execution. init: after the context has its footprint, before anybody sees it; a
  * failure undoes the creation. done: the context is no longer live; drains and frees streams,

@@ -17,6 +17,10 @@
 #include "models.h"
 #include "rm.h"
 
+/* Zeroing gigabytes takes a while, in which nobody else should have to wait long for the lock. */
+#define REAP_PIECE (64ull << 20)
+#define REAP_NS    3000000ull
+
 /* A file of the machine that this process keeps open. Programs close descriptors that they do not
  * know, and others then get the number: who we opened is compared before each use. */
 struct kernel_file {
@@ -495,12 +499,39 @@ void kernel_free_object(uint32_t index)
 
 /* ---- processes ---- */
 
+/* Zeroes what an object holds, piece by piece. False: the time was up before the end; what has been
+ * done takes next to no time when it is done again. */
+static bool punch_until(const struct kernel_object *object, uint64_t deadline)
+{
+        for (uint64_t done = 0; done < object->size; done += REAP_PIECE) {
+                uint64_t rest = object->size - done;
+
+                if (done && kernel_now() > deadline)
+                        return false;
+                kernel_punch(object->device, object->offset + done,
+                        rest < REAP_PIECE ? rest : REAP_PIECE);
+        }
+        return true;
+}
+
+/* Frees what a dead process held, as far as it can be done in a while: the lock is held. What is
+ * left is done by those who take it later. */
 static void reap(uint32_t index)
 {
         struct kernel_process *process = kernel.state->process + index;
+        struct kernel_object *objects = kernel.state->object;
+        uint64_t deadline = kernel_now() + REAP_NS;
 
-        while (process->first_root != KERNEL_NONE)
-                kernel_free_object(process->first_root);
+        while (process->first_root != KERNEL_NONE) {
+                uint32_t leaf = process->first_root;
+
+                while (objects[leaf].first_child != KERNEL_NONE)
+                        leaf = objects[leaf].first_child;
+                if (has_extent(&objects[leaf]) && objects[leaf].references == 0 &&
+                        !punch_until(&objects[leaf], deadline))
+                        return;
+                kernel_free_object(leaf);
+        }
         atomic_signal_fence(memory_order_seq_cst);
         process->state = KERNEL_PROCESS_FREE;
         kernel.state->processes--;

@@ -14,8 +14,8 @@
 #include "faults.h"
 #include "rm.h"
 
-/* Freeing more than this at once is zeroed before the lock is taken. */
-#define PUNCH_EARLY (16ull << 20)
+/* As much as this is zeroed before the lock is taken. */
+#define PUNCH_EARLY (2ull << 20)
 
 static pthread_mutex_t control_mutex = PTHREAD_MUTEX_INITIALIZER;
 static int control_fd = -1;
@@ -47,12 +47,8 @@ static bool is_root(uint32_t class_id)
 static bool attached(void)
 {
         uint32_t self = kernel_self();
-        const struct kernel_process *process;
 
-        if (self == KERNEL_NONE)
-                return false;
-        process = kernel_state()->process + self;
-        return process->state == KERNEL_PROCESS_LIVE && process->pid == (uint32_t)getpid();
+        return self != KERNEL_NONE && kernel_state()->process[self].state == KERNEL_PROCESS_LIVE;
 }
 
 static uint32_t alloc_root(struct rm_alloc *call)
@@ -215,7 +211,7 @@ static void rm_free(struct rm_free *call)
         call->status = find_own(call->client, call->handle, &index);
         if (call->status == RM_OK) {
                 before = kernel_state()->object[index];
-                if (is_device_memory(before.class_id) && before.size > PUNCH_EARLY &&
+                if (is_device_memory(before.class_id) && before.size >= PUNCH_EARLY &&
                         before.references == 0 && !(before.flags & KERNEL_OBJECT_DUPLICATE)) {
                         kernel_unlock();
                         kernel_punch(before.device, before.offset, before.size);

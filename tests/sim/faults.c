@@ -5,7 +5,7 @@
 /* A lost device is back soon after the last process that used it has gone. */
 static void wait_found(void)
 {
-        double end = seconds() + 2;
+        double end = seconds() + 10;
         nvmlMemory_t memory;
 
         while (nvmlDeviceGetMemoryInfo(nvml_device(0), &memory) == NVML_ERROR_GPU_IS_LOST) {
@@ -31,7 +31,7 @@ static void run(const char *what, const char *faults)
         CHECK_EQ(status, 0);
         if (strcmp(what, "foreign")) {
                 wait_found();
-                CHECK(wait_used(0, 0, 2));
+                CHECK(wait_used(0, 0, 10));
         }
 }
 

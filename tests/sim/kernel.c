@@ -175,7 +175,7 @@ static void test_lock_of_the_dead(void)
         CHECK_EQ(nvml_used(0), (64 << 20) + 12288);
         CHECK_EQ(kernel_state()->repairs, repairs + 1);
         verify();
-        CHECK(wait_used(0, 0, 2));
+        CHECK(wait_used(0, 0, 10));
         verify();
 }
 
@@ -219,7 +219,7 @@ static void test_killed_anywhere(void)
                 }
                 n += 2;
         }
-        CHECK(wait_used(0, 0, 2));
+        CHECK(wait_used(0, 0, 10));
         verify();
         printf("%d processes killed, %" PRIu64 " of them with the lock\n", n,
                 kernel_state()->repairs - repairs);
