@@ -313,7 +313,7 @@ static int take_declaration(struct parser *p, struct declaration *ret)
                         d.sized = false;
                 } else {
                         r = take_number(p, &number);
-                        if (r == 0 && (number > PTX_SIZE_MAX || d.size * number > PTX_SIZE_MAX))
+                        if (r == 0 && d.size && number > PTX_SIZE_MAX / d.size)
                                 r = fail(p, "array of %llu elements is too large",
                                         (unsigned long long)number);
                         if (r < 0)
