@@ -18,11 +18,21 @@ HEADER = '''\
  * Hooked entries have a slot too, for the hook to call on. */
 extern void *@real@[@API@_ENTRY_COUNT];
 
+/* Where our own function behind each entry lies, in bytes from the start of this table: distances,
+ * so that the library needs no relocation for them. See @address@(). */
+extern const int @offset@[@API@_ENTRY_COUNT];
+
 /* The guard's own: called by the stub of an entry at its first call, from any thread and perhaps
  * from several at once, with every argument register saved around it. Stores the address to go to
  * in the slot and returns it; never NULL. */
 void *@resolve@(unsigned entry);
 #pragma GCC visibility pop
+
+/* Our own function behind an entry: what dlsym would answer. */
+static inline void *@address@(unsigned entry)
+{
+        return (char *)@offset@ + @offset@[entry];
+}
 
 /* The real function behind a symbol, with its type. */
 #define CLEAVE_@API@_REAL(symbol)                                                                  \\
@@ -203,6 +213,15 @@ TABLE = '''
         .endr
         .size @real@, . - @real@
 
+        .section .rodata
+        .balign 4
+        .hidden @offset@
+        .globl @offset@
+        .type @offset@, %object
+@offset@:
+@offsets@
+        .size @offset@, . - @offset@
+
         .section .note.GNU-stack, "", %progbits
 '''
 
@@ -210,8 +229,10 @@ TABLE = '''
 def _names(api):
     """What the guard's author knows the table and the resolver by."""
     if api == 'cuda':
-        return {'real': 'cleave_real', 'resolve': 'cleave_guard_resolve'}
-    return {'real': f'cleave_{api}_real', 'resolve': f'cleave_guard_{api}_resolve'}
+        return {'real': 'cleave_real', 'resolve': 'cleave_guard_resolve',
+                'offset': 'cleave_entry_offset', 'address': 'cleave_entry_address'}
+    return {'real': f'cleave_{api}_real', 'resolve': f'cleave_guard_{api}_resolve',
+            'offset': f'cleave_{api}_entry_offset', 'address': f'cleave_{api}_entry_address'}
 
 
 def header(d, api):
@@ -222,4 +243,6 @@ def assembler(d, api, hooked):
     every = ', '.join(str(e.index) for e in d.entries)
     entries = lines((f'entry {e.index}, {e.symbol}' for e in d.entries if e.symbol not in hooked),
                     '        {}')
-    return fill(ASSEMBLER + TABLE, d, api, entries=entries, every=every, **_names(api))
+    names = _names(api)
+    offsets = lines((f'.long {e.symbol} - {names["offset"]}' for e in d.entries), '        {}')
+    return fill(ASSEMBLER + TABLE, d, api, entries=entries, every=every, offsets=offsets, **names)

@@ -12,7 +12,6 @@
 #include "dl.h"
 #include "driver.h"
 #include "environment.h"
-#include "hooks.h"
 #include "message.h"
 
 /* -- the driver's library ---------------------------------------------------------------------- */
@@ -80,30 +79,16 @@ CUresult cuInit(unsigned int flags)
 
 /* -- look-up ----------------------------------------------------------------------------------- */
 
-static struct hook {
-        int entry;
-        void *ours;
-        void *_Atomic theirs; /* looked up at its first use */
-} hooks[] = {
-#define X(name) {CUDA_ENTRY_##name, (void *)name, NULL},
-        GUARD_HOOKS(X)
-#undef X
-};
-
-/* Our own function in place of the driver's, known by its address: so it is the driver that
- * resolves name, version and flags, also those of an API newer than we know. */
-static void *ours(void *theirs)
+/* Our own function in place of the driver's. The driver has resolved name, version and flags; entry
+ * is what we make of them, and right unless the driver knows versions that we do not: then its answer
+ * is looked for among all. A function that is in no description is the driver's own. */
+static void *ours(int entry, void *theirs)
 {
-        for (size_t i = 0; i < sizeof(hooks) / sizeof(hooks[0]); i++) {
-                void *real = atomic_load_explicit(&hooks[i].theirs, memory_order_relaxed);
-
-                if (!real) {
-                        real = guard_real((unsigned)hooks[i].entry);
-                        atomic_store_explicit(&hooks[i].theirs, real, memory_order_relaxed);
-                }
-                if (real == theirs)
-                        return hooks[i].ours;
-        }
+        if (entry >= 0 && cleave_guard_resolve((unsigned)entry) == theirs)
+                return cleave_entry_address((unsigned)entry);
+        for (unsigned i = 0; i < CUDA_ENTRY_COUNT; i++)
+                if (cleave_guard_resolve(i) == theirs)
+                        return cleave_entry_address(i);
         return theirs;
 }
 
@@ -117,11 +102,14 @@ static void count_unknown(void)
 
 static void answer_look_up(const char *name, void **function, int version, cuuint64_t flags)
 {
+        int entry;
+
         if (!*function)
                 return;
-        if (cuda_entry_find(name, version, flags, NULL) < 0)
+        entry = cuda_entry_find(name, version, flags, NULL);
+        if (entry < 0)
                 count_unknown();
-        *function = ours(*function);
+        *function = ours(entry, *function);
 }
 
 CUresult cuGetProcAddress(const char *symbol, void **pfn, int version, cuuint64_t flags)
