@@ -17,6 +17,9 @@
 #include "models.h"
 #include "rm.h"
 
+/* How long a reader waits for the lock. */
+#define READ_WAIT_NS 30000000ull
+
 /* Zeroing gigabytes takes a while, in which nobody else should have to wait long for the lock. */
 #define REAP_PIECE (64ull << 20)
 #define REAP_NS    3000000ull
@@ -138,16 +141,40 @@ static int processes_fd(void)
 static void rebuild(void);
 static void scan_processes(void);
 
-void kernel_lock(void)
+/* The lock has been taken: sets right what its last owner left half done. */
+static void locked(int result)
 {
-        struct kernel_state *state = kernel.state;
-
-        if (pthread_mutex_lock(&state->lock) == EOWNERDEAD) {
+        if (result == EOWNERDEAD) {
                 rebuild();
-                state->repairs++;
-                pthread_mutex_consistent(&state->lock);
+                kernel.state->repairs++;
+                pthread_mutex_consistent(&kernel.state->lock);
         }
         scan_processes();
+}
+
+void kernel_lock(void)
+{
+        locked(pthread_mutex_lock(&kernel.state->lock));
+}
+
+bool kernel_lock_to_read(void)
+{
+        uint64_t end;
+        struct timespec limit;
+        int r = pthread_mutex_trylock(&kernel.state->lock);
+
+        if (r == EBUSY) {
+                end = kernel_now() + READ_WAIT_NS;
+                limit = (struct timespec){
+                        .tv_sec = (time_t)(end / 1000000000),
+                        .tv_nsec = (long)(end % 1000000000),
+                };
+                r = pthread_mutex_clocklock(&kernel.state->lock, CLOCK_MONOTONIC, &limit);
+                if (r == ETIMEDOUT)
+                        return false;
+        }
+        locked(r);
+        return true;
 }
 
 void kernel_unlock(void)
@@ -401,9 +428,12 @@ static uint32_t take_entry(void)
 
 uint64_t kernel_device_used(const struct kernel_device *device)
 {
-        uint64_t room = device->total - device->reserved - device->used;
+        uint64_t capacity = device->total - device->reserved;
+        uint64_t used = device->used, managed = device->managed;
 
-        return device->used + (device->managed < room ? device->managed : room);
+        if (used > capacity) /* read without the lock, in the middle of a change */
+                return capacity;
+        return used + (managed < capacity - used ? managed : capacity - used);
 }
 
 uint32_t kernel_new_object(const struct kernel_new *wanted, uint32_t *ret)
@@ -815,7 +845,13 @@ static int fill_machine(
                         ((uint64_t)models[i]->memory_mib << 20) * KERNEL_SPREAD, &fd);
                 if (r < 0)
                         return r;
+                /* the memory of others must be zeroed without making pages of it */
+                if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, KERNEL_GRANULE) <
+                        0)
+                        r = -errno;
                 close(fd);
+                if (r < 0)
+                        return r;
         }
         r = make_file(directory, "processes", 0, &fd);
         if (r < 0)

@@ -142,6 +142,9 @@ int kernel_open(void);
 struct kernel_state *kernel_state(void);
 void kernel_lock(void);
 void kernel_unlock(void);
+/* For those who only read counters: gives up after 30 ms, when whoever has the lock must have been
+ * stopped in the middle. Then false, and what is read may be about to change. */
+bool kernel_lock_to_read(void);
 uint64_t kernel_now(void); /* CLOCK_MONOTONIC, ns */
 
 /* Enters this process into the table, so that it may hold objects. To be repeated in the child of a

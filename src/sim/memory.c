@@ -262,6 +262,7 @@ CUresult cuMemGetInfo_v2(size_t *free, size_t *total)
         struct sim_context *context;
         struct kernel_device *device;
         uint64_t used;
+        bool locked;
         CUresult r = sim_enter(__func__);
 
         if (!r)
@@ -271,9 +272,10 @@ CUresult cuMemGetInfo_v2(size_t *free, size_t *total)
         if (!free || !total)
                 return CUDA_ERROR_INVALID_VALUE;
         device = kernel_state()->device + context->device->instance;
-        kernel_lock();
+        locked = kernel_lock_to_read();
         used = kernel_device_used(device);
-        kernel_unlock();
+        if (locked)
+                kernel_unlock();
         *total = device->total - device->reserved;
         *free = *total - used;
         return CUDA_SUCCESS;

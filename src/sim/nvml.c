@@ -65,8 +65,8 @@ static bool is_lost(nvmlDevice_t device)
         if (!atomic_load(lost))
                 return false;
         /* it is back when the last of its users has gone, which the lock's next taker sees */
-        kernel_lock();
-        kernel_unlock();
+        if (kernel_lock_to_read())
+                kernel_unlock();
         return atomic_load(lost);
 }
 
@@ -508,6 +508,16 @@ nvmlReturn_t nvmlDeviceGetMultiGpuBoard(nvmlDevice_t device, unsigned int *multi
 
 /* ---- memory ---- */
 
+static uint64_t used_of(const struct kernel_device *known)
+{
+        bool locked = kernel_lock_to_read();
+        uint64_t used = kernel_device_used(known);
+
+        if (locked)
+                kernel_unlock();
+        return used;
+}
+
 nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *memory)
 {
         const struct kernel_device *known;
@@ -518,9 +528,7 @@ nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *memory)
         if (!memory)
                 return NVML_ERROR_INVALID_ARGUMENT;
         known = kernel_state()->device + device->instance;
-        kernel_lock();
-        memory->used = known->reserved + kernel_device_used(known);
-        kernel_unlock();
+        memory->used = known->reserved + used_of(known);
         memory->total = known->total;
         memory->free = memory->total - memory->used;
         return NVML_SUCCESS;
@@ -538,9 +546,7 @@ nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory_v2_t *me
         if (memory->version != nvmlMemory_v2)
                 return NVML_ERROR_ARGUMENT_VERSION_MISMATCH;
         known = kernel_state()->device + device->instance;
-        kernel_lock();
-        memory->used = kernel_device_used(known);
-        kernel_unlock();
+        memory->used = used_of(known);
         memory->total = known->total;
         memory->reserved = known->reserved;
         memory->free = memory->total - memory->reserved - memory->used;
@@ -578,6 +584,7 @@ static nvmlReturn_t get_processes(
 {
         const struct kernel_state *state = kernel_state();
         unsigned int room, n = 0;
+        bool locked;
         nvmlReturn_t r = enter_device(entry, device);
 
         if (r != NVML_SUCCESS)
@@ -585,7 +592,7 @@ static nvmlReturn_t get_processes(
         if (!count || (*count && !infos))
                 return NVML_ERROR_INVALID_ARGUMENT;
         room = *count;
-        kernel_lock();
+        locked = kernel_lock_to_read();
         for (uint32_t i = 0; i < state->process_high; i++) {
                 const struct kernel_process *process = state->process + i;
                 nvmlProcessInfo_v2_t info = {
@@ -603,7 +610,8 @@ static nvmlReturn_t get_processes(
                         memcpy((char *)infos + n * info_bytes, &info, info_bytes);
                 n++;
         }
-        kernel_unlock();
+        if (locked)
+                kernel_unlock();
         *count = n;
         return n > room ? NVML_ERROR_INSUFFICIENT_SIZE : NVML_SUCCESS;
 }

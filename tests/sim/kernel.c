@@ -179,6 +179,39 @@ static void test_lock_of_the_dead(void)
         verify();
 }
 
+static void stop_with_the_lock(void)
+{
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        attach();
+        kernel_lock();
+        raise(SIGSTOP);
+        kernel_unlock();
+}
+
+/* Who only reads does not wait for one who is stopped. */
+static void test_lock_of_the_stopped(void)
+{
+        int status;
+        double begin;
+        pid_t pid = fork();
+
+        CHECK(pid >= 0);
+        if (pid == 0) {
+                stop_with_the_lock();
+                exit(0);
+        }
+        CHECK_EQ(waitpid(pid, &status, WUNTRACED), pid);
+        CHECK(WIFSTOPPED(status));
+        begin = seconds();
+        CHECK_EQ(nvml_used(0), 0);
+        CHECK_EQ(nvml_process(0, pid), -1);
+        CHECK(seconds() - begin < 5);
+        CHECK_EQ(kill(pid, SIGCONT), 0);
+        CHECK_EQ(waitpid(pid, &status, 0), pid);
+        CHECK_EQ(status, 0);
+        verify();
+}
+
 static void work_until_killed(void)
 {
         uint32_t handle[64];
@@ -231,6 +264,7 @@ int main(void)
         attach();
         test_interface();
         test_lock_of_the_dead();
+        test_lock_of_the_stopped();
         test_killed_anywhere();
         return 0;
 }
