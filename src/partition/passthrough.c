@@ -1,9 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <fcntl.h>
 #include <fnmatch.h>
+#include <limits.h>
+#include <linux/vfio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "base/format.h"
@@ -478,6 +484,46 @@ static int prepare(
                 "the kernel's driver %s is not loaded and cannot be", driver);
 }
 
+/* The group's file appears a little after the driver has taken the device; the kernel then says
+ * whether all of the group may be handed out. */
+static int verify(const struct host *host, const struct change *change, struct cleave_error *error)
+{
+        const struct timespec step = {.tv_nsec = 20000000};
+        struct vfio_group_status status = {.argsz = sizeof(status)};
+        json_int_t group = json_integer_value(json_object_get(change->geometry, "group"));
+        _cleanup_close_ int fd = -EBADF;
+        char path[PATH_MAX];
+
+        snprintf(path, sizeof(path), "%s/vfio/%lld", host->dev, (long long)group);
+        for (unsigned waited = 0;; waited += 20) {
+                fd = open(path, O_RDWR | O_CLOEXEC);
+                if (fd >= 0 || errno != ENOENT || waited >= host->show_msec)
+                        break;
+                nanosleep(&step, NULL);
+        }
+        if (fd < 0) {
+                error_set_errno(
+                        error, errno, "the device is on vfio, but %s cannot be opened", path);
+                error_set_hint(error, "It was given back. See dmesg.");
+                return -EIO;
+        }
+        /* A plain file is no kernel's. */
+        if (ioctl(fd, VFIO_GROUP_GET_STATUS, &status) < 0)
+                return errno == ENOTTY
+                               ? 0
+                               : error_set_errno(error, errno,
+                                         "the kernel does not say whether group %lld can be "
+                                         "used",
+                                         (long long)group);
+        if (status.flags & VFIO_GROUP_FLAGS_VIABLE)
+                return 0;
+        error_set(error, CLEAVE_REASON_BUSY,
+                "IOMMU group %lld is not viable: another function of it is on a driver of the host",
+                (long long)group);
+        error_set_hint(error, "It was given back.");
+        return -EBUSY;
+}
+
 static int load_functions(const struct host *host, const struct change *change,
         struct pci_function ret[static PASSTHROUGH_FUNCTIONS])
 {
@@ -587,6 +633,7 @@ const struct technique technique_passthrough = {
         .check = check,
         .plan = plan,
         .prepare = prepare,
+        .verify = verify,
         .check_undo = check_undo,
         .print = print,
 };

@@ -96,7 +96,14 @@ int technique_apply(const struct technique *technique, struct host *host, const 
         r = find_device(host, address, &function, error);
         if (r == 0 && technique->prepare)
                 r = technique->prepare(host, &function, error);
-        return r < 0 ? r : change_apply(host, change, error);
+        if (r == 0)
+                r = change_apply(host, change, error);
+        if (r < 0 || !technique->verify)
+                return r;
+        r = technique->verify(host, change, error);
+        if (r < 0)
+                change_undo(host, change, NULL);
+        return r;
 }
 
 int technique_undo(

@@ -58,6 +58,10 @@ struct technique {
         /* Modules that the plan needs are loaded; NULL: it needs none. */
         int (*prepare)(
                 struct host *host, const struct pci_function *function, struct cleave_error *error);
+        /* Whether what was made can be used; if not it is taken back. NULL: what was read back is
+         * enough. */
+        int (*verify)(
+                const struct host *host, const struct change *change, struct cleave_error *error);
         /* What stands in the way of taking it back. NULL: nothing ever. */
         int (*check_undo)(
                 const struct host *host, const struct change *change, struct obstacles *obstacles);

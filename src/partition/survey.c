@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "partition/migdriver.h"
+#include "partition/survey.h"
+
+#define MPS_CONTROL "nvidia-cuda-mps-control"
+
+json_t *survey_obstacles(const struct obstacles *obstacles)
+{
+        json_t *list = json_array();
+
+        for (size_t i = 0; list && i < obstacles->n; i++) {
+                const struct obstacle *o = obstacles->list + i;
+
+                json_array_append_new(
+                        list, json_pack("{s:s,s:b,s:s,s:s?}", "code", obstacle_word(o->code),
+                                      "blocks", obstacle_blocks(o->code), "sentence", o->sentence,
+                                      "hint", obstacle_hint(o->code)));
+        }
+        return list;
+}
+
+static void add_technique(json_t *list, const char *name, const char *title, const char *offers,
+        const struct obstacles *obstacles)
+{
+        json_array_append_new(
+                list, json_pack("{s:s,s:s,s:s,s:b,s:o}", "name", name, "title", title, "offers",
+                              offers, "ready", obstacles_blocking(obstacles) == NULL, "obstacles",
+                              survey_obstacles(obstacles)));
+}
+
+static bool on_path(const char *program)
+{
+        _cleanup_free_ char *path = strdup(getenv("PATH") ?: "/usr/bin:/bin");
+        char *directory, *rest = path;
+
+        while (path && (directory = strsep(&rest, ":"))) {
+                char whole[HOST_PATH_MAX];
+
+                if (snprintf(whole, sizeof(whole), "%s/%s", directory, program) <
+                                (int)sizeof(whole) &&
+                        access(whole, X_OK) == 0)
+                        return true;
+        }
+        return false;
+}
+
+/* The driver's own slices and quotas on the whole device, and MPS. */
+static void add_sharing(const struct host *host, const struct pci_function *f, json_t *list)
+{
+        _cleanup_obstacles_ struct obstacles slices = {0}, mps = {0};
+        bool nvidia = strcmp(f->driver, "nvidia") == 0;
+
+        if (!*f->driver || strstr(f->driver, "vfio"))
+                obstacles_add(&slices, OBSTACLE_NO_DRIVER,
+                        "%s is on %s, so no program of the host "
+                        "can use it",
+                        f->address, *f->driver ? f->driver : "no driver");
+        else if (f->vendor == PCI_VENDOR_NVIDIA && !nvidia)
+                obstacles_add(&slices, OBSTACLE_NO_NVIDIA,
+                        "%s is on the driver %s, and CUDA needs NVIDIA's own", f->address,
+                        f->driver);
+        add_technique(list, "slices", "time slices of the driver",
+                nvidia ? "the whole device by turns, with Cleave's memory quotas"
+                       : "the whole device by turns, without limits",
+                &slices);
+        if (f->vendor != PCI_VENDOR_NVIDIA)
+                return;
+        if (!nvidia)
+                obstacles_add(&mps, OBSTACLE_NO_NVIDIA, "%s is not on NVIDIA's driver", f->address);
+        if (!on_path(MPS_CONTROL))
+                obstacles_add(&mps, OBSTACLE_NO_MPS, "%s is not installed", MPS_CONTROL);
+        add_technique(
+                list, "mps", "MPS server", "programs of one owner side by side, at most 48", &mps);
+}
+
+static void add_mig(const struct pci_function *f, bool ours, json_t *list)
+{
+        const struct mig_geometry *table = mig_geometry_of_pci(f->vendor, f->device);
+        _cleanup_obstacles_ struct obstacles obstacles = {0};
+        const struct mig_geometry *geometry = table;
+        char offers[HOST_TEXT_MAX] = "";
+        struct mig_driver driver;
+        size_t used = 0;
+        int r = -ENODEV;
+
+        if (*f->physical || f->vendor != PCI_VENDOR_NVIDIA)
+                return;
+        if (ours && strcmp(f->driver, "nvidia") == 0)
+                r = mig_driver_read(NULL, f->address, &driver, NULL);
+        if (r == 0)
+                geometry = &driver.geometry;
+        if (!geometry)
+                return;
+        for (unsigned i = 0; i < geometry->n_profiles && used < sizeof(offers); i++)
+                used += (size_t)snprintf(offers + used, sizeof(offers) - used, "%s%u x %s",
+                        i ? ", " : "", geometry->profiles[i].most, geometry->profiles[i].name);
+        if (strcmp(f->driver, "nvidia") != 0)
+                obstacles_add(
+                        &obstacles, OBSTACLE_NO_NVIDIA, "%s is not on NVIDIA's driver", f->address);
+        else if (r == 0 && !driver.on)
+                obstacles_add(&obstacles, OBSTACLE_MIG_OFF, "MIG mode of %s is off%s", f->address,
+                        driver.pending ? " until the GPU is reset" : "");
+        add_technique(list, "mig", "MIG instances", offers, &obstacles);
+}
+
+/* Limits that a driver keeps itself, by cgroup. */
+static void add_limits(const struct host *host, const struct pci_function *f, json_t *list)
+{
+        char capacity[HOST_TEXT_MAX];
+
+        host_read(host, capacity, "fs/cgroup/dmem.capacity");
+        if (strstr(capacity, f->address)) {
+                const struct obstacles none = {0};
+
+                add_technique(list, "dmem", "the driver's own memory limits",
+                        "device memory by cgroup (dmem.max)", &none);
+        }
+}
+
+static json_t *survey_gpu(const struct host *host, const struct pci_function *f)
+{
+        const struct technique_ask ask = {0};
+        json_t *list = json_array(), *gpu;
+        char id[16];
+        bool ours = strcmp(host->sysfs, "/sys") == 0;
+
+        add_sharing(host, f, list);
+        add_mig(f, ours, list);
+        add_limits(host, f, list);
+        for (size_t i = 0; i < n_techniques; i++) {
+                _cleanup_obstacles_ struct obstacles obstacles = {0};
+                char offers[HOST_TEXT_MAX] = "";
+
+                /* Others' devices are listed and left alone. */
+                if (!*pci_vendor_name(f->vendor) || !techniques[i]->concerns(host, f))
+                        continue;
+                techniques[i]->offers(host, f, offers);
+                if (techniques[i]->check(host, f, &ask, &obstacles) < 0)
+                        continue;
+                add_technique(list, techniques[i]->name, techniques[i]->title, offers, &obstacles);
+        }
+        snprintf(id, sizeof(id), "%04x:%04x", f->vendor, f->device);
+        gpu = json_pack("{s:s,s:s,s:s?,s:s,s:s?,s:s?}", "address", f->address, "id", id, "vendor",
+                *pci_vendor_name(f->vendor) ? pci_vendor_name(f->vendor) : NULL, "class",
+                pci_class_name(f->class), "driver", *f->driver ? f->driver : NULL,
+                "physical_function", *f->physical ? f->physical : NULL);
+        json_object_set_new(gpu, "numa_node", f->node >= 0 ? json_integer(f->node) : json_null());
+        json_object_set_new(gpu, "cpus", *f->cpus ? json_string(f->cpus) : json_null());
+        json_object_set_new(
+                gpu, "iommu_group", f->group >= 0 ? json_integer(f->group) : json_null());
+        json_object_set_new(gpu, "link_speed", *f->speed ? json_string(f->speed) : json_null());
+        json_object_set_new(gpu, "link_width", f->width > 0 ? json_integer(f->width) : json_null());
+        json_object_set_new(gpu, "functions_total",
+                f->functions_total >= 0 ? json_integer(f->functions_total) : json_null());
+        json_object_set_new(gpu, "techniques", list);
+        return gpu;
+}
+
+int survey_gpus(const struct host *host, json_t **ret)
+{
+        _cleanup_free_ struct pci_function *gpus = NULL;
+        json_t *list;
+        size_t n;
+        int r;
+
+        r = pci_gpus(host, &gpus, &n);
+        if (r < 0)
+                return r;
+        list = json_array();
+        if (!list)
+                return -ENOMEM;
+        for (size_t i = 0; i < n; i++)
+                json_array_append_new(list, survey_gpu(host, gpus + i));
+        *ret = list;
+        return 0;
+}
+
+static const json_t *technique_of(const json_t *gpu, const char *name)
+{
+        const json_t *list = json_object_get(gpu, "techniques"), *item;
+        size_t i;
+
+        json_array_foreach((json_t *)list, i, item)
+        {
+                if (strcmp(json_string_value(json_object_get(item, "name")), name) == 0)
+                        return item;
+        }
+        return NULL;
+}
+
+static const char *blocked_by(const json_t *technique, const char *absent)
+{
+        const json_t *list, *item;
+        size_t i;
+
+        if (!technique)
+                return absent;
+        list = json_object_get(technique, "obstacles");
+        json_array_foreach((json_t *)list, i, item)
+        {
+                if (json_is_true(json_object_get(item, "blocks")))
+                        return json_string_value(json_object_get(item, "sentence"));
+        }
+        return NULL;
+}
+
+void survey_machine(const json_t *gpus, uint64_t memory, struct advise_machine *ret)
+{
+        static const struct {
+                enum advise_way way;
+                const char *technique, *absent;
+        } ways[] = {
+                {ADVISE_PASSTHROUGH, "passthrough", "no GPU here can be passed on"},
+                {ADVISE_SRIOV, "sriov", "no GPU here has virtual functions"},
+                {ADVISE_MIG, "mig", "no GPU here can be cut by MIG"},
+                {ADVISE_MIG_VGPU, "mig", "no GPU here can be cut by MIG"},
+                {ADVISE_MPS, "mps", "MPS is for NVIDIA's GPUs"},
+                {ADVISE_SPATIAL, "mps", "MPS is for NVIDIA's GPUs"},
+                {ADVISE_WHOLE, "slices", "there is no GPU here"},
+                {ADVISE_PLAIN, "slices", "there is no GPU here"},
+        };
+        const json_t *first = NULL, *gpu;
+        size_t i;
+
+        *ret = (struct advise_machine){.memory = memory};
+        json_array_foreach((json_t *)gpus, i, gpu)
+        {
+                const struct mig_geometry *geometry;
+                unsigned vendor, device;
+
+                if (json_is_null(json_object_get(gpu, "vendor")) ||
+                        !json_is_null(json_object_get(gpu, "physical_function")))
+                        continue;
+                ret->gpus++;
+                if (first)
+                        continue;
+                first = gpu;
+                if (sscanf(json_string_value(json_object_get(gpu, "id")), "%x:%x", &vendor,
+                            &device) == 2) {
+                        geometry = mig_geometry_of_pci((uint16_t)vendor, (uint16_t)device);
+                        ret->instances = geometry ? geometry->profiles[0].most : 0;
+                }
+                ret->functions =
+                        (unsigned)json_integer_value(json_object_get(gpu, "functions_total"));
+        }
+        if (!first)
+                return;
+        for (i = 0; i < ARRAY_SIZE(ways); i++)
+                ret->blocked[ways[i].way] =
+                        blocked_by(technique_of(first, ways[i].technique), ways[i].absent);
+        if (!technique_of(first, "mig"))
+                ret->instances = 0;
+        if (!technique_of(first, "vgpu") && !technique_of(first, "mediated")) {
+                ret->blocked[ADVISE_VGPU] = "no vGPU host driver is installed";
+                ret->blocked[ADVISE_MIG_VGPU] = "no vGPU host driver is installed";
+        }
+        if (!technique_of(first, "mps"))
+                ret->blocked[ADVISE_QUOTA] = ret->blocked[ADVISE_SLICES] =
+                        "Cleave's quotas are for CUDA, so for NVIDIA's GPUs";
+        else
+                ret->blocked[ADVISE_QUOTA] = ret->blocked[ADVISE_SLICES] =
+                        blocked_by(technique_of(first, "slices"), NULL);
+}
