@@ -238,11 +238,9 @@ static int parse_words(struct cli_args *args, int argc, char **argv, char **ret_
                         verb->operands);
         if (verb->most >= 0 && args->n_operands > verb->most)
                 return fail(ret_error, "'%s' is one word too many", argv[verb->most]);
-        if (verb->words == CLI_WORDS_LIST)
-                for (int i = 0; i < args->n_operands; i++)
-                        if (!is_choice(verb->choices, argv[i]))
-                                return fail(
-                                        ret_error, "'%s' is none of %s", argv[i], verb->choices);
+        if (verb->words == CLI_WORDS_LIST && args->n_operands > 0 &&
+                !is_choice(verb->choices, argv[0]))
+                return fail(ret_error, "'%s' is none of %s", argv[0], verb->choices);
         return 0;
 }
 

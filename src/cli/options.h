@@ -60,7 +60,7 @@ struct cli_verb {
         size_t n_options;
         const struct cli_example *examples; /* ends with a NULL command */
         int least, most;                    /* number of operands; most < 0: no limit */
-        enum cli_words words;               /* of the operands */
+        enum cli_words words;               /* of the operands; LIST: of the first one */
         const char *choices;
         bool command;      /* the first operand ends the options: what follows is not ours */
         bool hidden;       /* not in the help; for our own scripts */

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cli/daemon.h"
+#include "cli/machine.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
 
@@ -10,10 +11,13 @@
 
 enum {
         OPT_OUTPUT,
+        OPT_SYSFS,
+        OPT_PROC,
 };
 
 static const struct cli_option options[] = {
         [OPT_OUTPUT] = OUTPUT_OPTION,
+        MACHINE_ROOTS(OPT_SYSFS, OPT_PROC),
 };
 
 static const struct {
@@ -121,7 +125,8 @@ static int run_devices(const struct cli_args *args)
         enum output_format format = output_format(args->value[OPT_OUTPUT]);
         _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
         _cleanup_client_ struct client *client = NULL;
-        json_t *result = NULL;
+        json_t *result = NULL, *hardware = NULL;
+        struct host host;
         int r;
 
         r = daemon_connect(DAEMON_START, &client, NULL, &error);
@@ -129,20 +134,30 @@ static int run_devices(const struct cli_args *args)
                 r = client_call(client, "device.list", NULL, &result, &error);
         if (r < 0)
                 return cli_report(args->verb, &error);
+        /* What cannot be looked at is not listed; the daemon's devices are what matters most. */
+        host_init(&host, args->value[OPT_SYSFS], args->value[OPT_PROC], NULL, NULL);
+        if (survey_gpus(&host, &hardware) < 0)
+                hardware = json_array();
+        json_object_set(result, "hardware", hardware);
         if (format == OUTPUT_JSON)
                 r = output_json(result, SCHEMA);
         else
                 r = print_devices(json_object_get(result, "devices"), format);
+        if (format == OUTPUT_TABLE && json_array_size(hardware) > 0) {
+                printf("\non the PCI bus:\n");
+                machine_print_gpus(hardware);
+        }
         if (json_array_size(json_object_get(result, "devices")) == 0)
                 fprintf(stderr,
-                        "cleave devices: there is no GPU here; `cleave doctor` says why, and "
-                        "CLEAVE_SIM=h100 gives a simulated one\n");
+                        "cleave devices: there is no GPU here that CUDA can use; `cleave doctor` "
+                        "says why, and CLEAVE_SIM=h100 gives a simulated one\n");
+        json_decref(hardware);
         json_decref(result);
         return output_end(r < 0 ? CLI_FAILED : CLI_OK);
 }
 
 static const struct cli_example examples[] = {
-        {"cleave devices", "what there is, and what can be granted now"},
+        {"cleave devices", "what there is, what can be granted now, what can be cut"},
         {NULL, NULL},
 };
 
@@ -152,8 +167,10 @@ const struct cli_verb verb_devices = {
         .description =
                 "Lists the GPUs: their whole memory, what is granted to tenants, what these use of "
                 "it, what processes outside Cleave use, and what can be granted now. Below the "
-                "table stands a sentence for everything that keeps memory from being granted. JSON "
-                "has the schema " SCHEMA ".",
+                "table stands a sentence for everything that keeps memory from being granted.\n\n"
+                "Then follow the GPUs of the PCI bus, of all vendors: what each way of cutting or "
+                "handing on could do with it now, and what stands in the way. JSON has the "
+                "schema " SCHEMA " and lists them as hardware.",
         .options = options,
         .n_options = ARRAY_SIZE(options),
         .examples = examples,
