@@ -130,7 +130,7 @@ static inline uint64_t time_of(uint64_t work, uint32_t drag)
         return (work * PPM + (PPM - drag) - 1) / (PPM - drag);
 }
 
-/* The current group holds the engine until then, at most until its item ends. */
+/* The current group holds the engine until then, which is not beyond the end of its item. */
 static void progress(struct schedule *schedule, uint64_t until, uint32_t drag)
 {
         struct schedule_group *g = &schedule->group[schedule->current];
@@ -138,8 +138,9 @@ static void progress(struct schedule *schedule, uint64_t until, uint32_t drag)
         uint64_t work = span - (drag ? span * drag / PPM : 0);
 
         if (g->left_ns != SCHEDULE_ENDLESS) {
-                if (work > g->left_ns)
-                        work = g->left_ns;
+                /* rounding must not end it: run_on() does, and says so */
+                if (work >= g->left_ns)
+                        work = g->left_ns - 1;
                 g->left_ns -= work;
         }
         g->done_ns += work;
@@ -209,6 +210,8 @@ static bool run_on(struct schedule *schedule, uint64_t until)
                 return false;
         }
         progress(schedule, done, drag);
+        g->done_ns += g->left_ns;
+        g->work_ns += g->left_ns;
         g->left_ns = 0;
         return true;
 }
