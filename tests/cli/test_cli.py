@@ -182,6 +182,23 @@ class Pages(unittest.TestCase):
                 self.assertIn(f"*--{option}*", cleave("__scdoc", f"cleave-{verb}")[1])
         self.assertEqual(cleave("__scdoc", "cleave-nosuch")[0], 2)
 
+    def test_manual_of_the_daemon(self):
+        root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+        with open(os.path.join(root, "docs", "cleaved.8.scd"), encoding="utf-8") as file:
+            page = file.read()
+        cleaved = os.path.join(os.path.dirname(CLEAVE), "cleaved")
+        done = subprocess.run([cleaved, "--help"], text=True, capture_output=True, check=True,
+                              timeout=60)
+        for option in re.findall(r"^ +--([a-z-]+)", done.stdout, re.M):
+            self.assertIn(f"*--{option}*", page)
+        with open(os.path.join(root, "docs", "cleave.conf.5.scd"), encoding="utf-8") as file:
+            page = file.read()
+        with open(os.path.join(root, "deploy", "cleave.conf"), encoding="utf-8") as file:
+            keys = re.findall(r"^#?([a-z_]+) = ", file.read(), re.M)
+        self.assertIn("interval", keys)
+        for key in keys:
+            self.assertIn(f"*{key}*", page)
+
     def test_completion_knows_all(self):
         for shell in ("bash", "zsh", "fish"):
             status, script, err = cleave("completion", shell)
