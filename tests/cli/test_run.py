@@ -348,4 +348,7 @@ class Terminal(Run):
 if __name__ == "__main__":
     CLEAVE, GUARD = (os.path.abspath(word) for word in sys.argv[1:3])
     del sys.argv[1:3]
+    # A shell that runs us in the background may have had these ignored, which is inherited.
+    for ignored in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_DFL)
     unittest.main()

@@ -345,4 +345,6 @@ class OnDemand(EndToEnd):
 
 if __name__ == "__main__":
     BUILD = sys.argv.pop(1)
+    # A shell that runs us in the background may have had it ignored, which is inherited.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     unittest.main()
