@@ -163,7 +163,10 @@ static int take_line(struct client *client, struct client_message *ret)
         json_t *line;
         int r;
 
-        end = memchr(client->buffer + client->scanned, '\n', client->used - client->scanned);
+        /* before the first byte there is no buffer, which memchr must not be given */
+        end = client->buffer ? memchr(client->buffer + client->scanned, '\n',
+                                       client->used - client->scanned)
+                             : NULL;
         if (!end) {
                 client->scanned = client->used;
                 return 0;

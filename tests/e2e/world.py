@@ -53,7 +53,10 @@ class World:
         self.runtime = os.path.join(self.place, "run")
         os.mkdir(self.runtime, 0o700)
         self.env = {k: v for k, v in os.environ.items()
-                    if not k.startswith(("CLEAVE_", "LD_", "ASAN_", "TSAN_", "UBSAN_"))}
+                    if not k.startswith(("CLEAVE_", "LD_"))}
+        # Programs that are not built with the sanitizer load libraries that are.
+        self.env["ASAN_OPTIONS"] = ":".join(filter(None, [
+            self.env.get("ASAN_OPTIONS"), "verify_asan_link_order=0", "detect_leaks=0"]))
         self.env.update(CLEAVE_RUNTIME_DIR=self.runtime, TZ="UTC", LC_ALL="C.UTF-8")
         if self.sim:
             self.env.update(CLEAVE_SIM=self.sim, CLEAVE_SIM_DIR=os.path.join(self.place, "sim"))
