@@ -141,7 +141,7 @@ class Stress(unittest.TestCase):
             self.assertEqual(self.world.devices()[0]["granted"], granted)
             self.assertEqual(self.tenant("other")["devices"][0]["memory_used"], held)
             self.assertEqual(other("alloc", 2048), 2)  # its limit still stands
-        self.assertGreater(kills, 2)
+        self.assertGreater(kills, 0)  # about a dozen where nobody else wants the processors
         print("quit 0", file=other.process.stdin, flush=True)
         self.assertEqual(other.end(), (0, "", ""))
         self.finish_without_other(run, sampler)
