@@ -57,7 +57,8 @@ bool exec_in_callback(void);
 
 /* First thing in every entry point except those that work before cuInit: faults asked for by
  * CLEAVE_SIM_FAULTS (delays included), then CUDA_ERROR_NOT_INITIALIZED before cuInit and in the
- * child of a fork, CUDA_ERROR_NOT_PERMITTED in a stream's host function. entry: the exported name, that is __func__. */
+ * child of a fork, CUDA_ERROR_NOT_PERMITTED in a stream's host function. entry: the exported name,
+ * that is __func__. */
 static inline CUresult sim_enter(const char *entry)
 {
         if (__builtin_expect(atomic_load_explicit(&sim_faults_active, memory_order_relaxed), 0)) {
@@ -187,7 +188,8 @@ CUresult sim_range(CUdeviceptr pointer, size_t bytes, struct sim_range *ret);
 
 /* Has the host back a range with real pages before somebody writes to it, so that a full host file
  * system gives CUDA_ERROR_OUT_OF_MEMORY here and no SIGBUS later. Call before writing to memory of
- * SIM_DEVICE, _POOL, _VMM, _IPC kinds (host: sim_range.host). Cheap where pages exist. */
+ * SIM_DEVICE, _POOL, _VMM, _IPC kinds (host: sim_range.host). Cheap where pages exist.
+ * CUDA_ERROR_ILLEGAL_ADDRESS: a mapping that no device may write to. */
 CUresult sim_touch(void *host, size_t bytes);
 
 /* Device memory that the driver keeps for itself inside the context (globals of modules, printf and

@@ -379,13 +379,40 @@ void sim_memory_free(struct sim_memory *memory)
         region_unlock();
 }
 
+/* Whether all of a range of reserved addresses may be written to by some device. */
+static bool writable(const struct block *block, uint64_t begin, uint64_t end)
+{
+        for (uint64_t at = begin & ~(SLOT_BYTES - 1); at < end; at += SLOT_BYTES) {
+                uint32_t access;
+
+                if (at >= block->base + block->bytes)
+                        return false;
+                access = block->slot[(at - block->base) >> SLOT_SHIFT].access;
+                /* both bits of some device */
+                if (!(access & access >> 1 & 0x55555555u))
+                        return false;
+        }
+        return true;
+}
+
 CUresult sim_touch(void *host, size_t bytes)
 {
         uint64_t begin = (uintptr_t)host & ~4095ull;
         uint64_t end = ((uintptr_t)host + bytes + 4095) & ~4095ull;
 
-        if (bytes == 0 || !block_at((uintptr_t)host))
+        const struct block *block = block_at((uintptr_t)host);
+
+        if (bytes == 0 || !block)
                 return CUDA_SUCCESS;
+        if (block->kind == BLOCK_RESERVED) {
+                bool may;
+
+                region_lock_shared();
+                may = writable(block, begin, end);
+                region_unlock();
+                if (!may)
+                        return CUDA_ERROR_ILLEGAL_ADDRESS;
+        }
         while (begin < end) {
                 uint64_t slot = slot_of(begin);
                 uint64_t slot_begin = region.base + (slot << SLOT_SHIFT);

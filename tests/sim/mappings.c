@@ -103,10 +103,39 @@ static void test_access(void)
         OK(cuMemSetAccess(p, 4 * MIB, &all_access, 1));
         CHECK_EQ(in_child(touch), 0);
         CHECK_EQ(*(char *)p, 1);
+        OK(cuMemsetD8_v2(p, 7, 4 * MIB));
         CHECK_EQ(cuMemUnmap(p, 2 * MIB), CUDA_ERROR_INVALID_VALUE);
         OK(cuMemUnmap(p, 4 * MIB));
         OK(cuMemRelease(handle));
         OK(cuMemAddressFree(p, 4 * MIB));
+}
+
+/* Device work may not write where access to read was given. */
+static void test_illegal_write(void)
+{
+        CUmemAccessDesc read_only = all_access;
+        CUmemGenericAllocationHandle handle;
+        CUcontext context;
+        CUdeviceptr p;
+        CUresult r;
+        char byte;
+
+        read_only.flags = CU_MEM_ACCESS_FLAGS_PROT_READ;
+        OK(cuCtxCreate_v2(&context, 0, 0));
+        OK(cuMemAddressReserve(&p, 2 * MIB, 0, 0, 0));
+        OK(cuMemCreate(&handle, 2 * MIB, &on_device, 0));
+        OK(cuMemMap(p, 2 * MIB, 0, handle, 0));
+        OK(cuMemSetAccess(p, 2 * MIB, &read_only, 1));
+        OK(cuMemcpyDtoH_v2(&byte, p, 1));
+        CHECK_EQ(byte, 0);
+        r = cuMemsetD8_v2(p, 1, 100);
+        if (!r)
+                r = cuCtxSynchronize();
+        CHECK_EQ(r, CUDA_ERROR_ILLEGAL_ADDRESS);
+        OK(cuCtxDestroy_v2(context));
+        OK(cuMemUnmap(p, 2 * MIB));
+        OK(cuMemRelease(handle));
+        OK(cuMemAddressFree(p, 2 * MIB));
 }
 
 static void test_bad_arguments(void)
@@ -238,6 +267,7 @@ int main(void)
         base = (uint64_t)nvml_process(0, getpid());
         test_contents_move();
         test_access();
+        test_illegal_write();
         test_bad_arguments();
         test_arrays();
         test_pointers(context);
