@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "environment.h"
 #include "models.h"
 #include "module.h"
 
@@ -128,6 +132,25 @@ static CUresult read_attributes(const CUlaunchConfig *config, struct launch *lau
         return CUDA_SUCCESS;
 }
 
+/* A program of kernels that only a real GPU can run should not have to guess. */
+static void say_unknown(const char *name)
+{
+        const char *where = getenv(CLEAVE_ENV_DEBUG);
+        int fd;
+
+        if (!where || !*where)
+                return;
+        fd = strcmp(where, "2") == 0 ? fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3)
+                                     : open(where, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+        if (fd < 0)
+                return;
+        dprintf(fd,
+                "cleave: the simulated GPU has no kernel '%s'; it runs those of "
+                "tests/kernels/cleave.ptx\n",
+                name);
+        close(fd);
+}
+
 CUresult launch_new(struct sim_context *context, const CUlaunchConfig *config, CUfunction handle,
         void **params, void **extra, struct work **ret)
 {
@@ -147,8 +170,10 @@ CUresult launch_new(struct sim_context *context, const CUlaunchConfig *config, C
         r = check_shape(function, config);
         if (r)
                 return r;
-        if (kernels_find(entry) < 0)
+        if (kernels_find(entry) < 0) {
+                say_unknown(entry->name);
                 return CUDA_ERROR_NOT_SUPPORTED;
+        }
         work = work_new(context, WORK_KERNEL);
         if (!work)
                 return CUDA_ERROR_OUT_OF_MEMORY;
