@@ -84,7 +84,7 @@ void sim_pool_relax(struct sim_device *device)
         /* the usual case, nothing to do, must not keep others waiting */
         region_lock_shared();
         for (struct sim_pool *pool = pools; pool; pool = pool->next)
-                if (pool->device == device && pool->reserved > pool->threshold &&
+                if (pool->device == device && !pool->graph && pool->reserved > pool->threshold &&
                         pool->reserved > pool->used)
                         over = true;
         region_unlock();
