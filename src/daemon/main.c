@@ -2,6 +2,7 @@
 /* cleaved, the node daemon: options, start and end. */
 #include <fcntl.h>
 #include <getopt.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -148,11 +149,33 @@ static int read_config(const struct options *options, struct config *config)
         return r;
 }
 
-static bool answers(const char *directory)
+/* Asks whoever listens; what the keeper holds the sockets for takes connections too, but does not
+ * answer. A descriptor on which the answer will come, or negative. */
+static int ask(const char *directory)
 {
+        static const char question[] = "{\"id\":1,\"method\":\"tenant.list\"}\n";
         _cleanup_close_ int fd = socket_connect(directory, CLEAVE_CONTROL_SOCKET, SOCK_STREAM);
 
-        return fd >= 0;
+        if (fd < 0)
+                return fd;
+        if (send(fd, question, sizeof(question) - 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+                return -errno;
+        return TAKE_FD(fd);
+}
+
+/* Whether the answer has come within that time. *fd is closed when nobody is there any more. */
+static bool answered(int *fd, int wait_ms)
+{
+        struct pollfd poll_fd = {.fd = *fd, .events = POLLIN};
+        char byte;
+
+        /* without a descriptor it only waits */
+        if (poll(&poll_fd, 1, wait_ms) <= 0)
+                return false;
+        if (recv(*fd, &byte, 1, MSG_DONTWAIT) == 1)
+                return true;
+        *fd = close_safe(*fd);
+        return false;
 }
 
 /* One daemon a runtime directory. -EALREADY: one runs, and answers. */
@@ -160,7 +183,7 @@ static int take_lock(const char *directory, int *ret)
 {
         uint64_t until = clock_usec(CLOCK_MONOTONIC) + LOCK_PATIENCE;
         _cleanup_free_ char *path = path_join(directory, LOCK_FILE);
-        _cleanup_close_ int fd = -EBADF;
+        _cleanup_close_ int fd = -EBADF, question = -EBADF;
 
         if (!path)
                 return -ENOMEM;
@@ -170,12 +193,13 @@ static int take_lock(const char *directory, int *ret)
         while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
                 if (errno != EWOULDBLOCK && errno != EINTR)
                         return -errno;
-                if (answers(directory))
+                /* it is about to come up, about to end, or serves */
+                if (question < 0)
+                        question = ask(directory);
+                if (answered(&question, 10))
                         return -EALREADY;
-                /* it is about to come up, or about to end */
                 if (clock_usec(CLOCK_MONOTONIC) > until)
                         return -EBUSY;
-                nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
         }
         *ret = TAKE_FD(fd);
         return 0;
