@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/paths.h"
 #include "base/process.h"
 #include "daemon/control.h"
 #include "daemon/manager.h"
@@ -705,17 +706,19 @@ void manager_look_idle(struct manager *manager)
                 sd_event_source_set_enabled(manager->idle_timer, SD_EVENT_OFF);
 }
 
-/* Without its directory nobody finds a daemon any more. */
-static int directory_vanished(
+/* Without its directory, or its socket in it, nobody finds a daemon any more. */
+static int directory_changed(
         sd_event_source *source, const struct inotify_event *event, void *userdata)
 {
         struct manager *manager = userdata;
 
         (void)source;
-        (void)event;
-        log_notice("the runtime directory is gone, so the daemon ends");
+        /* the directory's own end may be told late, as the keeper has it open */
+        if (event->mask & IN_DELETE && strcmp(event->name, CLEAVE_CONTROL_SOCKET) != 0)
+                return 0;
+        log_notice("the control socket is gone, so the daemon ends");
         manager->stopping = true;
-        store_farewell(&manager->store, true);
+        store_farewell(&manager->store, !manager->tenants);
         return sd_event_exit(manager->event, 0);
 }
 
@@ -724,7 +727,7 @@ int manager_listen(struct manager *manager)
         int r;
 
         r = sd_event_add_inotify(manager->event, NULL, manager->directory,
-                IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR, directory_vanished, manager);
+                IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR, directory_changed, manager);
         if (r < 0)
                 log_warning("the runtime directory cannot be watched: %s", strerror(-r));
         r = control_listen(manager);

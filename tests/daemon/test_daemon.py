@@ -396,8 +396,9 @@ class Identity(Case):
         with open(self.daemon.base + '/in', 'w') as file:
             file.write('hello\n')
             file.flush()
-            eventually(lambda: open(self.daemon.base + '/out').read())
-        self.assertEqual(open(self.daemon.base + '/out').read(), 'refused 2\n')
+            eventually(lambda: os.path.getsize(self.daemon.base + '/out'))
+        with open(self.daemon.base + '/out') as file:
+            self.assertEqual(file.read(), 'refused 2\n')
         events = self.daemon.events('process-refused')
         self.assertEqual(len(events), 1)
         self.assertIn('belongs to no tenant', events[0]['message'])
@@ -583,8 +584,7 @@ class Recovery(Case):
             tenant.hello()
             tenant.process.do('charge 0 500')
             tenant.process.do('intend 0 7')
-        os.kill(self.daemon.pid(), signal.SIGSTOP) if False else None
-        killed = self.daemon.kill()
+        self.daemon.kill()
         gone.process.kill()
         gone.connection.close()
         # its maker, this process, lives: it could come back and tell of the end
