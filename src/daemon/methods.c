@@ -931,10 +931,13 @@ void stops_connection_ended(struct connection *connection)
                 stop->connection = NULL;
 }
 
-/* Sends a signal to all processes of a tenant, except to `cleave run`, which has to report. */
+/* Sends a signal to all processes of a tenant, except to `cleave run`, which has to report. All are
+ * found before the first one dies: its children might no longer be known as the tenant's then. */
 static void signal_all(struct tenant *tenant, int signal)
 {
         _cleanup_closedir_ DIR *proc = opendir("/proc");
+        _cleanup_free_ int *pidfds = NULL;
+        size_t count = 0, room = 0;
         struct dirent *entry;
 
         while (proc && (entry = readdir(proc))) {
@@ -946,8 +949,21 @@ static void signal_all(struct tenant *tenant, int signal)
                         continue;
                 pidfd = process_open(pid);
                 /* looked at again behind the descriptor, so that it is no other process by now */
-                if (pidfd >= 0 && tenant_of_process(tenant->manager, pid) == tenant)
-                        (void)process_signal(pidfd, signal);
+                if (pidfd < 0 || tenant_of_process(tenant->manager, pid) != tenant)
+                        continue;
+                if (count == room) {
+                        int *larger = realloc(pidfds, (room + 64) * sizeof(*pidfds));
+
+                        if (!larger)
+                                break;
+                        pidfds = larger;
+                        room += 64;
+                }
+                pidfds[count++] = TAKE_FD(pidfd);
+        }
+        for (size_t i = 0; i < count; i++) {
+                (void)process_signal(pidfds[i], signal);
+                close_safe(pidfds[i]);
         }
 }
 

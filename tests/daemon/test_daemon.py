@@ -53,7 +53,8 @@ class Accounts(Case):
                          ('train', 'starting', os.getuid()))
         self.assertEqual(made['devices'][0]['memory'], 8 * GIB)
         self.assertEqual(tenant.made['environment']['CLEAVE_TENANT'], tenant.id)
-        self.assertTrue(tenant.made['preload'].endswith('libcuda.so.1'))
+        self.assertEqual([os.path.basename(path) for path in tenant.made['preload']],
+                         ['libcuda.so.1', 'libnvidia-ml.so.1'])
         self.assertEqual(self.device()['granted'], 8 * GIB)
         tenant.start()
         self.assertEqual(tenant.hello()[1:], [tenant.id, '1', str(8 * GIB >> 12)])
