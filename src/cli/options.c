@@ -132,13 +132,35 @@ static int find_letter(const struct cli_verb *verb, char letter)
         return -1;
 }
 
+/* Whether a word is one of the choices, or a list or multiple of them: h100, h100x2, a100,h100. */
+static bool is_made_of_choices(const char *choices, const char *word)
+{
+        char part[NEAR_WORD_MAX + 1];
+
+        for (;;) {
+                size_t n = strcspn(word, ","), name = strcspn(word, "x,");
+
+                if (name >= sizeof(part))
+                        return false;
+                snprintf(part, sizeof(part), "%.*s", (int)name, word);
+                if (!is_choice(choices, part))
+                        return false;
+                if (name < n && strspn(word + name + 1, "0123456789") != n - name - 1)
+                        return false;
+                if (!word[n])
+                        return true;
+                word += n + 1;
+        }
+}
+
 /* The next word, if it may be the argument of an option; an optional argument that stands apart is
- * taken only if it is one of the words that the option knows. */
+ * taken only if it is made of the words that the option knows. */
 static const char *next_word(const struct cli_option *option, int argc, char **argv, int *i)
 {
         if (*i + 1 >= argc)
                 return NULL;
-        if (option->optional && (!option->choices || !is_choice(option->choices, argv[*i + 1])))
+        if (option->optional &&
+                (!option->choices || !is_made_of_choices(option->choices, argv[*i + 1])))
                 return NULL;
         return argv[++*i];
 }

@@ -39,7 +39,8 @@ struct cli_option {
         bool optional;        /* the argument may be left out */
         bool repeatable;      /* may be given more than once */
         enum cli_words words;
-        const char *choices; /* separated by blanks; the only ones, where words is LIST */
+        const char *choices; /* separated by blanks; the only ones, where words is LIST, and for an
+                              * optional argument those that may also stand apart */
         const char *help;
         const char *preset; /* the default, as the help says it; NULL: none worth a word */
 };

@@ -26,6 +26,8 @@
 #define RETRY_MSEC         200
 #define RESTART_AFTER_MSEC 3000
 #define WAIT_PATIENCE_MSEC 300
+/* How often a device is chosen anew, where the choice is ours. */
+#define CREATE_ATTEMPTS 3
 
 enum {
         OPT_MEMORY,
@@ -85,6 +87,7 @@ static const struct cli_option options[] = {
                         .name = "sim",
                         .argument = "MODEL",
                         .optional = true,
+                        .choices = "h100 h200 a100 a30 b200 t4",
                         .help = "Use simulated GPUs: a model, or several as h100x2 or a100,h100.",
                         .preset = DAEMON_SIM_MODEL,
                 },
@@ -201,7 +204,7 @@ static int wait_for_room(struct run *run, int64_t id, struct cleave_error *error
         }
 }
 
-static int create_tenant(struct run *run, struct cleave_error *error)
+static int create_once(struct run *run, struct cleave_error *error)
 {
         const struct cli_args *args = run->args;
         json_t *devices = NULL, *params;
@@ -227,6 +230,19 @@ static int create_tenant(struct run *run, struct cleave_error *error)
                 return error_set(
                         error, CLEAVE_REASON_BAD_REPLY, "the daemon's reply names no tenant");
         return 0;
+}
+
+static int create_tenant(struct run *run, struct cleave_error *error)
+{
+        int r;
+
+        /* Others may take the room that we saw on a device before we ask for it. */
+        for (int attempt = 0; attempt < CREATE_ATTEMPTS; attempt++) {
+                r = create_once(run, error);
+                if (r == 0 || error->code != CLEAVE_REASON_NO_ROOM || run->args->count[OPT_DEVICE])
+                        break;
+        }
+        return r;
 }
 
 /* Puts value before what the variable, a list of paths, holds already. 0 or -ENOMEM. */

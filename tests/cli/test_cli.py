@@ -336,6 +336,10 @@ class Words(unittest.TestCase):
             self.assertEqual(create["command"], ["sh", "-c", "exit 3"])
             # the one with most room
             self.assertEqual(create["devices"], [{"device": daemon.uuids[1], "memory": 8 << 30}])
+            create = asked("run", "-m8G", "--sim", "a100x2,h100", "true")["tenant.create"]
+            self.assertEqual((create["env_sim"], create["command"]), ("a100x2,h100", ["true"]))
+            create = asked("run", "-m8G", "--sim", "h100xx", "true")["tenant.create"]
+            self.assertEqual((create["env_sim"], create["command"]), ("h100", ["h100xx", "true"]))
             create = asked("run", "--memory", "0=4G,GPU-b=8G", "true")["tenant.create"]
             self.assertEqual(create["devices"], [{"device": "0", "memory": 4 << 30},
                                                  {"device": "GPU-b", "memory": 8 << 30}])
@@ -346,6 +350,15 @@ class Words(unittest.TestCase):
             self.assertEqual((stop["signal"], stop["timeout"]), (2, 0.5))
             stop = asked("stop", "train", "--timeout", "infinity")["tenant.stop"]
             self.assertIsNone(stop["timeout"])
+
+
+    def test_models_are_the_simulators(self):
+        root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "src")
+        with open(os.path.join(root, "sim", "models.c"), encoding="utf-8") as file:
+            keys = re.findall(r'\.key = "(\w+)"', file.read())
+        with open(os.path.join(root, "cli", "verb_run.c"), encoding="utf-8") as file:
+            choices = re.search(r'\.name = "sim".*?\.choices = "([^"]*)"', file.read(), re.S)
+        self.assertEqual(choices.group(1).split(), keys)
 
 
 class Daemon(unittest.TestCase):
