@@ -21,7 +21,7 @@
 #define IDLE_NAP         (5 * ARBITER_MS)
 #define ROUND_STAYS      (500 * ARBITER_MS)
 #define POOL_ROUNDS      2
-#define OWED             (25 * ARBITER_MS) /* of a guarantee, before priority stands back */
+#define OWED_TIME        (60 * ARBITER_MS) /* for which nothing of a guarantee was given */
 #define OVERRUN          (2 * ARBITER_MS)
 #define TURN_SMALL       60000 /* ppm: less is not worth a turn of its own */
 #define GUARANTEE_MARGIN 108   /* percent */
@@ -948,6 +948,12 @@ static void set_targets(struct arbiter *arbiter, unsigned d)
         }
 }
 
+/* So much may be owed before priority stands back. */
+static int64_t owed_limit(const struct tenant *tenant)
+{
+        return MAX_OF((int64_t)part_of(OWED_TIME, tenant->terms.share), (int64_t)(8 * ARBITER_MS));
+}
+
 /* What a tenant with a backlog has got too little of its guarantee up to now. */
 static int64_t owed_to(const struct seat *seat, const struct tenant *tenant, uint64_t now)
 {
@@ -979,7 +985,7 @@ static enum arbiter_priority find_latency_class(struct arbiter *arbiter, unsigne
                         continue;
                 if (tenant->terms.priority < top) {
                         kept += tenant->terms.share * (PPM / 100);
-                        owed |= owed_to(seat, tenant, device->settled) > (int64_t)OWED;
+                        owed |= owed_to(seat, tenant, device->settled) > owed_limit(tenant);
                         continue;
                 }
                 if (seat->kind != ARBITER_SPORADIC)
@@ -1380,8 +1386,9 @@ unsigned arbiter_step(struct arbiter *arbiter, uint64_t now, struct arbiter_acti
                         judge(arbiter, d, device->order[i], now);
                         if (seat->kind != ARBITER_IDLE)
                                 next = MIN_OF(next, now + ARBITER_LOOK);
-                        if (device->latency && owed_to(seat, &arbiter->tenant[device->order[i]],
-                                                       now) > (int64_t)OWED)
+                        if (device->latency &&
+                                owed_to(seat, &arbiter->tenant[device->order[i]], now) >
+                                        owed_limit(&arbiter->tenant[device->order[i]]))
                                 device->stale = true;
                 }
                 if (device->stale) {

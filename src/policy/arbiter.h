@@ -25,17 +25,23 @@
  *   period begins, so that its GPUs keep one phase. Over-use is carried in full, under-use only
  *   where our own call came early, and at most ARBITER_CREDIT: no idle time is saved up. Periods
  *   begin at an offset of the tenant's own, chosen when it comes so that the duty times of those
- *   who share a device with it overlap least.
+ *   who share a device with it overlap least. The budget is of GPU time as measured; where use is
+ *   not known it is of predicted time, and a neighbour's unnoticed pause lets the cap be exceeded.
+ *   In turns a cap may be ahead by what a turn is longer than its budget; it is kept back later.
  *
  * Turns. A tenant that launches, waits and launches again is idle for some 10 us after each kernel,
  *   and loses the engine for a whole round each time: 0.21 + 0.21. It is worth holding the
  *   engine idle for it as long as its pause is shorter than switching away and back (2 * 138 us).
- *   Tenants like that, and everybody backlogged beside one, get the device in turns of about
- *   ARBITER_TURN while the others' channels are disabled: two calls, 0.5 ms lost a turn, 0.419 +
- *   0.419. A tenant that only now and then has something to do takes no part and stays enabled.
- *   Pauses are known from arbiter_sight.starts and .wanted_ns; where these are unknown, a tenant
- *   that leaves its slices unused is tried out with a turn, and if it leaves that unused too, not
- *   again before a time that doubles from ARBITER_TRIAL_MIN to ARBITER_TRIAL_MAX.
+ *   If its slices, of which it uses one run a round, would not give it what it is due, it and
+ *   everybody with a backlog (also who comes and goes but takes more than he is due) get the device
+ *   in turns of about ARBITER_TURN, as long as their shares, while the others' channels are
+ *   disabled: two calls, 0.5 ms lost a turn, 0.419 + 0.419. Small shares have one turn together and
+ *   divide it by slices. A tenant that only now and then has something to do takes no part and
+ * stays enabled. Devices that a tenant with turns has in common take turns together: it has its
+ * turn on all of them at once. Pauses are known from arbiter_sight.starts and .wanted_ns; where
+ * these are unknown, a tenant that leaves its slices unused is tried out with a turn, and if it
+ * leaves that unused too, not again before a time that doubles from ARBITER_TRIAL_MIN to
+ * ARBITER_TRIAL_MAX.
  *
  * Preemption mode. Thread-block where blocks are known to last at most 1/50 of the slice (the slice
  *   is overrun by half a block on average, that is by 1 %), instruction level otherwise.
@@ -44,8 +50,9 @@
  *   low) that comes and goes: a long slice for it and ARBITER_SHORT for the rest, so that it waits
  *   ARBITER_SHORT and a switch at most; the rest, if several are backlogged, take turns among
  *   themselves, since short slices against each other would lose half. H100: 50 : 0.2 ms gave
- *   p99 6.2 ms where 1 ms gave 17 and the driver's own 2 ms collapsed. This ends while it is gone,
- *   and while the guarantees of the rest could not be kept with it.
+ *   p99 6.2 ms where 1 ms gave 17 and the driver's own 2 ms collapsed. This ends when it has been
+ *   gone for ARBITER_LINGER, and for a time that doubles as soon as somebody of the rest is behind
+ *   with a guarantee.
  *
  * What the calls cost (a slice 300 us, disabling 240-650 us, enabling 160-390 us, for up to 64
  * channels): slices change only when somebody begins, ends or changes his kind, and then only as a
