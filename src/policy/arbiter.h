@@ -38,10 +38,10 @@
  *   disabled: two calls, 0.5 ms lost a turn, 0.419 + 0.419. Small shares have one turn together and
  *   divide it by slices. A tenant that only now and then has something to do takes no part and
  * stays enabled. Devices that a tenant with turns has in common take turns together: it has its
- * turn on all of them at once. Pauses are known from arbiter_sight.starts and .wanted_ns; where
- * these are unknown, a tenant that leaves its slices unused is tried out with a turn, and if it
- * leaves that unused too, not again before a time that doubles from ARBITER_TRIAL_MIN to
- * ARBITER_TRIAL_MAX.
+ * turn on all of them at once; where the one whose turn it is has nothing, the others share by
+ * slices. Pauses are known from arbiter_sight.starts and .wanted_ns; where these are unknown, a
+ * tenant that leaves its slices unused is tried out with a turn, and if it leaves that unused too,
+ * not again before a time that doubles from ARBITER_TRIAL_MIN to ARBITER_TRIAL_MAX.
  *
  * Preemption mode. Thread-block where blocks are known to last at most 1/50 of the slice (the slice
  *   is overrun by half a block on average, that is by 1 %), instruction level otherwise.

@@ -405,7 +405,7 @@ static void test_calls(void)
         for (unsigned capped = 0; capped <= 32; capped = capped ? capped * 2 : 1) {
                 begin(11, SEES_ALL);
                 for (unsigned i = 0; i < 32; i++)
-                        add(i + 1, 3, i < capped ? 5 : 0, ARBITER_NORMAL, queue(100 * US));
+                        add(i + 1, 2, i < capped ? 2 : 0, ARBITER_NORMAL, queue(100 * US));
                 world_run(&world, world.now + 2 * SEC);
                 start = world.call_ns;
                 steps = world.steps;
