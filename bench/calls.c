@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What single driver calls cost the caller, in nanoseconds: medians, as one JSON object on standard
- * output. Run it natively and under cleave by turns (bench/cost.py does) and compare.
+ * What single driver calls cost the caller, in nanoseconds. Prints a JSON object about starting up,
+ * then, for each line on standard input, measures once more and prints the medians as another: so
+ * that two of these, one native and one inside a tenant, can be run by turns on one core
+ * (bench/cost.py does), the only way to see tens of nanoseconds.
  *
  * usage: calls [ROUNDS]
  */
@@ -72,49 +74,17 @@ ENTRIES(X)
 #undef X
 
 static const char ptx[] = ".version 6.0\n.target sm_50\n.address_size 64\n"
-                          ".visible .entry cleave_nothing()\n{\n ret;\n}\n";
+                          ".visible .entry cleave_empty()\n{\n ret;\n}\n";
 
 #define BATCH 500 /* launches between synchronizations: below the 1,021 that a stream takes */
 
-int main(int argc, char **argv)
+/* One block of everything, as a JSON object on a line. */
+static void measure(CUfunction function, int rounds, double *t, double *u)
 {
-        int rounds = argc > 1 ? atoi(argv[1]) : 200;
-        double *t = calloc((size_t)rounds * BATCH, sizeof(*t));
-        double *u = calloc((size_t)rounds, sizeof(*u));
-        double start = now_ns(), cpu = cpu_ns(), init_ns, first_ns, first_cpu_ns, t0;
         CUcontext context;
-        CUfunction function;
-        CUmodule module;
         CUdeviceptr ptr;
-        void *library;
+        double t0;
 
-        if (rounds < 1 || !t || !u)
-                return 2;
-        library = dlopen("libcuda.so.1", RTLD_NOW);
-        if (!library) {
-                fprintf(stderr, "%s\n", dlerror());
-                return 1;
-        }
-#define X(name)                                                                                    \
-        p_##name = (__typeof__(p_##name))dlsym(library, #name);                                    \
-        if (!p_##name)                                                                             \
-                return 1;
-        ENTRIES(X)
-#undef X
-        MUST(p_cuInit(0));
-        init_ns = now_ns() - start;
-        first_cpu_ns = cpu_ns() - cpu;
-        MUST(p_cuDevicePrimaryCtxRetain(&context, 0));
-        MUST(p_cuCtxSetCurrent(context));
-        first_ns = now_ns() - start;
-        MUST(p_cuModuleLoadData(&module, ptx));
-        MUST(p_cuModuleGetFunction(&function, module, "cleave_nothing"));
-        printf("{\"init_ms\": %.3f, \"init_cpu_ms\": %.3f, \"context_ms\": %.3f", init_ns / 1e6,
-                first_cpu_ns / 1e6, first_ns / 1e6);
-
-        for (int i = 0; i < BATCH; i++)
-                MUST(p_cuLaunchKernel(function, 1, 1, 1, 1, 1, 1, 0, NULL, NULL, NULL));
-        MUST(p_cuCtxSynchronize());
         for (int r = 0; r < rounds; r++) {
                 for (int i = 0; i < BATCH; i++) {
                         t0 = now_ns();
@@ -123,7 +93,7 @@ int main(int argc, char **argv)
                 }
                 MUST(p_cuCtxSynchronize());
         }
-        printf(", \"launch_ns\": %.1f", median(t, rounds * BATCH));
+        printf("{\"launch_ns\": %.1f", median(t, rounds * BATCH));
 
         for (int r = 0; r < rounds; r++) {
                 t0 = now_ns();
@@ -171,5 +141,52 @@ int main(int argc, char **argv)
                 u[r] = (now_ns() - t0) / 10;
         }
         printf(", \"async_pair_ns\": %.1f}\n", median(u, rounds));
+        fflush(stdout);
+}
+
+int main(int argc, char **argv)
+{
+        int rounds = argc > 1 ? atoi(argv[1]) : 200;
+        double *t = calloc((size_t)rounds * BATCH, sizeof(*t));
+        double *u = calloc((size_t)rounds, sizeof(*u));
+        double start = now_ns(), cpu = cpu_ns(), init_ns, first_ns, first_cpu_ns;
+        char line[16];
+        CUcontext context;
+        CUfunction function;
+        CUmodule module;
+        void *library;
+
+        if (rounds < 1 || !t || !u)
+                return 2;
+        library = dlopen("libcuda.so.1", RTLD_NOW);
+        if (!library) {
+                fprintf(stderr, "%s\n", dlerror());
+                return 1;
+        }
+#define X(name)                                                                                    \
+        p_##name = (__typeof__(p_##name))dlsym(library, #name);                                    \
+        if (!p_##name)                                                                             \
+                return 1;
+        ENTRIES(X)
+#undef X
+        MUST(p_cuInit(0));
+        init_ns = now_ns() - start;
+        first_cpu_ns = cpu_ns() - cpu;
+        MUST(p_cuDevicePrimaryCtxRetain(&context, 0));
+        MUST(p_cuCtxSetCurrent(context));
+        first_ns = now_ns() - start;
+        MUST(p_cuModuleLoadData(&module, ptx));
+        MUST(p_cuModuleGetFunction(&function, module, "cleave_empty"));
+        printf("{\"init_ms\": %.3f, \"init_cpu_ms\": %.3f, \"context_ms\": %.3f", init_ns / 1e6,
+                first_cpu_ns / 1e6, first_ns / 1e6);
+
+        fflush(stdout);
+        for (int i = 0; i < BATCH; i++)
+                MUST(p_cuLaunchKernel(function, 1, 1, 1, 1, 1, 1, 0, NULL, NULL, NULL));
+        MUST(p_cuCtxSynchronize());
+        printf("}\n");
+        fflush(stdout);
+        while (fgets(line, sizeof(line), stdin))
+                measure(function, rounds, t, u);
         return 0;
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Median time of a PyTorch training step and of a launch-bound loop, as JSON; run natively and under
-cleave by turns (bench/cost.py does)."""
+"""Median time of a PyTorch training step and of a launch-bound loop, as a JSON object for each line on
+standard input; two of these, one native and one inside a tenant, are run by turns (bench/cost.py)."""
 import json
 import statistics
 import sys
@@ -9,7 +9,7 @@ import time
 
 import torch
 
-steps = int(sys.argv[1]) if len(sys.argv) > 1 else 60
+steps = int(sys.argv[1]) if len(sys.argv) > 1 else 15
 torch.manual_seed(1)
 model = torch.nn.TransformerEncoder(
     torch.nn.TransformerEncoderLayer(512, 8, 2048, dropout=0.0, batch_first=True), 4).cuda()
@@ -33,7 +33,7 @@ def launches():
 
 
 def median_ms(work, repeats):
-    for _ in range(5):
+    for _ in range(2):
         work()
     torch.cuda.synchronize()
     times = []
@@ -45,4 +45,9 @@ def median_ms(work, repeats):
     return statistics.median(times)
 
 
-print(json.dumps({"train_step_ms": median_ms(train, steps), "launch_loop_ms": median_ms(launches, steps)}))
+train()
+launches()
+print("{}", flush=True)
+for _ in sys.stdin:
+    print(json.dumps({"train_step_ms": median_ms(train, steps),
+                      "launch_loop_ms": median_ms(launches, steps)}), flush=True)
