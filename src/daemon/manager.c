@@ -614,16 +614,16 @@ int manager_record(struct manager *manager, json_t *record)
 
         if (record)
                 json_object_set_new(record, "e", json_integer((json_int_t)manager->events.last));
-        if (failed) {
-                /* the whole state, if there is room for it by now; record is part of it but for a
-                 * tenant that is being made */
+        r = failed ? manager->journal.failure
+                   : journal_append(&manager->journal, json_incref(record));
+        if (r < 0) {
+                /* there may be room for what is true now, without all that has passed; the record
+                 * comes behind it, should the state not have it yet */
                 r = manager_rewrite_journal(manager);
-                if (r < 0) {
-                        json_decref(record);
-                        return r;
-                }
+                if (r == 0)
+                        r = journal_append(&manager->journal, json_incref(record));
         }
-        r = journal_append(&manager->journal, record);
+        json_decref(record);
         if (r < 0 && !failed)
                 events_add(&manager->events, EVENT_JOURNAL_FAILED, (struct event_subject){0},
                         "the journal cannot be written: %s; nothing new is granted until it can",
