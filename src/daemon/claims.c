@@ -35,11 +35,13 @@ size_t claims_parse(const char *text, struct claim list[static CLAIMS_MAX],
                 if ((size_t)(end - text) < sizeof(line)) {
                         memcpy(line, text, (size_t)(end - text));
                         line[end - text] = '\0';
-                        if (sscanf(line,
-                                    "%10u %16" SCNx64 " %9d %19" SCNu64 " %19" SCNu64 " %19" SCNu64
-                                    "%c",
-                                    &uid, &claim.tag, &pid, &claim.start_time, &claim.claimed,
-                                    &claim.used, &extra) == 6 &&
+                        /* signs and prefixes, which sscanf takes, are nothing that we write */
+                        if (strspn(line, "0123456789abcdef ") == strlen(line) &&
+                                sscanf(line,
+                                        "%10u %16" SCNx64 " %9d %19" SCNu64 " %19" SCNu64
+                                        " %19" SCNu64 "%c",
+                                        &uid, &claim.tag, &pid, &claim.start_time, &claim.claimed,
+                                        &claim.used, &extra) == 6 &&
                                 pid > 0) {
                                 claim.uid = uid;
                                 claim.pid = pid;
