@@ -357,6 +357,7 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext *pctx, CUdevice dev)
         return r;
 }
 
+/* A reset ends the context but takes nobody's reference to it. */
 static CUresult primary_release(CUdevice dev, bool reset)
 {
         struct sim_device *device;
@@ -365,13 +366,11 @@ static CUresult primary_release(CUdevice dev, bool reset)
         if (r)
                 return r;
         pthread_mutex_lock(&contexts_mutex);
-        if (reset)
-                retained[dev] = 0;
-        else if (retained[dev] == 0)
+        if (!reset && retained[dev] == 0)
                 r = CUDA_ERROR_INVALID_CONTEXT;
-        else
+        else if (!reset)
                 retained[dev]--;
-        if (!r && retained[dev] == 0 && atomic_load(&device->primary->live)) {
+        if (!r && (reset || retained[dev] == 0) && atomic_load(&device->primary->live)) {
                 end(device->primary);
                 atomic_store(&device->primary->flags, 0);
         }
@@ -459,7 +458,7 @@ static CUresult push_current(CUcontext ctx)
         CUresult r;
 
         if (!ctx)
-                return CUDA_ERROR_INVALID_CONTEXT;
+                return CUDA_ERROR_INVALID_VALUE;
         r = sim_context_of(ctx, &context);
         return r ? r : push(context);
 }
@@ -711,7 +710,7 @@ CUresult cuCtxGetLimit(size_t *pvalue, CUlimit limit)
         if (!pvalue)
                 return CUDA_ERROR_INVALID_VALUE;
         if ((unsigned)limit >= CU_LIMIT_MAX)
-                return CUDA_ERROR_UNSUPPORTED_LIMIT;
+                return CUDA_ERROR_INVALID_VALUE;
         *pvalue = atomic_load(&context->limit[limit]);
         return CUDA_SUCCESS;
 }

@@ -269,15 +269,16 @@ CUresult cuMemGetInfo_v2(size_t *free, size_t *total)
                 r = sim_current(&context);
         if (r)
                 return r;
-        if (!free || !total)
-                return CUDA_ERROR_INVALID_VALUE;
         device = kernel_state()->device + context->device->instance;
         locked = kernel_lock_to_read();
         used = kernel_device_used(device);
         if (locked)
                 kernel_unlock();
-        *total = device->total - device->reserved;
-        *free = *total - used;
+        /* either may be NULL, or both */
+        if (total)
+                *total = device->total - device->reserved;
+        if (free)
+                *free = device->total - device->reserved - used;
         return CUDA_SUCCESS;
 }
 

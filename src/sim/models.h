@@ -3,7 +3,8 @@
  * The GPUs that can be simulated: one table.
  *
  * Figures are those of the vendor's data sheets and of what its driver and NVML answer on such a
- * card; sizes in MiB, clocks in kHz, power in mW. The h100 row was compared with a real one.
+ * card; sizes in MiB, clocks in kHz, power in mW. Sizes, names and processors of the h100
+ * row were seen on a real one; the rest is from public data.
  */
 #pragma once
 

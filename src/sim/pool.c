@@ -422,8 +422,12 @@ static CUresult alloc_async(CUdeviceptr *dptr, size_t bytes, struct sim_pool *po
 {
         CUresult r;
 
-        if (!dptr || bytes == 0)
+        if (!dptr)
                 return CUDA_ERROR_INVALID_VALUE;
+        if (bytes == 0) {
+                *dptr = 0; /* nothing, successfully */
+                return CUDA_SUCCESS;
+        }
         if (!pool)
                 return CUDA_ERROR_OUT_OF_MEMORY;
         r = exec_capture_alloc(stream, pool, bytes, dptr);
@@ -587,9 +591,8 @@ CUresult cuMemPoolCreate(CUmemoryPool *pool, const CUmemPoolProps *poolProps)
                 return CUDA_ERROR_NOT_SUPPORTED;
         if (poolProps->location.type != CU_MEM_LOCATION_TYPE_DEVICE)
                 return CUDA_ERROR_INVALID_VALUE;
-        r = sim_device_of(poolProps->location.id, &device);
-        if (r)
-                return r;
+        if (sim_device_of(poolProps->location.id, &device) != CUDA_SUCCESS)
+                return CUDA_ERROR_INVALID_VALUE;
         region_lock();
         made = new_pool(device);
         if (made) {

@@ -140,6 +140,7 @@ static void primary_reset(void)
         OK(cu(cuDevicePrimaryCtxGetState)(device, &flags, &active));
         CHECK(active == 0);
         PROBE(CUDA_ERROR_CONTEXT_IS_DESTROYED, cu(cuMemFree_v2)(pointer));
+        OK(cu(cuDevicePrimaryCtxRelease_v2)(device)); /* the reference outlives the reset */
         PROBE(CUDA_ERROR_INVALID_CONTEXT, cu(cuDevicePrimaryCtxRelease_v2)(device));
 }
 
@@ -166,7 +167,7 @@ static void context_stack(void)
         OK(cu(cuCtxGetCurrent)(&current));
         CHECK(current == NULL);
         IS(CUDA_ERROR_INVALID_CONTEXT, cu(cuCtxPopCurrent_v2)(&popped));
-        IS(CUDA_ERROR_INVALID_CONTEXT, cu(cuCtxPushCurrent_v2)(NULL));
+        IS(CUDA_ERROR_INVALID_VALUE, cu(cuCtxPushCurrent_v2)(NULL));
         OK(cu(cuCtxSetCurrent)(made));
         OK(cu(cuCtxSetCurrent)(NULL));
         OK(cu(cuCtxGetCurrent)(&current));
@@ -192,7 +193,7 @@ static void context_queries(void)
         OK(cu(cuCtxSetLimit)(CU_LIMIT_STACK_SIZE, 2048));
         OK(cu(cuCtxGetLimit)(&value, CU_LIMIT_STACK_SIZE));
         CHECK(value == 2048);
-        IS(CUDA_ERROR_UNSUPPORTED_LIMIT, cu(cuCtxGetLimit)(&value, (CUlimit)99));
+        IS(CUDA_ERROR_INVALID_VALUE, cu(cuCtxGetLimit)(&value, (CUlimit)99));
         IS(CUDA_ERROR_INVALID_VALUE, cu(cuCtxGetLimit)(NULL, CU_LIMIT_STACK_SIZE));
         OK(cu(cuCtxGetStreamPriorityRange)(&least, &greatest));
         CHECK(least == 0 && greatest < 0);

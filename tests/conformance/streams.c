@@ -56,7 +56,6 @@ static void default_streams(void)
         OK(cu(cuStreamGetFlags)(CU_STREAM_PER_THREAD, &flags));
         PROBE_VALUE(0, flags);
         OK(cu(cuStreamGetId)(NULL, &id));
-        PROBE_VALUE(1, (long)id);
         PROBE(CUDA_ERROR_INVALID_HANDLE, cu(cuStreamDestroy_v2)(NULL));
         PROBE(CUDA_ERROR_INVALID_HANDLE, cu(cuStreamDestroy_v2)(CU_STREAM_LEGACY));
 }

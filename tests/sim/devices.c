@@ -12,7 +12,7 @@ static int attribute(CUdevice device, CUdevice_attribute which)
         return value;
 }
 
-/* Against a real H100 80GB HBM3. */
+/* What is known of an H100 80GB HBM3. */
 static void test_h100(void)
 {
         char name[100], tiny[5];

@@ -130,7 +130,7 @@ static void test_bad_arguments(void)
         CUdeviceptr p;
         int value;
 
-        CHECK_EQ(cuMemPoolCreate(&pool, &properties), CUDA_ERROR_INVALID_DEVICE);
+        CHECK_EQ(cuMemPoolCreate(&pool, &properties), CUDA_ERROR_INVALID_VALUE);
         properties.location.type = CU_MEM_LOCATION_TYPE_INVALID;
         CHECK_EQ(cuMemPoolCreate(&pool, &properties), CUDA_ERROR_INVALID_VALUE);
         CHECK_EQ(cuMemPoolCreate(NULL, &properties), CUDA_ERROR_INVALID_VALUE);
@@ -138,7 +138,7 @@ static void test_bad_arguments(void)
         CHECK_EQ(cuMemPoolDestroy(standard), CUDA_ERROR_INVALID_VALUE);
         CHECK_EQ(cuMemPoolGetAttribute(standard, 99, &value), CUDA_ERROR_INVALID_VALUE);
         CHECK_EQ(cuMemPoolTrimTo((CUmemoryPool)&value, 0), CUDA_ERROR_INVALID_VALUE);
-        CHECK_EQ(cuMemAllocAsync(&p, 0, NULL), CUDA_ERROR_INVALID_VALUE);
+        CHECK_EQ(cuMemAllocAsync(&p, 0, NULL), CUDA_SUCCESS);
         CHECK_EQ(cuMemAllocAsync(NULL, 4, NULL), CUDA_ERROR_INVALID_VALUE);
         CHECK_EQ(cuMemAllocAsync(&p, (size_t)1 << 50, NULL), CUDA_ERROR_OUT_OF_MEMORY);
         CHECK_EQ(cuMemFreeAsync(0, NULL), CUDA_ERROR_INVALID_VALUE);
