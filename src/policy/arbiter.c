@@ -1036,13 +1036,15 @@ static uint64_t choose_round(struct arbiter *arbiter, unsigned d, unsigned activ
         return ARBITER_ROUND_MAX;
 }
 
-/* Tenants with a backlog, and those who come and go but take more than they are due. */
+/* Tenants with a backlog, and those who come and go but take more than they are due, or so much at
+ * a time that a turn would be theirs. */
 static bool takes_turns(
         const struct seat *seat, enum arbiter_priority priority, enum arbiter_priority latency)
 {
         if (seat->kind == ARBITER_SPORADIC)
                 return (!latency || priority < latency) &&
-                       seat->rate_ppm > (int64_t)seat->target_ppm;
+                       (seat->rate_ppm > (int64_t)seat->target_ppm ||
+                               seat->run_ns > ARBITER_TURN / 4);
         return seat->kind != ARBITER_IDLE;
 }
 
