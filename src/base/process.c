@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <inttypes.h>
 #include <ctype.h>
+#include <fcntl.h>
+#include <linux/nsfs.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
 #include "base/cleanup.h"
@@ -93,6 +97,30 @@ int process_uid(pid_t pid, uid_t *ret)
                 return -EBADMSG;
         *ret = effective;
         return 0;
+}
+
+int process_pid_namespace(pid_t pid, uint64_t *ret)
+{
+        char path[48];
+        struct stat st;
+
+        snprintf(path, sizeof(path), "/proc/%d/ns/pid", (int)pid);
+        if (stat(path, &st) < 0)
+                return errno == ENOENT ? -ESRCH : -errno;
+        *ret = st.st_ino;
+        return 0;
+}
+
+int process_namespace_owner(pid_t pid, uid_t *ret)
+{
+        _cleanup_close_ int fd = -EBADF;
+        char path[48];
+
+        snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)pid);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+                return errno == ENOENT ? -ESRCH : -errno;
+        return ioctl(fd, NS_GET_OWNER_UID, ret) < 0 ? -errno : 0;
 }
 
 int process_command(pid_t pid, char *buffer, size_t size)

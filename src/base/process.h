@@ -23,6 +23,13 @@ int process_cgroup(pid_t pid, char **ret);
 /* Effective uid. */
 int process_uid(pid_t pid, uid_t *ret);
 
+/* The inode that names its pid namespace, for as long as a process is in it. */
+int process_pid_namespace(pid_t pid, uint64_t *ret);
+
+/* The user, of our own user namespace, who made the user namespace it is in. -ENOTTY before
+ * Linux 4.11. */
+int process_namespace_owner(pid_t pid, uid_t *ret);
+
 /* Its command line as one line of printable text, or the name in brackets where it has none. */
 int process_command(pid_t pid, char *buffer, size_t size);
 

@@ -245,7 +245,10 @@ static int get_socket(struct manager *manager, const char *name, int type, int *
                 return set_nonblocking(fd, true);
         }
         close_safe(fd);
-        return bind_socket(manager->directory, name, type, manager->system ? 0666 : 0600, ret);
+        /* The directory keeps others from a user's own daemon. In a container, where the guard's
+         * socket is mounted alone, a user other than root has to reach it. */
+        return bind_socket(manager->directory, name, type,
+                manager->system || type == SOCK_SEQPACKET ? 0666 : 0600, ret);
 }
 
 /* Descriptors that systemd passes: the sockets it listens on, and what it kept for us. */

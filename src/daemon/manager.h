@@ -101,6 +101,8 @@ struct tenant {
         char *cgroup;
         struct watched_process run; /* the process that made it and leads its tree */
         struct watched_process command_process;
+        bool container;         /* command_process is a container's first, cgroup its own */
+        uint64_t pid_namespace; /* of a container, 0: it has none of its own */
         bool exited; /* told by tenant.exit */
         int exit_status;
         struct connection *lifeline;
@@ -238,7 +240,7 @@ struct tenant_request {
         const char *name;
         uid_t uid;
         json_t *command;
-        pid_t run_pid;
+        pid_t run_pid;   /* 0: no `cleave run` leads it */
         unsigned devices;
         struct ledger_want want[LEDGER_MAX_GRANTS];
 };
@@ -257,7 +259,7 @@ bool tenant_name_taken(struct manager *manager, uid_t uid, const char *name);
 /* id, unique start of one, or name, among those uid may see. */
 int tenant_find(struct manager *manager, const char *text, uid_t uid, bool all, struct tenant **ret,
         struct cleave_error *error);
-/* Whose process that is, by cgroup or ancestry, or NULL. */
+/* Whose process that is, by cgroup, container or ancestry, or NULL. */
 struct tenant *tenant_of_process(struct manager *manager, pid_t pid);
 json_t *tenant_json(struct tenant *tenant);
 json_t *tenant_record(struct tenant *tenant);

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/paths.h"
 #include "base/process.h"
+#include "daemon/container.h"
 #include "daemon/control.h"
 #include "daemon/identity.h"
 #include "proto/environment.h"
@@ -482,7 +483,7 @@ static int grant(struct tenant *tenant, struct cleave_error *error)
         r = tenant_grant(tenant, error);
         if (r < 0) {
                 ledger_remove(&manager->ledger, tenant->id);
-                if (tenant->cgroup)
+                if (tenant->cgroup && !tenant->container)
                         cgroup_remove(tenant->cgroup);
                 tenant_free(tenant);
                 return r;
@@ -530,6 +531,7 @@ static int tenant_create(struct connection *connection, json_t *params, json_int
         const char *name = json_string_value(json_object_get(params, "name"));
         json_t *command = json_object_get(params, "command");
         bool wait = json_is_true(json_object_get(params, "wait"));
+        pid_t container = 0;
         struct tenant_request request = {
                 .uid = connection->uid,
                 .command = command,
@@ -585,9 +587,21 @@ static int tenant_create(struct connection *connection, json_t *params, json_int
                 return error_set(error, CLEAVE_REASON_GUARD_MISSING,
                         "the guard, libcuda.so.1, is not beside the daemon");
 
+        r = container_check(connection, params, &container, error);
+        if (r < 0)
+                return r;
+        if (container)
+                request.run_pid = 0;
         r = tenant_new(manager, &request, &tenant);
         if (r < 0)
                 return error_set_errno(error, r, "the tenant cannot be made");
+        if (container) {
+                r = container_bind(tenant, container, connection->pid, error);
+                if (r < 0) {
+                        tenant_free(tenant);
+                        return r;
+                }
+        }
         r = admission_open(manager, request.want, request.devices, &admission);
         if (r < 0) {
                 tenant_free(tenant);
@@ -616,6 +630,13 @@ static int tenant_create(struct connection *connection, json_t *params, json_int
         r = grant(tenant, error);
         if (r < 0)
                 return r;
+        if (container) {
+                /* it lives until the container's first process ends */
+                tenant->state = TENANT_RUNNING;
+                *ret_result = created_json(tenant);
+                tenant_consider(tenant);
+                return *ret_result ? 0 : no_memory(error);
+        }
         tenant->lifeline = connection;
         connection->lifeline = tenant;
         *ret_result = created_json(tenant);
@@ -1083,7 +1104,7 @@ static const struct method {
         {"tenant.create", tenant_create,
                 {{"name", PARAM_TEXT, false}, {"command", PARAM_LIST, true},
                         {"devices", PARAM_LIST, true}, {"wait", PARAM_BOOLEAN, false},
-                        {"env_sim", PARAM_TEXT, false}}},
+                        {"env_sim", PARAM_TEXT, false}, {"container", PARAM_INTEGER, false}}},
         {"tenant.start", tenant_start,
                 {{"tenant", PARAM_TEXT, true}, {"pid", PARAM_INTEGER, true}}},
         {"tenant.exit", tenant_exit,

@@ -241,6 +241,9 @@ static int recover_tenant(
         tenant->created = (uint64_t)json_integer_value(json_object_get(record, "created"));
         tenant->past_refusals = (uint64_t)json_integer_value(json_object_get(record, "refusals"));
         tenant->cgroup = cgroup ? strdup(cgroup) : NULL;
+        tenant->container = json_is_true(json_object_get(record, "container"));
+        tenant->pid_namespace =
+                (uint64_t)json_integer_value(json_object_get(record, "pid_namespace"));
         tenant->exited = json_is_true(json_object_get(record, "exited"));
         tenant->exit_status = (int)json_integer_value(json_object_get(record, "status"));
         for (unsigned i = 0; i < tenant->devices; i++)

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/paths.h"
 #include "base/process.h"
+#include "daemon/container.h"
 #include "daemon/control.h"
 #include "daemon/identity.h"
 #include "daemon/manager.h"
@@ -391,7 +392,7 @@ void tenant_consider(struct tenant *tenant)
                 store_drop(&manager->store, store_name(name, "grant", tenant->id));
                 store_drop(&manager->store, store_name(name, "usage", tenant->id));
         }
-        if (tenant->cgroup)
+        if (tenant->cgroup && !tenant->container)
                 cgroup_remove(tenant->cgroup);
         stops_tenant_ended(manager, tenant->id);
         tenant_free(tenant);
@@ -417,6 +418,9 @@ struct tenant *tenant_of_process(struct manager *manager, pid_t pid)
                 for (tenant = manager->tenants; tenant; tenant = tenant->hh.next)
                         if (tenant->cgroup && cgroup_contains(tenant->cgroup, cgroup))
                                 return tenant;
+        tenant = container_of_process(manager, pid);
+        if (tenant)
+                return tenant;
 
         if (ancestry(pid, ancestors, &count) < 0)
                 return NULL;
@@ -744,13 +748,15 @@ json_t *tenant_record(struct tenant *tenant)
                                 (json_int_t)(grant ? grant->maximum : 0), "peak",
                                 (json_int_t)tenant->device[i].peak));
         }
-        return json_pack("{s:s, s:s, s:s, s:s, s:I, s:O, s:I, s:s?, s:o, s:o, s:o, s:b, s:i, s:I}",
+        return json_pack("{s:s, s:s, s:s, s:s, s:I, s:O, s:I, s:s?, s:o, s:o, s:o, s:b, s:i, s:I, "
+                         "s:b, s:I}",
                 "t", "tenant", "id", format_id(id, tenant->id), "secret", tenant->secret, "name",
                 tenant->name, "uid", (json_int_t)tenant->uid, "command", tenant->command, "created",
                 (json_int_t)tenant->created, "cgroup", tenant->cgroup, "run",
                 watched_record(&tenant->run), "process", watched_record(&tenant->command_process),
                 "devices", devices, "exited", tenant->exited, "status", tenant->exit_status,
-                "refusals", (json_int_t)MIN_OF(tenant->past_refusals, (uint64_t)INT64_MAX));
+                "refusals", (json_int_t)MIN_OF(tenant->past_refusals, (uint64_t)INT64_MAX),
+                "container", tenant->container, "pid_namespace", (json_int_t)tenant->pid_namespace);
 }
 
 json_t *session_record(struct session *session)
