@@ -718,6 +718,30 @@ static int lock_own_byte(uint32_t index)
         return r;
 }
 
+/* A lock of the process itself, which tells others its pid as they know it: in a pid namespace of
+ * their own, or of ours. What the program does to the descriptor costs no more than that. */
+static struct flock pid_lock(uint32_t index)
+{
+        return (struct flock){
+                .l_type = F_WRLCK,
+                .l_whence = SEEK_SET,
+                .l_start = index,
+                .l_len = 1,
+        };
+}
+
+uint32_t kernel_process_pid(uint32_t index)
+{
+        struct flock lock = pid_lock(index);
+        int fd = state_fd();
+
+        if (index == kernel_self())
+                return (uint32_t)getpid();
+        if (fd < 0 || fcntl(fd, F_GETLK, &lock) < 0 || lock.l_type == F_UNLCK)
+                return kernel.state->process[index].pid;
+        return (uint32_t)lock.l_pid;
+}
+
 int kernel_attach(void)
 {
         struct kernel_state *state = kernel.state;
@@ -734,6 +758,9 @@ int kernel_attach(void)
         if (index < KERNEL_MAX_PROCESSES)
                 r = lock_own_byte(index);
         if (r == 0) {
+                struct flock lock = pid_lock(index);
+
+                (void)fcntl(state_fd(), F_SETLK, &lock);
                 state->process[index] = (struct kernel_process){
                         .pid = (uint32_t)getpid(),
                         .start_time = start,

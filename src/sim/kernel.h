@@ -150,6 +150,9 @@ uint64_t kernel_now(void); /* CLOCK_MONOTONIC, ns */
 /* Enters this process into the table, so that it may hold objects. To be repeated in the child of a
  * fork. -ENOSPC: the table is full. */
 int kernel_attach(void);
+
+/* The pid of the process in that slot, in the caller's pid namespace; 0: it is not in it. */
+uint32_t kernel_process_pid(uint32_t index);
 /* This process's index, or KERNEL_NONE. */
 uint32_t kernel_self(void);
 

@@ -596,7 +596,6 @@ static nvmlReturn_t get_processes(
         for (uint32_t i = 0; i < state->process_high; i++) {
                 const struct kernel_process *process = state->process + i;
                 nvmlProcessInfo_v2_t info = {
-                        .pid = process->pid,
                         .usedGpuMemory = process->used[device->instance],
                         .gpuInstanceId = UINT32_MAX,
                         .computeInstanceId = UINT32_MAX,
@@ -605,6 +604,10 @@ static nvmlReturn_t get_processes(
                 if (process->state == KERNEL_PROCESS_FREE ||
                         (process->used[device->instance] == 0 &&
                                 process->channels[device->instance] == 0))
+                        continue;
+                /* as the driver does: not a word of those in other namespaces */
+                info.pid = kernel_process_pid(i);
+                if (info.pid == 0)
                         continue;
                 if (n < room)
                         memcpy((char *)infos + n * info_bytes, &info, info_bytes);
