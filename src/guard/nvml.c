@@ -8,8 +8,10 @@
  */
 #include <errno.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "counter.h"
 #include "environment.h"
@@ -47,9 +49,14 @@ void *cleave_guard_nvml_resolve(unsigned entry)
 
 /* -- beginning --------------------------------------------------------------------------------- */
 
+static bool in_container(void)
+{
+        return access(CLEAVE_CONTAINER_DRIVER_DIR, F_OK) == 0;
+}
+
 static nvmlReturn_t after_init(nvmlReturn_t result)
 {
-        if (result == NVML_SUCCESS && getenv(CLEAVE_ENV_TENANT))
+        if (result == NVML_SUCCESS && (getenv(CLEAVE_ENV_TENANT) || in_container()))
                 guard_session_open(true);
         return result;
 }
@@ -256,6 +263,23 @@ nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory_v2_t *me
 
 /* -- processes --------------------------------------------------------------------------------- */
 
+/* The machine's own pid namespace (PROC_PID_INIT_INO of linux/proc_ns.h). */
+#define FIRST_PID_NAMESPACE "pid:[4026531836]"
+
+/* The driver names processes as they are called in the caller's pid namespace, the page as they are
+ * in the daemon's. In a container's own namespace all are the tenant's. */
+static bool is_in_our_container(unsigned pid)
+{
+        char path[32], namespace[sizeof(FIRST_PID_NAMESPACE)] = "";
+
+        if (!in_container() ||
+                readlink("/proc/self/ns/pid", namespace, sizeof(namespace) - 1) < 0 ||
+                strcmp(namespace, FIRST_PID_NAMESPACE) == 0)
+                return false;
+        snprintf(path, sizeof(path), "/proc/%u", pid);
+        return pid != 0 && access(path, F_OK) == 0;
+}
+
 static bool is_ours(unsigned pid)
 {
         struct cleave_usage_page *usage = guard_session()->usage;
@@ -268,7 +292,7 @@ static bool is_ours(unsigned pid)
                                                 CLEAVE_SLOT_FREE)
                         return true;
         }
-        return false;
+        return is_in_our_container(pid);
 }
 
 typedef nvmlReturn_t (*list_processes)(nvmlDevice_t device, unsigned int *count, void *infos);

@@ -16,6 +16,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "environment.h"
 #include "guard.h"
 
 /* The guard's mark: an ELF note of this name in its own file, see note.S. */
@@ -230,5 +231,5 @@ bool guard_search(const char *name, bool (*try_path)(const char *path, void *arg
                 "/lib/aarch64-linux-gnu:/usr/lib/aarch64-linux-gnu:"
 #endif
                 "/lib64:/usr/lib64:/lib:/usr/lib:"
-                "/usr/local/nvidia/lib64:/usr/lib/wsl/lib");
+                "/usr/local/nvidia/lib64:/usr/lib/wsl/lib:" CLEAVE_CONTAINER_DRIVER_DIR);
 }

@@ -7,9 +7,8 @@
 
 #define CLEAVE_ENVIRONMENT(X)                                                                      \
         X(TENANT, "CLEAVE_TENANT",                                                                 \
-                "Id of the tenant, 16 hexadecimal digits. Set by cleave run; a hint to the "       \
-                "daemon, "                                                                         \
-                "which checks it against the process.")                                            \
+                "Id of the tenant, 16 hexadecimal digits, or in a container `container`. Set by "  \
+                "cleave run; a hint to the daemon, which checks it against the process.")          \
         X(RUNTIME, "CLEAVE_RUNTIME_DIR",                                                           \
                 "Directory of the daemon's sockets. Set by cleave run. Default: /run/cleave "      \
                 "where a "                                                                         \
@@ -17,8 +16,7 @@
         X(LIBCUDA, "CLEAVE_LIBCUDA",                                                               \
                 "Absolute path of the driver library that the guard stands before. Default: the "  \
                 "first libcuda.so.1 of the normal search that is not the guard.")                  \
-        X(LIBNVML, "CLEAVE_LIBNVML",                                                               \
-                "The same for libnvidia-ml.so.1.")                                                 \
+        X(LIBNVML, "CLEAVE_LIBNVML", "The same for libnvidia-ml.so.1.")                            \
         X(SIM, "CLEAVE_SIM",                                                                       \
                 "Simulated GPUs to use instead of real ones: a model, or several, as h100, "       \
                 "h100x2 "                                                                          \
@@ -29,9 +27,16 @@
         X(SIM_FAULTS, "CLEAVE_SIM_FAULTS",                                                         \
                 "Faults that the simulated GPUs are to show in this process, as "                  \
                 "oom@cuMemAlloc_v2:3,slow=2ms@cuLaunchKernel; src/sim/README.md has them all.")    \
+        X(MEMORY, "CLEAVE_MEMORY",                                                                 \
+                "In a container with the device cleave.dev/gpu=any: how much device memory it is " \
+                "granted. See cleave-cdi(1).")                                                     \
         X(DEBUG, "CLEAVE_DEBUG",                                                                   \
                 "Where the guard writes what it does: 2 for standard error, or a file's path. "    \
                 "Default: nowhere.")
+
+/* In a container: where the driver's own libraries are that the guard is mounted over. A process
+ * that the engine starts in it later (podman exec) may have none of the variables. */
+#define CLEAVE_CONTAINER_DRIVER_DIR "/usr/lib/cleave/driver"
 
 #define X(identifier, name, meaning)                                                               \
         static const char CLEAVE_ENV_##identifier[] __attribute__((unused)) = name;
