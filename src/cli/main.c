@@ -103,12 +103,14 @@ const struct cli_verb *const cli_verbs[] = {
         &verb_partition,
         &verb_passthrough,
         &verb_events,
+        &verb_cdi,
         &verb_doctor,
         &verb_version,
         &verb_completion,
         &verb_help,
         &verb_scdoc,
         &verb_complete,
+        &verb_container_hook,
 };
 const size_t cli_n_verbs = ARRAY_SIZE(cli_verbs);
 

@@ -14,6 +14,8 @@ extern const struct cli_verb verb_partition;
 extern const struct cli_verb verb_passthrough;
 extern const struct cli_verb verb_advise;
 extern const struct cli_verb verb_events;
+extern const struct cli_verb verb_cdi;
+extern const struct cli_verb verb_container_hook;
 extern const struct cli_verb verb_doctor;
 extern const struct cli_verb verb_version;
 extern const struct cli_verb verb_completion;
