@@ -34,9 +34,10 @@ class Tenant:
             "CLEAVE_RUNTIME_DIR": self.place + "/run", "CLEAVE_SIM_DIR": self.place + "/sim"}
         os.mkdir(self.place + "/run", 0o700)
         os.mkdir(self.place + "/sim", 0o700)
-        self.process = subprocess.Popen(
-            self.command, env=self.environment, text=True, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=open(self.place + "/errors", "w"))
+        with open(self.place + "/errors", "w") as errors:
+            self.process = subprocess.Popen(
+                self.command, env=self.environment, text=True, stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=errors)
         self.text = ""
         for line in self.process.stdout:
             self.text += line
@@ -44,7 +45,8 @@ class Tenant:
                 break
         self.status = None if self.text.endswith("ready\n") else self.process.wait()
         self.facts = facts_of(self.text)
-        self.errors = open(self.place + "/errors").read()
+        with open(self.place + "/errors") as file:
+            self.errors = file.read()
         return self
 
     def ask(self, *words):
