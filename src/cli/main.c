@@ -102,6 +102,7 @@ const struct cli_verb *const cli_verbs[] = {
         &verb_advise,
         &verb_partition,
         &verb_passthrough,
+        &verb_mps,
         &verb_events,
         &verb_cdi,
         &verb_doctor,

@@ -1,0 +1,413 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/parse.h"
+#include "base/process.h"
+#include "partition/mps.h"
+
+#define CONTROL     "nvidia-cuda-mps-control"
+#define PID_FILE    CONTROL ".pid"
+#define SETTINGS    "settings.json"
+#define ANSWER_MAX  65536
+#define WAIT_STEP   20 /* msec */
+#define SOCKET_NAME "control"
+
+static const char *const state_words[] = {
+        [MPS_ABSENT] = "absent",
+        [MPS_RUNNING] = "running",
+        [MPS_STALE] = "stale",
+        [MPS_UNRESPONSIVE] = "unresponsive",
+};
+
+const char *mps_state_word(enum mps_state state)
+{
+        return state_words[state];
+}
+
+static char *place(const struct mps *mps, const char *name)
+{
+        char *path;
+
+        return asprintf(&path, "%s/%s%s%s", mps->root, mps->name, *name ? "/" : "", name) < 0
+                       ? NULL
+                       : path;
+}
+
+char *mps_pipe_directory(const struct mps *mps)
+{
+        return place(mps, "pipe");
+}
+
+/* In the child: the control program with our pipes for it. Nothing of another daemon's place may
+ * come through the environment. */
+static void exec_control(const struct mps *mps, const char *device, int in, int out)
+{
+        _cleanup_free_ char *pipe = place(mps, "pipe"), *log = place(mps, "log");
+
+        if (!pipe || !log)
+                _exit(127);
+        setenv("CUDA_MPS_PIPE_DIRECTORY", pipe, 1);
+        setenv("CUDA_MPS_LOG_DIRECTORY", log, 1);
+        if (device)
+                setenv("CUDA_VISIBLE_DEVICES", device, 1);
+        if (dup2(in, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0 ||
+                dup2(out, STDERR_FILENO) < 0)
+                _exit(127);
+        if (device)
+                execlp(CONTROL, CONTROL, "-d", NULL);
+        else
+                execlp(CONTROL, CONTROL, NULL);
+        _exit(127);
+}
+
+static int collect(int fd, pid_t pid, unsigned msec, char ret[static ANSWER_MAX])
+{
+        uint64_t until = clock_usec(CLOCK_MONOTONIC) + msec * USEC_PER_MSEC;
+        struct pollfd wait = {.fd = fd, .events = POLLIN};
+        const struct timespec step = {.tv_nsec = WAIT_STEP * 1000000};
+        size_t n = 0;
+        int status;
+
+        ret[0] = '\0';
+        for (;;) {
+                uint64_t now = clock_usec(CLOCK_MONOTONIC);
+                pid_t ended;
+                ssize_t got;
+
+                /* The daemon that -d leaves behind may keep our pipe open: what counts is that the
+                 * program itself has ended. */
+                ended = waitpid(pid, &status, WNOHANG);
+                while (poll(&wait, 1, 0) > 0 && n < ANSWER_MAX - 1) {
+                        got = read(fd, ret + n, ANSWER_MAX - 1 - n);
+                        if (got <= 0)
+                                break;
+                        n += (size_t)got;
+                        ret[n] = '\0';
+                }
+                if (ended == pid)
+                        return WIFEXITED(status) ? WEXITSTATUS(status) : -EIO;
+                if (now >= until) {
+                        kill(pid, SIGKILL);
+                        while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+                                ;
+                        return -ETIMEDOUT;
+                }
+                nanosleep(&step, NULL);
+        }
+}
+
+/* Runs the control program: with a device, to start the daemon; else with that command. Its exit
+ * status, -ETIMEDOUT or another negative errno. */
+static int control(
+        const struct mps *mps, const char *device, const char *command, char ret[static ANSWER_MAX])
+{
+        _cleanup_close_ int in_read = -EBADF, in_write = -EBADF, out_read = -EBADF,
+                            out_write = -EBADF;
+        int in[2], out[2];
+        pid_t pid;
+
+        ret[0] = '\0';
+        if (pipe2(in, O_CLOEXEC) < 0)
+                return -errno;
+        in_read = in[0];
+        in_write = in[1];
+        if (pipe2(out, O_CLOEXEC) < 0)
+                return -errno;
+        out_read = out[0];
+        out_write = out[1];
+        /* Small enough for the pipe: written before anybody reads. */
+        if (command && (write_all(in_write, command, strlen(command)) < 0 ||
+                               write_all(in_write, "\n", 1) < 0))
+                return -EIO;
+        pid = fork();
+        if (pid < 0)
+                return -errno;
+        if (pid == 0)
+                exec_control(mps, device, in_read, out_write);
+        in_read = close_safe(in_read);
+        in_write = close_safe(in_write);
+        out_write = close_safe(out_write);
+        return collect(out_read, pid, mps->msec, ret);
+}
+
+/* 0: none, or it has ended. */
+static pid_t daemon_pid(const struct mps *mps)
+{
+        _cleanup_free_ char *path = place(mps, "pipe/" PID_FILE), *text = NULL;
+        char command[64] = "";
+        pid_t pid;
+
+        if (!path || read_file(path, 64, &text, NULL) < 0)
+                return 0;
+        text[strcspn(text, "\n")] = '\0';
+        if (parse_pid(text, &pid) < 0 || kill(pid, 0) < 0)
+                return 0;
+        /* The number may be another program's by now. */
+        if (process_command(pid, command, sizeof(command)) < 0 || !strstr(command, "mps"))
+                return 0;
+        return pid;
+}
+
+enum mps_state mps_state(const struct mps *mps)
+{
+        _cleanup_free_ char *directory = place(mps, ""), *answer = malloc(ANSWER_MAX);
+
+        if (!directory || !answer || access(directory, F_OK) < 0)
+                return MPS_ABSENT;
+        if (!daemon_pid(mps))
+                return MPS_STALE;
+        return control(mps, NULL, "get_server_list", answer) == 0 ? MPS_RUNNING : MPS_UNRESPONSIVE;
+}
+
+static void remove_files(const char *path)
+{
+        DIR *directory = opendir(path);
+        struct dirent *entry;
+
+        while (directory && (entry = readdir(directory)))
+                if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+                        unlinkat(dirfd(directory), entry->d_name, 0);
+        if (directory)
+                closedir(directory);
+        rmdir(path);
+}
+
+static void clear_away(const struct mps *mps)
+{
+        static const char *const parts[] = {"pipe", "log", ""};
+
+        for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
+                _cleanup_free_ char *path = place(mps, parts[i]);
+
+                if (path)
+                        remove_files(path);
+        }
+}
+
+static int make_place(const struct mps *mps, struct cleave_error *error)
+{
+        _cleanup_free_ char *whole = place(mps, ""), *pipe = place(mps, "pipe"),
+                            *log = place(mps, "log");
+        int r;
+
+        if (!whole || !pipe || !log)
+                return error_set_errno(error, ENOMEM, "cannot start MPS");
+        if (strlen(pipe) + strlen("/" SOCKET_NAME "_privileged") >=
+                sizeof(((struct sockaddr_un *)0)->sun_path))
+                return error_set(error, CLEAVE_REASON_BAD_REQUEST,
+                        "the path %s is too long for MPS's sockets", pipe);
+        r = make_directory(mps->root, 0700);
+        if (r == 0)
+                r = make_directory(whole, 0700);
+        if (r == 0)
+                r = make_directory(pipe, 0700);
+        if (r == 0)
+                r = make_directory(log, 0700);
+        return r < 0 ? error_set_errno(error, r, "cannot make %s", whole) : 0;
+}
+
+static int save_settings(
+        const struct mps *mps, const char *device, unsigned threads, uint64_t memory)
+{
+        _cleanup_free_ char *path = place(mps, SETTINGS), *text = NULL;
+        json_t *json = json_pack("{s:s,s:i,s:I}", "device", device, "threads", (int)threads,
+                "memory", (json_int_t)memory);
+
+        text = json ? json_dumps(json, 0) : NULL;
+        json_decref(json);
+        return path && text ? write_file_atomic(path, text, strlen(text), 0600) : -ENOMEM;
+}
+
+/* Sets the limits for clients to come, and reads the threads back; memory reads back in units that
+ * differ by release, so there the daemon's silence has to do. */
+static int set_limits(const struct mps *mps, const char *device, unsigned threads, uint64_t memory,
+        struct cleave_error *error)
+{
+        _cleanup_free_ char *answer = malloc(ANSWER_MAX);
+        char command[160];
+        int r;
+
+        if (!answer)
+                return error_set_errno(error, ENOMEM, "cannot start MPS");
+        if (threads) {
+                snprintf(command, sizeof(command), "set_default_active_thread_percentage %u",
+                        threads);
+                r = control(mps, NULL, command, answer);
+                if (r == 0)
+                        r = control(mps, NULL, "get_default_active_thread_percentage", answer);
+                if (r != 0 || (unsigned)(strtod(answer, NULL) + 0.5) != threads)
+                        return error_set(error, CLEAVE_REASON_INTERNAL,
+                                "MPS does not take %u percent of the threads: it says '%.*s'",
+                                threads, (int)strcspn(answer, "\n"), answer);
+        }
+        if (memory) {
+                snprintf(command, sizeof(command), "set_default_device_pinned_mem_limit %s %lluM",
+                        device, (unsigned long long)memory >> 20);
+                r = control(mps, NULL, command, answer);
+                if (r != 0 || strcasestr(answer, "error") || strcasestr(answer, "invalid"))
+                        return error_set(error, CLEAVE_REASON_INTERNAL,
+                                "MPS does not take a memory limit: it says '%.*s'",
+                                (int)strcspn(answer, "\n"), answer);
+        }
+        return 0;
+}
+
+/* The daemon writes its number and begins to answer a little after it was started. */
+static bool runs_soon(const struct mps *mps)
+{
+        const struct timespec step = {.tv_nsec = WAIT_STEP * 1000000};
+        enum mps_state state = mps_state(mps);
+
+        for (unsigned waited = 0; state == MPS_STALE && waited < mps->msec; waited += WAIT_STEP) {
+                nanosleep(&step, NULL);
+                state = mps_state(mps);
+        }
+        return state == MPS_RUNNING;
+}
+
+int mps_start(const struct mps *mps, const char *device, unsigned threads, uint64_t memory,
+        struct cleave_error *error)
+{
+        _cleanup_free_ char *answer = malloc(ANSWER_MAX);
+        enum mps_state state = mps_state(mps);
+        int r;
+
+        if (!answer)
+                return error_set_errno(error, ENOMEM, "cannot start MPS");
+        if (state == MPS_RUNNING || state == MPS_UNRESPONSIVE) {
+                error_set(error, CLEAVE_REASON_NAME_TAKEN, "an MPS server %s %s already", mps->name,
+                        state == MPS_RUNNING ? "runs" : "hangs");
+                error_set_hint(error, "`cleave mps stop %s` ends it.", mps->name);
+                return -EEXIST;
+        }
+        if (state == MPS_STALE)
+                clear_away(mps);
+        r = make_place(mps, error);
+        if (r < 0)
+                return r;
+        r = save_settings(mps, device, threads, memory);
+        if (r == 0)
+                r = control(mps, device, NULL, answer);
+        if (r != 0 || !runs_soon(mps)) {
+                mps_stop(mps, NULL);
+                if (r == 127)
+                        return error_set(error, CLEAVE_REASON_NO_DRIVER,
+                                CONTROL " is not installed; it is a part of NVIDIA's driver");
+                return error_set(error, CLEAVE_REASON_NO_DRIVER, "MPS did not start: %.*s",
+                        (int)strcspn(answer, "\n"), *answer ? answer : "it says nothing");
+        }
+        r = set_limits(mps, device, threads, memory, error);
+        if (r < 0)
+                mps_stop(mps, NULL);
+        return r;
+}
+
+static bool gone_within(const struct mps *mps, unsigned msec)
+{
+        const struct timespec step = {.tv_nsec = WAIT_STEP * 1000000};
+
+        for (unsigned waited = 0; waited < msec; waited += WAIT_STEP) {
+                if (!daemon_pid(mps))
+                        return true;
+                nanosleep(&step, NULL);
+        }
+        return !daemon_pid(mps);
+}
+
+int mps_stop(const struct mps *mps, struct cleave_error *error)
+{
+        static const int signals[] = {SIGTERM, SIGKILL};
+        _cleanup_free_ char *directory = place(mps, ""), *answer = malloc(ANSWER_MAX);
+
+        if (!directory || !answer)
+                return error_set_errno(error, ENOMEM, "cannot stop MPS");
+        if (access(directory, F_OK) < 0) {
+                error_set(error, CLEAVE_REASON_NO_SUCH_DEVICE, "there is no MPS server %s",
+                        mps->name);
+                error_set_hint(error, "`cleave mps status` lists them.");
+                return -ENOENT;
+        }
+        if (daemon_pid(mps))
+                control(mps, NULL, "quit", answer);
+        for (size_t i = 0; !gone_within(mps, mps->msec) && i < ARRAY_SIZE(signals); i++) {
+                pid_t pid = daemon_pid(mps);
+                _cleanup_close_ int fd = pid ? process_open(pid) : -EBADF;
+
+                /* Looked at again behind the descriptor, which names that process for good. */
+                if (fd >= 0 && daemon_pid(mps) == pid)
+                        process_signal(fd, signals[i]);
+        }
+        if (!gone_within(mps, mps->msec))
+                return error_set(error, CLEAVE_REASON_TIMEOUT,
+                        "the MPS server %s does not end, not even by SIGKILL", mps->name);
+        clear_away(mps);
+        return 0;
+}
+
+/* The numbers that begin the lines of an answer. */
+static json_t *pids_of(const char *answer)
+{
+        json_t *list = json_array();
+
+        while (*answer) {
+                if (isdigit((unsigned char)*answer))
+                        json_array_append_new(list, json_integer(strtoll(answer, NULL, 10)));
+                answer += strcspn(answer, "\n");
+                answer += *answer == '\n';
+        }
+        return list;
+}
+
+int mps_status(const struct mps *mps, json_t **ret, struct cleave_error *error)
+{
+        _cleanup_free_ char *answer = malloc(ANSWER_MAX), *pipe = mps_pipe_directory(mps),
+                            *path = place(mps, SETTINGS);
+        enum mps_state state = mps_state(mps);
+        json_t *status, *settings, *servers, *pid;
+        size_t i;
+
+        if (!answer || !pipe || !path)
+                return error_set_errno(error, ENOMEM, "cannot look at MPS");
+        if (state == MPS_ABSENT)
+                return error_set(error, CLEAVE_REASON_NO_SUCH_DEVICE, "there is no MPS server %s",
+                        mps->name);
+        status = json_pack("{s:s,s:s,s:s,s:I}", "name", mps->name, "state", mps_state_word(state),
+                "pipe_directory", pipe, "pid", (json_int_t)daemon_pid(mps));
+        settings = json_load_file(path, 0, NULL);
+        if (settings)
+                json_object_update(status, settings);
+        json_decref(settings);
+        if (state != MPS_RUNNING || control(mps, NULL, "get_server_list", answer) != 0) {
+                json_object_set_new(status, "servers", json_null());
+                *ret = status;
+                return 0;
+        }
+        servers = json_array();
+        settings = pids_of(answer);
+        json_array_foreach(settings, i, pid)
+        {
+                char command[64];
+
+                snprintf(command, sizeof(command), "get_client_list %lld",
+                        (long long)json_integer_value(pid));
+                if (control(mps, NULL, command, answer) != 0)
+                        answer[0] = '\0';
+                json_array_append_new(
+                        servers, json_pack("{s:O,s:o}", "pid", pid, "clients", pids_of(answer)));
+        }
+        json_decref(settings);
+        json_object_set_new(status, "servers", servers);
+        *ret = status;
+        return 0;
+}

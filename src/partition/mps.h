@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * NVIDIA's MPS: a control daemon for one device, with a pipe directory of its own, so that several
+ * stand side by side and none is in the way of one that others have started. The compute mode of
+ * the card is left as it is.
+ *
+ * What limits a client (part of the threads, memory) is set before the first client comes, as the
+ * daemon's defaults, and read back.
+ */
+#pragma once
+
+#include <jansson.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+#define MPS_DEADLINE_MSEC 10000u
+
+enum mps_state {
+        MPS_ABSENT,       /* nothing of that name */
+        MPS_RUNNING,      /* answers */
+        MPS_STALE,        /* its process is gone, its files are there */
+        MPS_UNRESPONSIVE, /* its process lives and does not answer */
+};
+const char *mps_state_word(enum mps_state state);
+
+/* root: directory that holds ours, absolute and short, as sockets lie in it; it is made if its
+ * parent exists. name: as check_name(). msec: how long one answer may take. */
+struct mps {
+        const char *root, *name;
+        unsigned msec;
+};
+
+enum mps_state mps_state(const struct mps *mps);
+
+/* Starts one on the device (UUID as the driver writes it). threads: percent of a client's threads,
+ * 0: all. memory: bytes that a client may hold, 0: all. What is stale is cleared away first.
+ * 0, or -EEXIST (it runs), -ENODEV (MPS is not installed, or did not start), -EIO (it does not take
+ * a limit; it is stopped again). */
+int mps_start(const struct mps *mps, const char *device, unsigned threads, uint64_t memory,
+        struct cleave_error *error);
+
+/* Asks it to quit, ends it if it does not, and removes what it leaves. -ENOENT. */
+int mps_stop(const struct mps *mps, struct cleave_error *error);
+
+/* {name, state, device, threads, memory, pid, pipe_directory, servers: [{pid, clients: [pid]}]}; a
+ * new reference. servers is null where it does not answer. */
+int mps_status(const struct mps *mps, json_t **ret, struct cleave_error *error);
+
+/* Value of CUDA_MPS_PIPE_DIRECTORY for its clients, in new memory. */
+char *mps_pipe_directory(const struct mps *mps);
