@@ -313,22 +313,25 @@ int mps_start(const struct mps *mps, const char *device, unsigned threads, uint6
         return r;
 }
 
-static bool gone_within(const struct mps *mps, unsigned msec)
+/* pid: 0 is gone already. A number that has become another process's counts as gone. */
+static bool gone_within(pid_t pid, uint64_t start_time, unsigned msec)
 {
         const struct timespec step = {.tv_nsec = WAIT_STEP * 1000000};
 
         for (unsigned waited = 0; waited < msec; waited += WAIT_STEP) {
-                if (!daemon_pid(mps))
+                if (!pid || !process_is(pid, start_time))
                         return true;
                 nanosleep(&step, NULL);
         }
-        return !daemon_pid(mps);
+        return !process_is(pid, start_time);
 }
 
 int mps_stop(const struct mps *mps, struct cleave_error *error)
 {
         static const int signals[] = {SIGTERM, SIGKILL};
         _cleanup_free_ char *directory = place(mps, ""), *answer = malloc(ANSWER_MAX);
+        uint64_t start_time = 0;
+        pid_t pid;
 
         if (!directory || !answer)
                 return error_set_errno(error, ENOMEM, "cannot stop MPS");
@@ -338,17 +341,20 @@ int mps_stop(const struct mps *mps, struct cleave_error *error)
                 error_set_hint(error, "`cleave mps status` lists them.");
                 return -ENOENT;
         }
-        if (daemon_pid(mps))
+        pid = daemon_pid(mps);
+        if (pid && process_start_time(pid, &start_time) < 0)
+                pid = 0;
+        if (pid)
                 control(mps, NULL, "quit", answer);
-        for (size_t i = 0; !gone_within(mps, mps->msec) && i < ARRAY_SIZE(signals); i++) {
-                pid_t pid = daemon_pid(mps);
-                _cleanup_close_ int fd = pid ? process_open(pid) : -EBADF;
+        for (size_t i = 0; !gone_within(pid, start_time, mps->msec) && i < ARRAY_SIZE(signals);
+                i++) {
+                _cleanup_close_ int fd = process_open(pid);
 
                 /* Looked at again behind the descriptor, which names that process for good. */
-                if (fd >= 0 && daemon_pid(mps) == pid)
+                if (fd >= 0 && process_is(pid, start_time))
                         process_signal(fd, signals[i]);
         }
-        if (!gone_within(mps, mps->msec))
+        if (!gone_within(pid, start_time, mps->msec))
                 return error_set(error, CLEAVE_REASON_TIMEOUT,
                         "the MPS server %s does not end, not even by SIGKILL", mps->name);
         clear_away(mps);
