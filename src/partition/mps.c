@@ -319,11 +319,11 @@ static bool gone_within(pid_t pid, uint64_t start_time, unsigned msec)
         const struct timespec step = {.tv_nsec = WAIT_STEP * 1000000};
 
         for (unsigned waited = 0; waited < msec; waited += WAIT_STEP) {
-                if (!pid || !process_is(pid, start_time))
+                if (!pid || process_is(pid, start_time) < 0)
                         return true;
                 nanosleep(&step, NULL);
         }
-        return !process_is(pid, start_time);
+        return process_is(pid, start_time) < 0;
 }
 
 int mps_stop(const struct mps *mps, struct cleave_error *error)
@@ -351,7 +351,7 @@ int mps_stop(const struct mps *mps, struct cleave_error *error)
                 _cleanup_close_ int fd = process_open(pid);
 
                 /* Looked at again behind the descriptor, which names that process for good. */
-                if (fd >= 0 && process_is(pid, start_time))
+                if (fd >= 0 && process_is(pid, start_time) == 0)
                         process_signal(fd, signals[i]);
         }
         if (!gone_within(pid, start_time, mps->msec))

@@ -56,6 +56,17 @@ class Mps(unittest.TestCase):
             except (OSError, ValueError):
                 pass
 
+    def pid_of_daemon(self):
+        with open(f"{self.place}/run/mps/mps/pipe/nvidia-cuda-mps-control.pid",
+                  encoding="ascii") as file:
+            return int(file.read())
+
+    def assert_ended(self, pid):
+        """Whoever ended may still wait for its parent to take note of it."""
+        if os.path.exists(f"/proc/{pid}/stat"):
+            with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+                self.assertEqual(file.read().rsplit(")", 1)[1].split()[0], "Z")
+
     def test_start_status_stop(self):
         status, out, err = self.cleave("start", DEVICE, "--threads", "50", "--memory", "8G")
         self.assertEqual((status, err), (0, ""))
@@ -75,10 +86,7 @@ class Mps(unittest.TestCase):
         self.assertEqual(list(self.servers()), ["mps"])
         self.assertEqual(self.cleave("stop"), (0, "", ""))
         self.assertEqual(os.listdir(f"{self.place}/run/mps"), [])
-        # It may still wait for its parent to take note of its end.
-        if os.path.exists(f"/proc/{server['pid']}/stat"):
-            with open(f"/proc/{server['pid']}/stat", encoding="ascii") as file:
-                self.assertEqual(file.read().rsplit(")", 1)[1].split()[0], "Z")
+        self.assert_ended(server["pid"])
         self.assertEqual(self.cleave("stop")[0], 3)
 
     def test_what_a_dead_one_left_is_cleared_away(self):
@@ -100,8 +108,10 @@ class Mps(unittest.TestCase):
         self.assertEqual(self.cleave("start", DEVICE, mode="hang")[0], 0)
         start = time.monotonic()
         self.assertIn("mps: unresponsive", self.cleave("status", "--deadline", "500ms")[1])
+        pid = self.pid_of_daemon()
         self.assertEqual(self.cleave("stop", "--deadline", "500ms")[0], 0)
         self.assertLess(time.monotonic() - start, 15)
+        self.assert_ended(pid)
         self.assertEqual(self.servers(), {})
 
     def test_one_that_does_not_start_leaves_nothing(self):
