@@ -493,6 +493,13 @@ static int forked_call(int fd, unsigned long request, unsigned nr, unsigned size
         return guard_real_ioctl(fd, request, arg);
 }
 
+/* Most calls are controls, which are none of our business. */
+static bool is_watched(unsigned nr)
+{
+        return nr == RM_ESC_ALLOC || nr == RM_ESC_FREE || nr == RM_ESC_VID_HEAP_CONTROL ||
+               nr == RM_ESC_ALLOC_MEMORY;
+}
+
 int guard_ioctl(int fd, unsigned long request, ...)
 {
         unsigned nr = _IOC_NR(request), size = _IOC_SIZE(request);
@@ -512,12 +519,12 @@ int guard_ioctl(int fd, unsigned long request, ...)
                 nr = xfer->nr & 0xff;
                 size = xfer->size & _IOC_SIZEMASK;
                 arg = (void *)(uintptr_t)xfer->arg;
-                if (xfer->size > _IOC_SIZEMASK || !arg ||
-                        !(nr == RM_ESC_ALLOC || nr == RM_ESC_FREE ||
-                                nr == RM_ESC_VID_HEAP_CONTROL || nr == RM_ESC_ALLOC_MEMORY))
+                if (xfer->size > _IOC_SIZEMASK || !arg || !is_watched(nr))
                         return guard_real_ioctl(fd, request, (void *)xfer);
                 request = _IOC(_IOC_READ | _IOC_WRITE, RM_IOCTL_TYPE, nr, size);
         }
+        if (!is_watched(nr))
+                return guard_real_ioctl(fd, request, arg);
         if (guard_forked())
                 return forked_call(fd, request, nr, size, arg);
         return dispatch(fd, request, nr, size, arg);
