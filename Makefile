@@ -8,7 +8,7 @@ MESONFLAGS ?=
 TESTFLAGS  ?=
 
 .DEFAULT_GOAL := all
-.PHONY: all demo test soak install uninstall clean help packages
+.PHONY: all demo test soak install uninstall clean help packages tarball
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD) --quiet
@@ -37,11 +37,14 @@ install: all
 	@meson install -C $(BUILD) --no-rebuild --quiet
 	@echo "installed under $(DESTDIR)$(PREFIX)"
 
+tarball: packages
+	@deploy/tarball
+
 uninstall:
 	@ninja -C $(BUILD) --quiet uninstall
 
 clean:
-	@rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan
+	@rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan build-portable
 
 help:
 	@echo "make            build: $(BUILD)/cleave, $(BUILD)/cleaved and the libraries"
@@ -49,4 +52,5 @@ help:
 	@echo "make test       every test, at most eight minutes on two cores"
 	@echo "make soak       the long forms of the stress tests and fuzzers"
 	@echo "make install    under PREFIX=$(PREFIX), below DESTDIR if that is set"
+	@echo "make tarball    for other distributions: glibc 2.31 or later"
 	@echo "make clean      remove what was built"
