@@ -161,9 +161,10 @@ static int take_name(struct parser *p, char **ret)
         if (at_end(p) || isdigit((unsigned char)*p->token.at) || *p->token.at == '.' ||
                 !is_word((unsigned char)*p->token.at))
                 return unexpected(p, "a name");
-        name = strndup(p->token.at, p->token.length);
+        name = calloc(1, p->token.length + 1); /* the text has no end to go by */
         if (!name)
                 return -ENOMEM;
+        memcpy(name, p->token.at, p->token.length);
         r = next(p);
         if (r < 0) {
                 free(name);
