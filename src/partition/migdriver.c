@@ -13,15 +13,14 @@
 #define NVML_INVALID_ARGUMENT 2
 #define NVML_NOT_SUPPORTED    3
 #define NVML_PROFILES         32 /* more than any driver numbers */
-#define PROFILE_INFO_V3       (sizeof(struct profile_v3) | 3u << 24)
+#define PROFILE_INFO_V2       (sizeof(struct profile_v2) | 2u << 24)
 
-struct profile_v3 {
-        unsigned version, id, slices, instances, sms, copy, decoders, encoders, jpeg, ofa;
+struct profile_v2 {
+        unsigned version, id, p2p, slices, instances, sms, copy, decoders, encoders, jpeg, ofa;
         unsigned long long memory_mib;
         char name[96];
-        unsigned capabilities;
 };
-static_assert(sizeof(struct profile_v3) == 152, "nvmlGpuInstanceProfileInfo_v3_t");
+static_assert(sizeof(struct profile_v2) == 152, "nvmlGpuInstanceProfileInfo_v2_t");
 
 struct placement {
         unsigned start, size;
@@ -35,7 +34,7 @@ struct placement {
         X(name, "nvmlDeviceGetName", (void *, char *, unsigned))                                   \
         X(mode, "nvmlDeviceGetMigMode", (void *, unsigned *, unsigned *))                          \
         X(profile, "nvmlDeviceGetGpuInstanceProfileInfoV",                                         \
-                (void *, unsigned, struct profile_v3 *))                                           \
+                (void *, unsigned, struct profile_v2 *))                                           \
         X(placements, "nvmlDeviceGetGpuInstancePossiblePlacements_v2",                             \
                 (void *, unsigned, struct placement *, unsigned *))
 
@@ -63,7 +62,7 @@ static void profile_name(const char *name, char ret[static MIG_NAME_MAX])
 static int read_profile(
         const struct nvml *nvml, void *device, unsigned number, struct mig_geometry *geometry)
 {
-        struct profile_v3 info = {.version = PROFILE_INFO_V3};
+        struct profile_v2 info = {.version = PROFILE_INFO_V2};
         struct placement placements[32];
         unsigned n = 0;
         struct mig_profile *p = geometry->profiles + geometry->n_profiles;
@@ -93,6 +92,9 @@ static int read_profile(
         profile_name(info.name, p->name);
         p->media = strstr(p->name, "+me") != NULL;
         for (unsigned i = 0; i < n; i++) {
+                if (placements[i].start >= MIG_SLICES_MAX ||
+                        placements[i].size > MIG_SLICES_MAX - placements[i].start)
+                        return -E2BIG;
                 p->starts |= (uint16_t)(1u << placements[i].start);
                 geometry->slices =
                         (uint8_t)MAX_OF(geometry->slices, placements[i].start + placements[i].size);
