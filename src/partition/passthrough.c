@@ -581,8 +581,9 @@ void passthrough_facts(
                         pci_class_name(functions[i].class),
                         *functions[i].driver ? functions[i].driver : "no driver");
         passthrough_driver(host, f, text);
-        fprintf(out, "It would be on %s, in IOMMU group %d, as /dev/vfio/%d.\n", text, f->group,
-                f->group);
+        if (f->group >= 0)
+                fprintf(out, "It would be on %s, in IOMMU group %d, as /dev/vfio/%d.\n", text,
+                        f->group, f->group);
         if (f->node >= 0) {
                 fprintf(out,
                         "It is near NUMA node %d, processors %s: keep the VM's memory and "

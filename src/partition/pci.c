@@ -77,7 +77,7 @@ const char *pci_class_name(uint32_t class)
         for (size_t i = 0; i < ARRAY_SIZE(names); i++)
                 if (class >> 8 >= names[i].from && class >> 8 <= names[i].to)
                         return names[i].name;
-        return "device";
+        return "another kind of device";
 }
 
 bool pci_is_bridge(const struct pci_function *function)

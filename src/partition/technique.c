@@ -66,7 +66,7 @@ int technique_plan(const struct technique *technique, const struct host *host, c
         if (r < 0)
                 return r;
         if (!pci_is_gpu(&function) && !ask->any_device)
-                obstacles_add(obstacles, OBSTACLE_NOT_A_GPU, "%s is a %s, not a GPU",
+                obstacles_add(obstacles, OBSTACLE_NOT_A_GPU, "%s is not a GPU (%s)",
                         function.address, pci_class_name(function.class));
         r = technique->check(host, &function, ask, obstacles);
         if (r < 0)
