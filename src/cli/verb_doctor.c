@@ -20,6 +20,7 @@
 #include "base/paths.h"
 #include "base/process.h"
 #include "cli/daemon.h"
+#include "cli/doctor_api.h"
 #include "cli/driver.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
@@ -29,10 +30,17 @@
 
 enum {
         OPT_OUTPUT,
+        OPT_API,
 };
 
 static const struct cli_option options[] = {
         [OPT_OUTPUT] = OUTPUT_OPTION_NO_CSV,
+        [OPT_API] =
+                {
+                        .name = "api",
+                        .help = "List what the driver's libcuda has that Cleave does not know, and "
+                                "which running processes of tenants have looked it up.",
+                },
 };
 
 enum verdict {
@@ -306,6 +314,10 @@ static int run_doctor(const struct cli_args *args)
 
         if (!report.checks)
                 return CLI_FAILED;
+        if (args->count[OPT_API]) {
+                json_decref(report.checks);
+                return doctor_api(report.json);
+        }
         driver_facts(&facts);
         check_driver(&report, &facts);
         check_nodes(&report, &facts);
@@ -335,7 +347,8 @@ const struct cli_verb verb_doctor = {
                 "Looks at everything that running a tenant needs: the driver and its libraries, "
                 "device files, kernel features, cgroups, the daemon, its sockets and their "
                 "permissions. Each line is OK, WARN (it works, but less well) or FAIL, with a hint "
-                "what to do. Exits with 1 if anything has failed. JSON has the schema " SCHEMA ".",
+                "what to do. Exits with 1 if anything has failed. JSON has the schema " SCHEMA
+                ", with --api cleave.doctor.api/1.",
         .options = options,
         .n_options = ARRAY_SIZE(options),
         .run = run_doctor,

@@ -155,6 +155,8 @@ void pages_open_slot(struct pages *pages, uint32_t index, uint32_t pid, uint64_t
         atomic_store(&slot->charges, 0);
         atomic_store(&slot->refusals, 0);
         atomic_store(&slot->unknown_entries, 0);
+        for (unsigned i = 0; i < CLEAVE_MAX_UNKNOWN; i++)
+                atomic_store(&slot->unknown[i], 0);
         atomic_store(&slot->groups, 0);
         atomic_store(&slot->lost_groups, 0);
         memset(slot->group, 0, sizeof(slot->group));

@@ -660,6 +660,7 @@ static json_t *session_json(struct session *session)
         json_t *memory = json_array();
         char command[256] = "";
         unsigned groups = 0, channels = 0;
+        json_t *unknown = json_array();
 
         for (unsigned i = 0; i < tenant->devices; i++)
                 json_array_append_new(memory, tenant->pages.usage
@@ -670,6 +671,13 @@ static json_t *session_json(struct session *session)
                 struct cleave_slot *slot = cleave_usage_slot(tenant->pages.usage, session->slot);
                 uint32_t used = MIN_OF(atomic_load(&slot->groups), CLEAVE_MAX_GROUPS);
 
+                for (unsigned i = 0; i < CLEAVE_MAX_UNKNOWN; i++) {
+                        uint64_t hash = atomic_load(&slot->unknown[i]);
+                        char text[FORMAT_ID_MAX];
+
+                        if (hash)
+                                json_array_append_new(unknown, json_string(format_id(text, hash)));
+                }
                 for (uint32_t i = 0; i < used; i++)
                         if (atomic_load(&slot->group[i].handle)) {
                                 groups++;
@@ -680,12 +688,13 @@ static json_t *session_json(struct session *session)
         if (session->returning ||
                 process_command(session->process.pid, command, sizeof(command)) < 0)
                 command[0] = '\0';
-        return json_pack("{s:i, s:s?, s:i, s:s, s:o, s:s?, s:s?, s:i, s:i}", "pid",
+        return json_pack("{s:i, s:s?, s:i, s:s, s:o, s:s?, s:s?, s:i, s:i, s:o}", "pid",
                 (int)session->process.pid, "command", command[0] ? command : NULL, "slot",
                 (int)session->slot, "state", session->returning ? "returning" : "live", "memory",
                 memory, "guard_version", session->guard_version[0] ? session->guard_version : NULL,
                 "driver_version", session->driver_version[0] ? session->driver_version : NULL,
-                "channel_groups", (int)groups, "channels", (int)channels);
+                "channel_groups", (int)groups, "channels", (int)channels, "unknown_entries",
+                unknown);
 }
 
 json_t *tenant_json(struct tenant *tenant)

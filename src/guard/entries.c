@@ -80,8 +80,8 @@ CUresult cuInit(unsigned int flags)
 /* -- look-up ----------------------------------------------------------------------------------- */
 
 /* Our own function in place of the driver's. The driver has resolved name, version and flags; entry
- * is what we make of them, and right unless the driver knows versions that we do not: then its answer
- * is looked for among all. A function that is in no description is the driver's own. */
+ * is what we make of them, and right unless the driver knows versions that we do not: then its
+ * answer is looked for among all. A function that is in no description is the driver's own. */
 static void *ours(int entry, void *theirs)
 {
         if (entry >= 0 && cleave_guard_resolve((unsigned)entry) == theirs)
@@ -92,12 +92,21 @@ static void *ours(int entry, void *theirs)
         return theirs;
 }
 
-static void count_unknown(void)
+static void count_unknown(const char *name)
 {
         const struct guard_session *session = guard_session();
+        uint64_t hash = cleave_name_hash(name);
 
-        if (session)
-                atomic_fetch_add_explicit(&session->slot->unknown_entries, 1, memory_order_relaxed);
+        if (!session)
+                return;
+        atomic_fetch_add_explicit(&session->slot->unknown_entries, 1, memory_order_relaxed);
+        for (unsigned i = 0; i < CLEAVE_MAX_UNKNOWN; i++) {
+                uint64_t found = 0;
+
+                if (atomic_compare_exchange_strong(&session->slot->unknown[i], &found, hash) ||
+                        found == hash)
+                        return;
+        }
 }
 
 static void answer_look_up(const char *name, void **function, int version, cuuint64_t flags)
@@ -108,7 +117,7 @@ static void answer_look_up(const char *name, void **function, int version, cuuin
                 return;
         entry = cuda_entry_find(name, version, flags, NULL);
         if (entry < 0)
-                count_unknown();
+                count_unknown(name);
         *function = ours(entry, *function);
 }
 

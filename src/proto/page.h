@@ -31,12 +31,23 @@
 #define CLEAVE_MAX_DEVICES  16u   /* of one tenant */
 #define CLEAVE_MAX_SLOTS    4096u /* processes of one tenant; slot 0 is the daemon's */
 #define CLEAVE_MAX_GROUPS   48u   /* channel groups of one process that are reported */
+#define CLEAVE_MAX_UNKNOWN  8u    /* names of entries that we do not know, of one process */
 #define CLEAVE_MAX_CHANNELS 12u   /* channels of one group that are reported */
 
 /* bytes to units, rounded up; saturates instead of wrapping */
 static inline uint64_t cleave_units(uint64_t bytes)
 {
         return (bytes >> CLEAVE_UNIT_SHIFT) + ((bytes & (CLEAVE_UNIT - 1)) != 0);
+}
+
+/* FNV-1a; never 0 */
+static inline uint64_t cleave_name_hash(const char *name)
+{
+        uint64_t hash = 0xcbf29ce484222325ull;
+
+        for (; *name; name++)
+                hash = (hash ^ (unsigned char)*name) * 0x100000001b3ull;
+        return hash ? hash : 1;
 }
 
 /* One device of a grant. Written by the daemon (release), read by the tenant (acquire). */
@@ -109,13 +120,17 @@ struct cleave_slot {
         _Atomic uint64_t unknown_entries;          /* look-ups of names that we do not know */
         _Atomic uint32_t groups;                   /* entries of group[] ever used */
         _Atomic uint32_t lost_groups;              /* groups or channels that found no room */
-        uint32_t reserved[22];
+        /* names of the first of them, by cleave_name_hash(); 0: free */
+        _Atomic uint64_t unknown[CLEAVE_MAX_UNKNOWN];
+        uint32_t reserved[6];
 
         struct cleave_channel_group group[CLEAVE_MAX_GROUPS];
 };
 static_assert(offsetof(struct cleave_slot, op) == 16, "layout");
 static_assert(offsetof(struct cleave_slot, held) == 40, "layout");
 static_assert(offsetof(struct cleave_slot, peak) == 232, "layout");
+static_assert(offsetof(struct cleave_slot, unknown) == 392, "layout");
+static_assert(offsetof(struct cleave_slot, group) == 480, "layout");
 static_assert(sizeof(struct cleave_slot) <= 4096, "layout");
 
 struct cleave_usage_page {
