@@ -280,3 +280,15 @@ uint32_t client_alloc_groups(struct sim_device *device, struct sim_rm_objects *r
         }
         return status;
 }
+
+uint32_t client_group(const struct sim_rm_objects *objects)
+{
+        uint32_t index, group = RUNLIST_NONE;
+
+        kernel_lock();
+        index = kernel_find(objects->client, objects->group[0]);
+        if (index != KERNEL_NONE)
+                group = kernel_state()->object[index].group;
+        kernel_unlock();
+        return group;
+}

@@ -37,3 +37,5 @@ uint32_t client_dup_memory(struct sim_device *device, uint32_t client, uint32_t 
         uint32_t *ret_handle, uint64_t *ret_size, uint64_t *ret_offset);
 /* The channel groups and channels of a context. */
 uint32_t client_alloc_groups(struct sim_device *device, struct sim_rm_objects *ret);
+/* The place that the first of these groups has in the runlist. */
+uint32_t client_group(const struct sim_rm_objects *objects);

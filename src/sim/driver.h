@@ -46,6 +46,7 @@ struct sim_model;
 struct sim_pool;
 struct sim_memory;
 struct exec_context;
+struct runlist;
 
 /* ---- entering ---- */
 
@@ -118,6 +119,9 @@ struct sim_context {
         uint32_t attached;         /* by cuCtxAttach */
         struct exec_context *exec; /* execution's own state, exec_context_init() to _done() */
         struct sim_context_memory *memory;
+        struct runlist
+                *runlist; /* the engine of its device, where its kernels are group (runlist.h) */
+        uint32_t group;
         struct sim_context *next;
 };
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "exec.h"
+#include "kernel.h"
 
 /* Threads are made when work is ready and nobody is idle, and go after a while without work. A
  * kernel occupies its thread for as long as it lasts, so this is also how many run side by side. */
@@ -15,6 +16,8 @@
 #define IDLE_SECONDS   2
 #define RETRY_NS       20000ull
 #define RETRY_LIMIT_NS 500000ull
+/* What a kernel takes of a shared device that is done at once on a free one. */
+#define LEAST_NS 1000ull
 
 pthread_mutex_t exec_lock = PTHREAD_MUTEX_INITIALIZER;
 pthread_cond_t exec_room = PTHREAD_COND_INITIALIZER;
@@ -23,6 +26,7 @@ static pthread_cond_t work_ready = PTHREAD_COND_INITIALIZER;
 static struct op *ready_first, **ready_last = &ready_first;
 static unsigned n_ready, n_idle, n_workers;
 static __thread bool in_callback __attribute__((tls_model("initial-exec")));
+static __thread bool is_worker __attribute__((tls_model("initial-exec")));
 
 uint64_t exec_now(void)
 {
@@ -42,10 +46,81 @@ void engine_set_callback(bool inside)
         in_callback = inside;
 }
 
-void engine_execute(struct sim_context *context, uint64_t nanoseconds)
+static bool is_lost(const struct sim_context *context)
 {
-        if (nanoseconds)
-                sim_delay(nanoseconds);
+        return atomic_load(&kernel_state()->device[context->device->instance].lost);
+}
+
+/* The one place where work takes the device's time: returns when the context's group has reached
+ * the mark. 0: the kernel takes no time that counts, but waits for its turn all the same. */
+static void engine_execute(const struct sim_context *context, uint64_t mark)
+{
+        int slack = 0;
+
+        if (!mark) {
+                if (runlist_is_open(context->runlist, context->group))
+                        return;
+                mark = runlist_submit(context->runlist, context->group, 0, LEAST_NS);
+        }
+        if (!is_worker) {
+                slack = prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0);
+                prctl(PR_SET_TIMERSLACK, 1000ul, 0, 0, 0);
+        }
+        while (!runlist_wait(context->runlist, context->group, mark) && !is_lost(context))
+                /* whoever has the engine may be dead: taking the lock finds it out */
+                if (kernel_lock_to_read())
+                        kernel_unlock();
+        if (slack > 0)
+                prctl(PR_SET_TIMERSLACK, (unsigned long)slack, 0, 0, 0);
+}
+
+/* ---- marks ----
+ *
+ * A device goes through the kernels that are queued without waiting for the host. So a kernel's
+ * time is asked for as soon as it is known after which mark it comes, mostly when it is launched;
+ * the thread that runs it later only waits for that mark.
+ */
+
+/* Whether the device is done with the work so long after it began. */
+static bool takes_known_time(const struct work *work, uint64_t *ret_ns)
+{
+        *ret_ns = 0;
+        if (work_is_trivial(work) || work->kind == WORK_ALLOC || work->kind == WORK_FREE)
+                return true;
+        return work->kind == WORK_KERNEL && kernels_duration(&work->launch, ret_ns);
+}
+
+/* locked. One less of those whose mark op waits for. */
+static void now_known(struct op *op)
+{
+        struct op *todo = op;
+
+        if (--op->unknown)
+                return;
+        op->next_marked = NULL;
+        while (todo) {
+                struct op *one = todo;
+
+                todo = one->next_marked;
+                if (!takes_known_time(one->work, &one->takes_ns))
+                        continue;
+                if (one->takes_ns)
+                        one->mark = runlist_submit(one->context->runlist, one->context->group,
+                                one->mark, one->takes_ns);
+                one->marked = true;
+                for (unsigned i = 0; i < one->n_waiters; i++) {
+                        struct op *waiter = one->waiters[i];
+
+                        if (waiter->context != one->context)
+                                continue;
+                        if (waiter->mark < one->mark)
+                                waiter->mark = one->mark;
+                        if (--waiter->unknown == 0) {
+                                waiter->next_marked = todo;
+                                todo = waiter;
+                        }
+                }
+        }
 }
 
 struct op *op_new(struct sim_context *context, struct work *work)
@@ -58,6 +133,7 @@ struct op *op_new(struct sim_context *context, struct work *work)
         }
         op->refs = 1;
         op->pending = 1;
+        op->unknown = 1;
         op->context = context;
         op->work = work;
         return op;
@@ -97,6 +173,10 @@ CUresult op_after(struct op *op, struct op *before)
         }
         before->waiters[before->n_waiters++] = op_ref(op);
         op->pending++;
+        if (!before->marked || before->context != op->context)
+                op->unknown++;
+        else if (op->mark < before->mark)
+                op->mark = before->mark;
         return CUDA_SUCCESS;
 }
 
@@ -175,6 +255,8 @@ static struct op *finish(struct op *op, bool take_one)
                 for (unsigned i = 0; i < one->n_waiters; i++) {
                         struct op *waiter = one->waiters[i];
 
+                        if (!one->marked || one->context != waiter->context)
+                                now_known(waiter);
                         if (--waiter->pending) {
                                 op_unref(waiter);
                         } else if (work_is_trivial(waiter->work)) {
@@ -209,6 +291,8 @@ static bool run(struct op *op)
         if (op->work &&
                 (always_runs(op->work) || atomic_load(&op->context->error) == CUDA_SUCCESS)) {
                 pthread_mutex_unlock(&exec_lock);
+                if (op->work->kind == WORK_KERNEL)
+                        engine_execute(op->context, op->takes_ns ? op->mark : 0);
                 r = work_run(op->work);
                 if (r < 0)
                         sim_context_fail(op->context, (CUresult)-r);
@@ -221,6 +305,7 @@ static void *worker(void *unused)
 {
         struct op *op = NULL;
 
+        is_worker = true;
         pthread_setname_np(pthread_self(), "cleave-sim");
         prctl(PR_SET_TIMERSLACK, 1000ul, 0, 0, 0);
         pthread_mutex_lock(&exec_lock);
@@ -267,6 +352,7 @@ static void *worker(void *unused)
 
 void op_start(struct op *op)
 {
+        now_known(op);
         if (--op->pending)
                 return;
         if (work_is_trivial(op->work))
@@ -318,6 +404,7 @@ void op_start_and_wait(struct op *op)
                 op_wait(op);
                 return;
         }
+        now_known(op);
         op->pending = 0;
         op_ref(op);
         if (run(op)) {

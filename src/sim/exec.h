@@ -182,7 +182,12 @@ bool work_is_trivial(const struct work *work);
 struct op {
         unsigned refs;
         unsigned pending; /* ops that it still waits for, and one until op_start() */
+        unsigned unknown; /* of these, those whose mark is not known, and one until op_start() */
+        bool marked;      /* mark is known */
+        uint64_t mark;    /* what the context's group has had of the engine (runlist.h) when the
+                             device is done with it; until marked, when it may begin */
         _Atomic uint32_t done;
+        uint64_t takes_ns;    /* of the device's time; when marked */
         uint64_t finished_at; /* nanoseconds, CLOCK_MONOTONIC */
         uint64_t retry_at;    /* when RUN_AGAIN was answered */
         struct sim_context *context;
@@ -191,7 +196,7 @@ struct op {
         bool borrowed;
         struct op **waiters;
         unsigned n_waiters, room;
-        struct op *next;
+        struct op *next, *next_marked;
 };
 
 extern pthread_mutex_t exec_lock;
@@ -217,10 +222,6 @@ void op_wait(struct op *op);
 /* locked, released while they run. While op is not finished, the calling thread runs those of the
  * stream's ops whose turn it is; returns when there are none, maybe before op is finished. */
 void op_help(struct op *op, struct stream *stream);
-
-/* The one place where work asks the device for its time: returns when the context has had so many
- * nanoseconds of it. */
-void engine_execute(struct sim_context *context, uint64_t nanoseconds);
 
 /* Around a host function or callback: CUDA calls are not permitted there. */
 void engine_set_callback(bool inside);
@@ -402,5 +403,7 @@ int occupancy_blocks(const struct function *function, int threads, size_t dynami
 
 /* Its number, -1: there is none of that name with so many parameters. */
 int kernels_find(const struct ptx_entry *entry);
-/* As work_run(). */
+/* As work_run(); the time that it takes has been taken. */
 int kernels_run(const struct launch *launch, struct sim_context *context);
+/* How long it takes on a device of its own: false if that cannot be told in advance. */
+bool kernels_duration(const struct launch *launch, uint64_t *ret_ns);

@@ -24,6 +24,7 @@ enum kind {
         LOST,
         FOREIGN,
         RELEASE,
+        CONTROL,
 };
 
 struct fault {
@@ -165,6 +166,10 @@ static int parse_fault(char *text, struct fault *fault)
                 fault->kind = RELEASE;
                 return parse_time(value, &fault->value);
         }
+        if (!strcmp(text, "control") && value && !at) {
+                fault->kind = CONTROL;
+                return parse_time(value, &fault->value);
+        }
         return -EINVAL;
 }
 
@@ -232,6 +237,14 @@ uint64_t sim_faults_release(void)
                 if (faults[i].kind == RELEASE)
                         delay = faults[i].value;
         return delay;
+}
+
+uint64_t sim_faults_control(uint64_t measured)
+{
+        for (int i = 0; i < n_faults; i++)
+                if (faults[i].kind == CONTROL)
+                        return faults[i].value;
+        return measured;
 }
 
 bool sim_faults_refuse_memory(void)

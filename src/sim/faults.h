@@ -13,6 +13,7 @@
  *                              lost for every process, until none holds a client any more
  *      foreign=SIZE[@DEVICE]   memory that somebody unseen holds when the machine is first made
  *      release=TIME            how long after this process's death its memory comes back; 20ms
+ *      control=TIME            what each call takes that steers channels, not as measured
  *
  * N counts from 1 and is 1 when left out; with + all later ones fail too. TIME takes ns, us, ms or
  * s; SIZE takes K, M or G (binary). What is not understood is an error: no device is found.
@@ -31,6 +32,8 @@ int sim_faults_load(void);
 uint64_t sim_faults_foreign(int device);
 /* nanoseconds */
 uint64_t sim_faults_release(void);
+/* nanoseconds that a steering call takes which was measured to take so many */
+uint64_t sim_faults_control(uint64_t measured);
 /* Counts a request for device memory: true if it is to be refused. */
 bool sim_faults_refuse_memory(void);
 /* Counts a call of an entry. Waits where slowness was asked for. The CUresult to return, 0 for

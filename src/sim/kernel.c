@@ -308,6 +308,12 @@ static bool is_channel(const struct kernel_object *object)
         return (object->class_id & 0xff) == RM_CLASS_CHANNEL_LOW;
 }
 
+/* A channel group that takes turns on the runlist. */
+static bool is_scheduled(const struct kernel_object *object)
+{
+        return object->class_id == RM_CLASS_CHANNEL_GROUP && object->engine == RM_ENGINE_GRAPHICS;
+}
+
 static uint32_t *bucket_of(uint32_t client, uint32_t handle)
 {
         uint32_t hash = (client * 2654435761u) ^ (handle * 2246822519u);
@@ -458,8 +464,16 @@ uint32_t kernel_new_object(const struct kernel_new *wanted, uint32_t *ret)
                 .engine = wanted->engine,
                 .size = wanted->size,
                 .timeslice = wanted->engine == RM_ENGINE_GRAPHICS ? 2048 : 1024,
+                .group = RUNLIST_NONE,
                 .first_child = KERNEL_NONE,
         };
+        if (is_scheduled(object)) {
+                object->group = runlist_add(state->runlist + object->device, index);
+                if (object->group == RUNLIST_NONE) {
+                        put_entry(index);
+                        return RM_ERR_NO_MEMORY;
+                }
+        }
         if (has_extent(object)) {
                 struct kernel_device *device = state->device + object->device;
 
@@ -474,6 +488,8 @@ uint32_t kernel_new_object(const struct kernel_new *wanted, uint32_t *ret)
         atomic_signal_fence(memory_order_seq_cst);
         object->state = KERNEL_OBJECT_LIVE;
         derive(index);
+        if (is_channel(object))
+                kernel_update_group(object->parent);
         *ret = index;
         return RM_OK;
 }
@@ -506,6 +522,13 @@ static void free_one(uint32_t index)
         }
         if (object->flags & KERNEL_OBJECT_DUPLICATE)
                 origin = state->object + object->origin;
+        if (is_scheduled(object)) {
+                uint32_t group = object->group;
+
+                object->group = RUNLIST_NONE; /* first: a place that nobody owns is found later */
+                atomic_signal_fence(memory_order_seq_cst);
+                runlist_remove(state->runlist + object->device, group);
+        }
         put_entry(index);
         if (origin && origin->state == KERNEL_OBJECT_ORPHAN && origin->references == 0)
                 free_memory((uint32_t)(origin - state->object));
@@ -525,6 +548,23 @@ void kernel_free_object(uint32_t index)
                         return;
                 at = parent;
         }
+}
+
+void kernel_update_group(uint32_t index)
+{
+        struct kernel_state *state = kernel.state;
+        struct kernel_object *objects = state->object, *object = objects + index;
+        struct runlist *runlist;
+        bool disabled = object->first_child != KERNEL_NONE;
+
+        if (!is_scheduled(object) || object->group == RUNLIST_NONE)
+                return;
+        for (uint32_t i = object->first_child; i != KERNEL_NONE; i = objects[i].next)
+                if (!(objects[i].flags & KERNEL_OBJECT_DISABLED))
+                        disabled = false;
+        runlist = state->runlist + object->device;
+        if (disabled != (bool)atomic_load(&runlist->group[object->group].disabled))
+                runlist_set_disabled(runlist, object->group, disabled);
 }
 
 /* ---- processes ---- */
@@ -613,6 +653,14 @@ static void scan_processes(void)
         }
 }
 
+static bool owns_group(uint32_t index, uint32_t group)
+{
+        const struct kernel_object *object = kernel.state->object + index;
+
+        return object->state == KERNEL_OBJECT_LIVE && is_scheduled(object) &&
+               object->group == group;
+}
+
 /* Makes all that is derived from the tables anew. */
 static void rebuild(void)
 {
@@ -656,6 +704,11 @@ static void rebuild(void)
                 if (state->object[i].state == KERNEL_OBJECT_ORPHAN &&
                         state->object[i].references == 0)
                         free_memory(i);
+        for (uint32_t i = 0; i < state->devices; i++)
+                runlist_check(state->runlist + i, owns_group);
+        for (uint32_t i = 0; i < state->object_high; i++)
+                if (state->object[i].state == KERNEL_OBJECT_LIVE)
+                        kernel_update_group(i);
 }
 
 /* Field 22 of /proc/self/stat. */
@@ -837,6 +890,10 @@ static int init_state(
                 device->used = device->foreign;
                 snprintf(text, sizeof(text), "%s\n%s\n%d", base, models[i]->key, i);
                 hash_text(text, device->uuid);
+                r = init_lock(&state->runlist[i].lock);
+                if (r < 0)
+                        return r;
+                runlist_init(state->runlist + i, kernel_now());
         }
         state->magic = KERNEL_MAGIC;
         return 0;

@@ -30,6 +30,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "runlist.h"
+
 #define KERNEL_MAX_DEVICES   16
 #define KERNEL_MAX_PROCESSES 4096
 #define KERNEL_MAX_OBJECTS   262144
@@ -40,7 +42,7 @@
 #define KERNEL_BITMAP_WORDS  (KERNEL_MAX_MEMORY * KERNEL_SPREAD / KERNEL_GRANULE / 64)
 
 #define KERNEL_MAGIC   0x4c4e4b4d4953ull /* "SIMKNL" */
-#define KERNEL_VERSION 1u
+#define KERNEL_VERSION 2u
 
 #define KERNEL_NONE UINT32_MAX
 
@@ -86,14 +88,15 @@ struct kernel_object {
         uint32_t flags;
         uint64_t size;      /* memory: bytes taken */
         uint64_t offset;    /* memory: where in the file */
-        uint64_t timeslice; /* channel group: us */
+        uint64_t timeslice; /* channel group: us, as asked for */
         uint32_t origin;    /* duplicate: index of the memory */
         uint32_t engine;    /* channel group */
+        uint32_t group;     /* channel group of graphics and compute: its place in the runlist */
         /* derived */
         uint32_t references; /* duplicates of it */
         uint32_t hash_next;
         uint32_t first_child, next, previous; /* siblings; next: also the list of free entries */
-        uint32_t pad[7];
+        uint32_t pad[6];
 };
 
 struct kernel_device {
@@ -129,6 +132,7 @@ struct kernel_state {
         struct kernel_device device[KERNEL_MAX_DEVICES];
         struct kernel_process process[KERNEL_MAX_PROCESSES];
         uint32_t bucket[KERNEL_BUCKETS]; /* derived */
+        struct runlist runlist[KERNEL_MAX_DEVICES];
         struct kernel_object object[KERNEL_MAX_OBJECTS];
         _Alignas(4096) uint64_t bitmap[KERNEL_MAX_DEVICES][KERNEL_BITMAP_WORDS]; /* derived */
 };
@@ -179,6 +183,8 @@ struct kernel_new {
 uint32_t kernel_new_object(const struct kernel_new *wanted, uint32_t *ret);
 /* Frees an object and all below it. */
 void kernel_free_object(uint32_t index);
+/* Takes a channel group off the runlist when all its channels are disabled, and puts it back. */
+void kernel_update_group(uint32_t index);
 
 /* What a device holds as its users see it; managed memory only as far as there is room. */
 uint64_t kernel_device_used(const struct kernel_device *device);

@@ -474,6 +474,10 @@ CUresult context_memory_new(struct sim_context *context)
         r = client_device(context->device, &objects);
         if (!r)
                 r = client_error(client_alloc_groups(context->device, &memory->objects));
+        if (!r) {
+                context->runlist = kernel_state()->runlist + context->device->instance;
+                context->group = client_group(&memory->objects);
+        }
         for (size_t i = 0; i < N_FOOTPRINT && !r; i++) {
                 r = memory_take(context->device, (uint64_t)footprint_kib[i] << 10,
                         memory->footprint + memory->pieces);

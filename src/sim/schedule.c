@@ -79,6 +79,25 @@ void schedule_submit(struct schedule *schedule, uint32_t group, uint64_t ns, uin
         g->done_ns = 0;
 }
 
+void schedule_extend(struct schedule *schedule, uint32_t group, uint64_t ns, uint64_t block_ns)
+{
+        struct schedule_group *g = &schedule->group[group];
+
+        if (g->left_ns == 0) {
+                schedule_submit(schedule, group, ns, block_ns);
+                return;
+        }
+        g->left_ns += ns;
+        if (g->block_ns < block_ns)
+                g->block_ns = block_ns;
+}
+
+void schedule_expire(struct schedule *schedule)
+{
+        if (schedule->state == SCHEDULE_RUNNING && schedule->slice_end > schedule->now)
+                schedule->slice_end = schedule->now;
+}
+
 void schedule_cancel(struct schedule *schedule, uint32_t group)
 {
         schedule->group[group].left_ns = 0;

@@ -27,7 +27,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define SCHEDULE_MAX_GROUPS 128u
+#define SCHEDULE_MAX_GROUPS 512u /* more than contexts fit into the largest device */
 #define SCHEDULE_NONE       UINT32_MAX
 #define SCHEDULE_ENDLESS    UINT64_MAX /* work that never completes: a queue that is kept full */
 
@@ -91,8 +91,13 @@ void schedule_set_disabled(struct schedule *schedule, uint32_t group, bool disab
 
 /* Gives an idle group ns of work whose blocks last block_ns each. */
 void schedule_submit(struct schedule *schedule, uint32_t group, uint64_t ns, uint64_t block_ns);
+/* Adds ns of such work to the item that the group has, or gives it one. */
+void schedule_extend(struct schedule *schedule, uint32_t group, uint64_t ns, uint64_t block_ns);
 /* Takes the rest of its item back. */
 void schedule_cancel(struct schedule *schedule, uint32_t group);
+
+/* Ends the slice of the group that is running, if one is: PREEMPT and RESTART_RUNLIST. */
+void schedule_expire(struct schedule *schedule);
 
 /* Lets time pass up to until, but not beyond the completion of an item: its group, at
  * schedule->now, or SCHEDULE_NONE when until is reached. */
