@@ -397,6 +397,10 @@ def main():
     global BUILD, PLACE, RUN, WHY
     BUILD = sys.argv[1]
     if os.geteuid() == 0 and "--inside" not in sys.argv:
+        probe = subprocess.run(["unshare", "--mount", "true"], capture_output=True, text=True)
+        if probe.returncode != 0:
+            print("no mount namespace can be had here:", probe.stderr.strip())
+            sys.exit(SKIPPED)
         os.execvp("unshare", ["unshare", "--mount", sys.executable, "-B", __file__, BUILD,
                               "--inside"])
     PLACE = tempfile.mkdtemp(prefix="cleave-containers-")
