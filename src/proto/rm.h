@@ -38,6 +38,11 @@
 #define RM_ERR_INVALID       0x0000003Du
 #define RM_ERR_GPU_LOST      0x0000000Fu
 #define RM_ERR_DENIED        0x0000001Bu
+/* there is no such, or no longer */
+#define RM_ERR_INVALID_CHANNEL       0x00000021u
+#define RM_ERR_INVALID_CLIENT        0x00000023u
+#define RM_ERR_INVALID_OBJECT        0x00000031u
+#define RM_ERR_INVALID_OBJECT_HANDLE 0x00000033u
 
 /* classes */
 #define RM_CLASS_ROOT          0x0000u /* a client; 0x0001 and 0x0041 are its other names */

@@ -1,0 +1,609 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The steering process: commands in, calls of RM, answers out. */
+#include "steer/steer.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+
+/* Enabling is tried again as long as this when the process ends, ms: a device in reset comes back.
+ */
+#define LAST_TRIES_MS 2000
+
+/* A client that RM knows by one of a holder's descriptors: its channels may be disabled. */
+#define HOLDER_CLIENTS 16u
+
+struct holder {
+        int fd[STEER_HOLDER_FDS];
+        unsigned fds;
+        uint32_t client[HOLDER_CLIENTS];
+        unsigned clients;
+};
+
+/* A group whose slice or mode we have changed, and what it was before. */
+struct touched {
+        struct touched *next;
+        uint32_t holder;
+        uint32_t client, object, subdevice;
+        uint64_t slice; /* before us; 0: unchanged */
+        bool mode;      /* changed to thread block */
+};
+
+struct steer {
+        const struct steer_backend *backend;
+        void *handle;
+        struct steer_board *board;
+        int socket, signals;
+        bool open[STEER_MAX_DEVICES];
+        unsigned free_hint; /* no entry of the board below is free */
+        struct holder *holder[STEER_HOLDERS];
+        struct touched *touched;
+};
+
+static uint64_t now_ns(void)
+{
+        struct timespec t;
+
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* -- devices ----------------------------------------------------------------------------------- */
+
+static int open_device(
+        struct steer *steer, unsigned index, const uint8_t uuid[16], uint32_t *ret_status)
+{
+        static const uint8_t none[16];
+        int r;
+
+        if (index >= STEER_MAX_DEVICES)
+                return -EBADMSG;
+        /* entries may name it already */
+        if (memcmp(steer->board->uuid[index], none, 16) != 0 &&
+                memcmp(steer->board->uuid[index], uuid, 16) != 0)
+                return -EBADMSG;
+        if (steer->open[index])
+                return 0;
+        r = steer->backend->open_device(steer->handle, index, uuid, ret_status);
+        if (r < 0)
+                return r;
+        memcpy(steer->board->uuid[index], uuid, 16);
+        steer->open[index] = true;
+        return 0;
+}
+
+/* -- the board --------------------------------------------------------------------------------- */
+
+static struct steer_entry *board_find(
+        struct steer_board *board, unsigned device, const struct steer_channel *channel)
+{
+        unsigned high = MIN_OF(atomic_load(&board->high), STEER_BOARD_ENTRIES);
+
+        for (unsigned i = 0; i < high; i++) {
+                struct steer_entry *entry = &board->entry[i];
+
+                if (atomic_load(&entry->used) == 1 && entry->device == device &&
+                        entry->client == channel->client && entry->channel == channel->channel)
+                        return entry;
+        }
+        return NULL;
+}
+
+/* -ENOSPC: what does not stand on the board is not disabled. */
+static int board_add(
+        struct steer *steer, unsigned device, uint32_t holder, const struct steer_channel *channel)
+{
+        struct steer_board *board = steer->board;
+        struct steer_entry *known = board_find(board, device, channel);
+
+        if (known) {
+                known->holder = (uint16_t)holder;
+                return 0;
+        }
+        for (unsigned i = steer->free_hint; i < STEER_BOARD_ENTRIES; i++) {
+                struct steer_entry *entry = &board->entry[i];
+
+                if (atomic_load(&entry->used) == 1)
+                        continue;
+                entry->device = (uint16_t)device;
+                entry->holder = (uint16_t)holder;
+                entry->client = channel->client;
+                entry->channel = channel->channel;
+                if (i >= atomic_load(&board->high))
+                        atomic_store(&board->high, i + 1);
+                atomic_store(&entry->used, 1);
+                steer->free_hint = i + 1;
+                return 0;
+        }
+        return -ENOSPC;
+}
+
+static void board_remove(struct steer *steer, unsigned device, const struct steer_channel *channel)
+{
+        struct steer_entry *entry = board_find(steer->board, device, channel);
+        unsigned high = MIN_OF(atomic_load(&steer->board->high), STEER_BOARD_ENTRIES);
+
+        if (!entry)
+                return;
+        atomic_store(&entry->used, 0);
+        steer->free_hint = MIN_OF(steer->free_hint, (unsigned)(entry - steer->board->entry));
+        /* a long list of the past is not looked through for ever */
+        while (high > 0 && atomic_load(&steer->board->entry[high - 1].used) != 1)
+                high--;
+        atomic_store(&steer->board->high, high);
+}
+
+/* -- disabling --------------------------------------------------------------------------------- */
+
+static bool gone(int r)
+{
+        return r == -ENOENT;
+}
+
+/* One call for all; where that is refused, one for each, so that a channel that has just gone does
+ * not keep the others from their turn. ret_done: how many are as wanted. */
+static int switch_channels(struct steer *steer, unsigned device, uint32_t holder,
+        const struct steer_channel *channels, unsigned count, bool disable, uint64_t *ret_done,
+        uint32_t *ret_status)
+{
+        const struct steer_backend *backend = steer->backend;
+        uint32_t status = 0;
+        uint64_t done = 0;
+        int result = 0, r;
+
+        if (count == 0)
+                return 0;
+        for (unsigned i = 0; disable && i < count; i++) {
+                r = board_add(steer, device, holder, &channels[i]);
+                if (r < 0)
+                        return r;
+        }
+        r = backend->disable(steer->handle, device, channels, count, disable, &status);
+        if (r == 0) {
+                for (unsigned i = 0; !disable && i < count; i++)
+                        board_remove(steer, device, &channels[i]);
+                *ret_done = count;
+                return 0;
+        }
+        for (unsigned i = 0; i < count; i++) {
+                r = backend->disable(steer->handle, device, &channels[i], 1, disable, &status);
+                if (r == 0)
+                        done++;
+                else
+                        *ret_status = status;
+                if (gone(r) || (r == 0 && !disable))
+                        board_remove(steer, device, &channels[i]);
+                else if (r < 0)
+                        result = r;
+        }
+        *ret_done = done;
+        return result;
+}
+
+/* Everything on the board that this holder (STEER_HOLDERS: anybody) has disabled. 0: nothing of it
+ * stands there any more. */
+static int enable_all(struct steer *steer, uint32_t holder, uint32_t *ret_status)
+{
+        struct steer_board *board = steer->board;
+        int result = 0;
+
+        for (unsigned device = 0; device < STEER_MAX_DEVICES; device++) {
+                struct steer_channel channels[STEER_MAX_CHANNELS];
+                unsigned from = 0, high, count;
+
+                do {
+                        count = 0;
+                        high = MIN_OF(atomic_load(&board->high), STEER_BOARD_ENTRIES);
+                        for (; from < high && count < STEER_MAX_CHANNELS; from++) {
+                                const struct steer_entry *entry = &board->entry[from];
+
+                                if (atomic_load(&entry->used) != 1 || entry->device != device ||
+                                        (holder != STEER_HOLDERS && entry->holder != holder))
+                                        continue;
+                                channels[count++] =
+                                        (struct steer_channel){entry->client, entry->channel};
+                        }
+                        if (count > 0) {
+                                uint64_t done = 0;
+                                int r = open_device(steer, device, board->uuid[device], ret_status);
+
+                                if (r == 0)
+                                        r = switch_channels(steer, device, holder, channels, count,
+                                                false, &done, ret_status);
+                                if (r < 0)
+                                        result = r;
+                        }
+                } while (count > 0);
+        }
+        return result;
+}
+
+/* -- holders ----------------------------------------------------------------------------------- */
+
+static void holder_free(struct steer *steer, uint32_t index)
+{
+        struct holder *holder = steer->holder[index];
+
+        for (unsigned i = 0; holder && i < holder->fds; i++)
+                close_safe(holder->fd[i]);
+        free(holder);
+        steer->holder[index] = NULL;
+}
+
+static int hold(struct steer *steer, uint32_t index, int *fd)
+{
+        struct holder *holder = steer->holder[index];
+
+        if (*fd < 0)
+                return -EBADMSG;
+        if (!holder)
+                holder = steer->holder[index] = calloc(1, sizeof(*holder));
+        if (!holder)
+                return -ENOMEM;
+        if (holder->fds == STEER_HOLDER_FDS)
+                return -ENOSPC;
+        holder->fd[holder->fds++] = TAKE_FD(*fd);
+        return 0;
+}
+
+static bool holder_knows(const struct holder *holder, uint32_t client)
+{
+        for (unsigned i = 0; i < holder->clients; i++)
+                if (holder->client[i] == client)
+                        return true;
+        return false;
+}
+
+/* RM has accepted a call on that client by this holder's descriptor. */
+static void holder_learn(struct holder *holder, uint32_t client)
+{
+        if (holder_knows(holder, client))
+                return;
+        /* the oldest is asked about again when it is needed */
+        if (holder->clients == HOLDER_CLIENTS)
+                memmove(holder->client, holder->client + 1,
+                        --holder->clients * sizeof(holder->client[0]));
+        holder->client[holder->clients++] = client;
+}
+
+static int object_call(struct steer *steer, const struct steer_command *command,
+        const struct steer_object *object, struct steer_answer *answer)
+{
+        const struct steer_backend *backend = steer->backend;
+        void *handle = steer->handle;
+
+        switch (command->type) {
+        case STEER_SET_SLICE:
+                return backend->set_slice(handle, object, command->value, &answer->status);
+        case STEER_GET_SLICE:
+                return backend->get_slice(handle, object, &answer->value, &answer->status);
+        case STEER_SET_MODE:
+                return backend->set_mode(handle, object, command->value == 1, &answer->status);
+        case STEER_PREEMPT:
+                return backend->preempt(handle, object, &answer->status);
+        default:
+                return backend->restart(handle, object, &answer->status);
+        }
+}
+
+/* By each of the holder's descriptors, the one that did last first. */
+static int by_holder(
+        struct steer *steer, const struct steer_command *command, struct steer_answer *answer)
+{
+        struct holder *holder = steer->holder[command->holder];
+        struct steer_object object = {
+                .client = command->client,
+                .object = command->object,
+                .subdevice = command->subdevice,
+        };
+        int r = -EBADF;
+
+        if (!holder)
+                return -EBADF;
+        for (unsigned i = 0; i < holder->fds; i++) {
+                object.fd = holder->fd[i];
+                r = object_call(steer, command, &object, answer);
+                if (r == 0) {
+                        holder->fd[i] = holder->fd[0];
+                        holder->fd[0] = object.fd;
+                        holder_learn(holder, command->client);
+                        answer->status = 0;
+                        return 0;
+                }
+                /* known, and refused all the same */
+                if (holder_knows(holder, command->client))
+                        return r;
+        }
+        return r;
+}
+
+/* -- what is put back at the end --------------------------------------------------------------- */
+
+static struct touched *find_touched(struct steer *steer, const struct steer_command *command)
+{
+        struct touched *touched = steer->touched;
+
+        while (touched &&
+                !(touched->holder == command->holder && touched->client == command->client &&
+                        touched->object == command->object))
+                touched = touched->next;
+        return touched;
+}
+
+/* Before the first change: without memory for it, it will not be put back. */
+static struct touched *touch(struct steer *steer, const struct steer_command *command)
+{
+        struct touched *touched = find_touched(steer, command);
+
+        if (touched)
+                return touched;
+        touched = calloc(1, sizeof(*touched));
+        if (!touched)
+                return NULL;
+        touched->holder = command->holder;
+        touched->client = command->client;
+        touched->object = command->object;
+        touched->next = steer->touched;
+        steer->touched = touched;
+        return touched;
+}
+
+static void forget_touched(struct steer *steer, uint32_t holder)
+{
+        struct touched **link = &steer->touched;
+
+        while (*link) {
+                struct touched *touched = *link;
+
+                if (touched->holder == holder) {
+                        *link = touched->next;
+                        free(touched);
+                } else {
+                        link = &touched->next;
+                }
+        }
+}
+
+static void put_back(struct steer *steer, uint32_t holder)
+{
+        for (struct touched *t = steer->touched; t; t = t->next) {
+                struct steer_command command = {
+                        .holder = t->holder,
+                        .client = t->client,
+                        .object = t->object,
+                        .subdevice = t->subdevice,
+                        .value = t->slice,
+                };
+                struct steer_answer answer = {0};
+
+                if (holder != STEER_HOLDERS && holder != t->holder)
+                        continue;
+                command.type = STEER_SET_SLICE;
+                if (t->slice)
+                        (void)by_holder(steer, &command, &answer);
+                command.type = STEER_SET_MODE;
+                command.value = 0;
+                if (t->mode)
+                        (void)by_holder(steer, &command, &answer);
+        }
+}
+
+static int set_slice(
+        struct steer *steer, const struct steer_command *command, struct steer_answer *answer)
+{
+        struct touched *touched = touch(steer, command);
+
+        if (touched && touched->slice == 0) {
+                struct steer_command question = *command;
+                struct steer_answer before = {0};
+
+                question.type = STEER_GET_SLICE;
+                if (by_holder(steer, &question, &before) == 0)
+                        touched->slice = before.value;
+        }
+        return by_holder(steer, command, answer);
+}
+
+static int set_mode(
+        struct steer *steer, const struct steer_command *command, struct steer_answer *answer)
+{
+        struct touched *touched = touch(steer, command);
+        int r = by_holder(steer, command, answer);
+
+        if (r == 0 && touched) {
+                touched->subdevice = command->subdevice;
+                touched->mode = command->value == 1;
+        }
+        return r;
+}
+
+/* -- commands ---------------------------------------------------------------------------------- */
+
+static int switch_command(
+        struct steer *steer, const struct steer_command *command, struct steer_answer *answer)
+{
+        bool disable = command->type == STEER_DISABLE;
+        const struct holder *holder;
+
+        if (command->device >= STEER_MAX_DEVICES || !steer->open[command->device])
+                return -EBADMSG;
+        if (command->count > STEER_MAX_CHANNELS)
+                return -EBADMSG;
+        if (disable) {
+                holder = steer->holder[command->holder];
+                if (!holder)
+                        return -EBADF;
+                for (unsigned i = 0; i < command->count; i++)
+                        if (!holder_knows(holder, command->channel[i].client))
+                                return -EBADF;
+        }
+        return switch_channels(steer, command->device, command->holder, command->channel,
+                command->count, disable, &answer->value, &answer->status);
+}
+
+static int release(struct steer *steer, uint32_t holder, uint32_t *ret_status)
+{
+        int r = enable_all(steer, holder, ret_status);
+
+        put_back(steer, holder);
+        forget_touched(steer, holder);
+        holder_free(steer, holder);
+        return r;
+}
+
+static int command_do(struct steer *steer, const struct steer_command *command, int *fd,
+        struct steer_answer *answer)
+{
+        if (command->type != STEER_ENABLE && command->holder >= STEER_HOLDERS)
+                return -EBADMSG;
+        switch (command->type) {
+        case STEER_OPEN_DEVICE:
+                return open_device(steer, command->device, command->uuid, &answer->status);
+        case STEER_HOLD:
+                return hold(steer, command->holder, fd);
+        case STEER_RELEASE:
+                return release(steer, command->holder, &answer->status);
+        case STEER_DISABLE:
+        case STEER_ENABLE:
+                return switch_command(steer, command, answer);
+        case STEER_ENABLE_ALL:
+                return enable_all(steer, STEER_HOLDERS, &answer->status);
+        case STEER_SET_SLICE:
+                return set_slice(steer, command, answer);
+        case STEER_SET_MODE:
+                return set_mode(steer, command, answer);
+        case STEER_GET_SLICE:
+        case STEER_PREEMPT:
+        case STEER_RESTART:
+                return by_holder(steer, command, answer);
+        default:
+                return -EBADMSG;
+        }
+}
+
+/* 1: a command; 0: the daemon has gone. */
+static int receive(struct steer *steer, struct steer_command *ret, int *ret_fd)
+{
+        union {
+                struct cmsghdr head;
+                char space[CMSG_SPACE(sizeof(int))];
+        } control;
+        struct iovec part = {.iov_base = ret, .iov_len = sizeof(*ret)};
+        struct msghdr header = {
+                .msg_iov = &part,
+                .msg_iovlen = 1,
+                .msg_control = &control,
+                .msg_controllen = sizeof(control),
+        };
+        ssize_t n;
+
+        *ret_fd = -EBADF;
+        do
+                n = recvmsg(steer->socket, &header, MSG_CMSG_CLOEXEC);
+        while (n < 0 && errno == EINTR);
+        if (n <= 0)
+                return n < 0 ? -errno : 0;
+        for (struct cmsghdr *c = CMSG_FIRSTHDR(&header); c; c = CMSG_NXTHDR(&header, c))
+                if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
+                        memcpy(ret_fd, CMSG_DATA(c), sizeof(*ret_fd));
+        if (n != sizeof(*ret) || (header.msg_flags & MSG_TRUNC) || ret->magic != STEER_MAGIC) {
+                *ret_fd = close_safe(*ret_fd);
+                return -EBADMSG;
+        }
+        return 1;
+}
+
+static int serve(struct steer *steer)
+{
+        struct pollfd fds[] = {
+                {.fd = steer->socket, .events = POLLIN},
+                {.fd = steer->signals, .events = POLLIN},
+        };
+
+        for (;;) {
+                _cleanup_close_ int fd = -EBADF;
+                struct steer_command command;
+                struct steer_answer answer = {.magic = STEER_MAGIC};
+                int r;
+
+                if (poll(fds, ARRAY_SIZE(fds), -1) < 0) {
+                        if (errno == EINTR)
+                                continue;
+                        return -errno;
+                }
+                if (fds[1].revents)
+                        return 0;
+                r = receive(steer, &command, &fd);
+                /* a daemon that speaks another language is as good as none */
+                if (r <= 0)
+                        return r;
+                answer.serial = command.serial;
+                answer.start_ns = now_ns();
+                answer.result = command_do(steer, &command, &fd, &answer);
+                answer.end_ns = now_ns();
+                if (send(steer->socket, &answer, sizeof(answer), MSG_NOSIGNAL) < 0)
+                        return -errno;
+        }
+}
+
+/* Nobody tells us anything any more. */
+static void end(struct steer *steer)
+{
+        const struct timespec pause = {.tv_nsec = 20000000};
+        uint32_t status;
+
+        for (unsigned ms = 0; ms < LAST_TRIES_MS; ms += 20) {
+                if (enable_all(steer, STEER_HOLDERS, &status) == 0)
+                        break;
+                nanosleep(&pause, NULL);
+        }
+        put_back(steer, STEER_HOLDERS);
+        for (uint32_t i = 0; i < STEER_HOLDERS; i++)
+                holder_free(steer, i);
+        while (steer->touched)
+                forget_touched(steer, steer->touched->holder);
+}
+
+int steer_run(int socket, int board_fd, const struct steer_backend *backend, const void *argument)
+{
+        _cleanup_close_ int own_socket = socket, own_board = board_fd, signals = -EBADF;
+        _cleanup_free_ struct steer *steer = calloc(1, sizeof(*steer));
+        uint32_t status = 0;
+        sigset_t set;
+        int r;
+
+        if (!steer)
+                return -ENOMEM;
+        steer->backend = backend;
+        steer->socket = own_socket;
+        r = steer_board_map(own_board, &steer->board);
+        if (r < 0)
+                return r;
+        sigemptyset(&set);
+        sigaddset(&set, SIGTERM);
+        sigaddset(&set, SIGINT);
+        sigaddset(&set, SIGHUP);
+        if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+                r = -errno;
+        steer->signals = signals = signalfd(-1, &set, SFD_CLOEXEC);
+        if (r == 0 && signals < 0)
+                r = -errno;
+        if (r == 0)
+                r = backend->open(argument, &steer->handle);
+        if (r == 0) {
+                (void)enable_all(steer, STEER_HOLDERS, &status);
+                r = serve(steer);
+                end(steer);
+                backend->close(steer->handle);
+        }
+        steer_board_unmap(steer->board);
+        return r;
+}

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The steering process: the only one that changes how the driver schedules other processes' work.
+ *
+ * `cleaved --steer`, started by the daemon with one end of a socket and a board. It knows nothing
+ * of tenants: it does what it is told, one command a packet, answered in order, and remembers what
+ * it has disabled. Two things make it safe to kill it, or the daemon, at any instruction:
+ *
+ *   - when its socket closes, for whatever reason, it enables everything and ends;
+ *   - a channel stands on the board, memory that daemon and keeper hold too, from before it is
+ *     disabled until after it is enabled. A new steering process first enables what stands there.
+ *
+ * So a channel stays disabled only while a living steering process has a living daemon to listen
+ * to.
+ *
+ * Channels are disabled through a client of RM of the steering process's own, naming other
+ * processes' channels. Slices and preemption modes go through the owner's own descriptor of
+ * /dev/nvidiactl, which the daemon passes. A channel is disabled only if RM has accepted a call on
+ * its client through a descriptor of the process it is said to be of, so that a tenant cannot have
+ * its neighbour disabled by writing the neighbour's names into its own page.
+ */
+#pragma once
+
+#include <assert.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* -- what drives it ---------------------------------------------------------------------------- */
+
+#define STEER_MAX_CHANNELS 64u /* of one call of RM */
+#define STEER_MAX_DEVICES  16u
+
+struct steer_channel {
+        uint32_t client;
+        uint32_t channel;
+};
+
+/* An RM call on an object of another process, by its descriptor of /dev/nvidiactl. */
+struct steer_object {
+        int fd;
+        uint32_t client;
+        uint32_t subdevice; /* set_mode alone */
+        uint32_t object;    /* channel group; restart: channel */
+};
+
+/*
+ * The calls of RM. Each returns 0 or
+ *   -ENOENT      there is no such client or object (any more)
+ *   -EPERM       refused to this process
+ *   -EOPNOTSUPP  this driver has no such call
+ *   -ENODEV      the device is lost
+ *   -EIO         anything else; ret_status (never NULL) is RM's own word in every case
+ */
+struct steer_backend {
+        const char *name; /* the device backend's that it belongs to */
+        /* argument: free to the backend; NULL from the daemon */
+        int (*open)(const void *argument, void **ret_handle);
+        void (*close)(void *handle);
+        /* Makes the device known as that index, below STEER_MAX_DEVICES. */
+        int (*open_device)(
+                void *handle, unsigned index, const uint8_t uuid[16], uint32_t *ret_status);
+        /* count: 1 to STEER_MAX_CHANNELS. Where one of several is refused, others may have been
+         * done: doing it again one by one is harmless. */
+        int (*disable)(void *handle, unsigned device, const struct steer_channel *channels,
+                unsigned count, bool disable, uint32_t *ret_status);
+        int (*set_slice)(void *handle, const struct steer_object *group, uint64_t microseconds,
+                uint32_t *ret_status);
+        int (*get_slice)(void *handle, const struct steer_object *group, uint64_t *ret_microseconds,
+                uint32_t *ret_status);
+        int (*set_mode)(void *handle, const struct steer_object *group, bool thread_block,
+                uint32_t *ret_status);
+        int (*preempt)(void *handle, const struct steer_object *group, uint32_t *ret_status);
+        int (*restart)(void *handle, const struct steer_object *channel, uint32_t *ret_status);
+};
+
+extern const struct steer_backend steer_backend_nvidia, steer_backend_sim;
+/* By name, or NULL. */
+const struct steer_backend *steer_backend_find(const char *name);
+
+/* RM's status as one of the errors above. */
+int steer_status_error(uint32_t status);
+
+/* -- the board --------------------------------------------------------------------------------- */
+
+#define STEER_BOARD_MAGIC   0x4452414f42564c43ull /* "CLVBOARD" */
+#define STEER_BOARD_VERSION 1u
+#define STEER_BOARD_ENTRIES 8192u
+
+/* One channel that may be disabled. The steering process alone writes it. */
+struct steer_entry {
+        _Atomic uint32_t used; /* 1: the other words hold, and the channel may be disabled */
+        uint16_t device;       /* index in steer_board.uuid */
+        uint16_t holder;       /* who disabled it; means nothing to a later steering process */
+        uint32_t client;
+        uint32_t channel;
+};
+static_assert(sizeof(struct steer_entry) == 16, "layout");
+
+struct steer_board {
+        uint64_t magic;
+        uint32_t version;
+        uint32_t size;
+        /* The devices that indices mean, zero: none. Written by the steering process before an
+         * entry names the index; fixed from then on. */
+        uint8_t uuid[STEER_MAX_DEVICES][16];
+        _Atomic uint32_t high; /* no entry from this one on was ever used */
+        uint32_t reserved[11];
+        struct steer_entry entry[STEER_BOARD_ENTRIES];
+};
+static_assert(offsetof(struct steer_board, high) == 272, "layout");
+static_assert(offsetof(struct steer_board, entry) == 320, "layout");
+
+/* A new board, a sealed memfd. */
+int steer_board_new(int *ret_fd);
+/* Maps and checks one. -EBADMSG: it is none. */
+int steer_board_map(int fd, struct steer_board **ret);
+void steer_board_unmap(struct steer_board *board);
+/* How many channels may be disabled now. */
+unsigned steer_board_count(const struct steer_board *board);
+
+/* -- the protocol ------------------------------------------------------------------------------ */
+
+#define STEER_MAGIC 0x53564c43u /* "CLVS"; both ends are of one build, so there is no version */
+
+enum steer_command_type {
+        STEER_OPEN_DEVICE = 1, /* device, uuid */
+        STEER_HOLD,            /* holder; a descriptor comes with it. Up to STEER_HOLDER_FDS a
+                                  holder: calls try them in turn until RM knows the object */
+        STEER_RELEASE,         /* holder: what it has disabled is enabled, slices are put back, and
+                                  its descriptors are closed */
+        STEER_DISABLE,         /* device, holder, count, channel[] */
+        STEER_ENABLE,          /* the same */
+        STEER_ENABLE_ALL,
+        STEER_SET_SLICE, /* holder, client, object, value: us */
+        STEER_GET_SLICE, /* holder, client, object */
+        STEER_SET_MODE,  /* holder, client, object, subdevice, value: 1 thread block, 0 instruction
+                          */
+        STEER_PREEMPT,   /* holder, client, object */
+        STEER_RESTART,   /* holder, client, object */
+};
+
+#define STEER_HOLDER_FDS 8u
+#define STEER_HOLDERS    4096u
+
+/* Daemon to steering process. A fixed size, so that there is nothing to bound but count, device
+ * and holder. Only the holder's own channels are in a DISABLE or ENABLE; an ENABLE may have holder
+ * STEER_HOLDERS for channels of anybody. */
+struct steer_command {
+        uint32_t magic;
+        uint32_t type; /* enum steer_command_type */
+        uint64_t serial;
+        uint32_t device;
+        uint32_t holder; /* below STEER_HOLDERS, the daemon's choice */
+        uint32_t client, object, subdevice;
+        uint32_t count;
+        uint64_t value;
+        uint8_t uuid[16];
+        struct steer_channel channel[STEER_MAX_CHANNELS];
+};
+static_assert(sizeof(struct steer_command) == 576, "layout");
+static_assert(offsetof(struct steer_command, channel) == 64, "layout");
+
+struct steer_answer {
+        uint32_t magic;
+        int32_t result; /* 0 or negative errno, as of the backend; -EBADMSG: no such command,
+                           -EBADF: the holder has no descriptor that RM knows the client by */
+        uint64_t serial;
+        uint64_t start_ns, end_ns; /* CLOCK_MONOTONIC, around the calls of RM */
+        uint64_t value;            /* GET_SLICE: us; DISABLE, ENABLE: channels that are so now */
+        uint32_t status;           /* RM's, of the last call that failed; 0: none did */
+        uint32_t reserved;
+};
+static_assert(sizeof(struct steer_answer) == 48, "layout");
+
+/*
+ * The steering process's main: enables what stands on the board, then serves until the socket
+ * closes or SIGTERM comes, enables everything and puts slices and modes back. Takes both
+ * descriptors over. 0, or what failed before it served: then the daemon sees the socket close.
+ */
+int steer_run(int socket, int board_fd, const struct steer_backend *backend, const void *argument);

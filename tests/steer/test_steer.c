@@ -1,0 +1,608 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The steering process with a driver of the test's own, killed at each of its calls. */
+#include "unit/unit.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "steer/steer.h"
+
+/* -- a driver ---------------------------------------------------------------------------------- */
+
+#define CHANNELS 80u
+#define CLIENT   0x1000u
+#define OTHER    0x2000u /* client of another process */
+#define GROUP    0x70u
+
+/* Shared with the steering processes. */
+struct driver {
+        unsigned calls;
+        unsigned die_at; /* the call, counted from 1, in which the process is killed; 0: none */
+        bool die_after;  /* once it is done, else before */
+        bool disabled[CHANNELS];
+        bool absent[CHANNELS];
+        uint64_t slice, most_slice;
+        bool thread_block;
+        unsigned batches; /* calls for more than one channel */
+        int refusal;      /* of disabling */
+};
+static struct driver *driver;
+
+static bool step(bool after)
+{
+        if (!after)
+                driver->calls++;
+        if (driver->die_at == driver->calls && driver->die_after == after)
+                raise(SIGKILL);
+        return true;
+}
+
+static int fake_open(const void *argument, void **ret)
+{
+        *ret = (void *)(uintptr_t)argument;
+        return 0;
+}
+
+static void fake_close(void *handle)
+{
+        (void)handle;
+}
+
+static int fake_open_device(void *handle, unsigned index, const uint8_t uuid[16], uint32_t *status)
+{
+        (void)handle;
+        (void)index;
+        *status = 0;
+        return uuid[0] == 0xaa ? 0 : -ENOENT;
+}
+
+static int fake_disable(void *handle, unsigned device, const struct steer_channel *channels,
+        unsigned count, bool disable, uint32_t *status)
+{
+        (void)handle;
+        step(false);
+        *status = 0;
+        driver->batches += count > 1;
+        if (device != 3 || count > STEER_MAX_CHANNELS)
+                abort();
+        if (disable && driver->refusal) {
+                *status = 0x1b;
+                return driver->refusal;
+        }
+        for (unsigned i = 0; i < count; i++) {
+                /* as RM may: those before the bad one are done */
+                if (channels[i].channel >= CHANNELS || driver->absent[channels[i].channel]) {
+                        *status = 0x57;
+                        return -ENOENT;
+                }
+                driver->disabled[channels[i].channel] = disable;
+        }
+        step(true);
+        return 0;
+}
+
+/* Only a descriptor of /dev/zero is of the process that has the client. */
+static bool knows(const struct steer_object *object)
+{
+        char byte = 1;
+
+        return object->client == CLIENT && read(object->fd, &byte, 1) == 1 && byte == 0;
+}
+
+static int fake_set_slice(
+        void *handle, const struct steer_object *group, uint64_t us, uint32_t *status)
+{
+        (void)handle;
+        step(false);
+        *status = 0;
+        if (!knows(group)) {
+                *status = 0x23;
+                return -ENOENT;
+        }
+        driver->slice = us;
+        driver->most_slice = MAX_OF(driver->most_slice, us);
+        step(true);
+        return 0;
+}
+
+static int fake_get_slice(
+        void *handle, const struct steer_object *group, uint64_t *ret, uint32_t *status)
+{
+        (void)handle;
+        *status = 0;
+        if (!knows(group)) {
+                *status = 0x23;
+                return -ENOENT;
+        }
+        *ret = driver->slice;
+        return 0;
+}
+
+static int fake_set_mode(
+        void *handle, const struct steer_object *group, bool thread_block, uint32_t *status)
+{
+        (void)handle;
+        *status = 0;
+        if (!knows(group))
+                return -ENOENT;
+        driver->thread_block = thread_block;
+        return 0;
+}
+
+static int fake_object(void *handle, const struct steer_object *object, uint32_t *status)
+{
+        (void)handle;
+        *status = 0;
+        return knows(object) ? 0 : -ENOENT;
+}
+
+static const struct steer_backend fake = {
+        .name = "fake",
+        .open = fake_open,
+        .close = fake_close,
+        .open_device = fake_open_device,
+        .disable = fake_disable,
+        .set_slice = fake_set_slice,
+        .get_slice = fake_get_slice,
+        .set_mode = fake_set_mode,
+        .preempt = fake_object,
+        .restart = fake_object,
+};
+
+/* -- a daemon ---------------------------------------------------------------------------------- */
+
+struct process {
+        int socket;
+        pid_t pid;
+        uint64_t serial;
+};
+
+static int board_fd;
+static struct steer_board *board;
+
+static struct process start(void)
+{
+        struct process process = {0};
+        int pair[2];
+
+        assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+        process.pid = fork();
+        assert_true(process.pid >= 0);
+        if (process.pid == 0) {
+                close(pair[0]);
+                _exit(steer_run(pair[1], dup(board_fd), &fake, NULL) == 0 ? 0 : 1);
+        }
+        close(pair[1]);
+        process.socket = pair[0];
+        return process;
+}
+
+static void finish(struct process *process, int expected_signal)
+{
+        int status;
+
+        close_safe(process->socket);
+        assert_int_equal(waitpid(process->pid, &status, 0), process->pid);
+        if (expected_signal)
+                assert_true(WIFSIGNALED(status) && WTERMSIG(status) == expected_signal);
+        else
+                assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+/* false: the process died. */
+static bool ask(
+        struct process *process, struct steer_command command, int fd, struct steer_answer *ret)
+{
+        union {
+                struct cmsghdr head;
+                char space[CMSG_SPACE(sizeof(int))];
+        } control = {0};
+        struct iovec part = {.iov_base = &command, .iov_len = sizeof(command)};
+        struct msghdr header = {.msg_iov = &part, .msg_iovlen = 1};
+
+        command.magic = STEER_MAGIC;
+        command.serial = ++process->serial;
+        if (fd >= 0) {
+                header.msg_control = &control;
+                header.msg_controllen = sizeof(control);
+                control.head.cmsg_level = SOL_SOCKET;
+                control.head.cmsg_type = SCM_RIGHTS;
+                control.head.cmsg_len = CMSG_LEN(sizeof(fd));
+                memcpy(CMSG_DATA(&control.head), &fd, sizeof(fd));
+        }
+        if (sendmsg(process->socket, &header, MSG_NOSIGNAL) < 0)
+                return false;
+        if (recv(process->socket, ret, sizeof(*ret), 0) != sizeof(*ret))
+                return false;
+        assert_int_equal(ret->magic, STEER_MAGIC);
+        assert_int_equal(ret->serial, process->serial);
+        assert_true(ret->end_ns >= ret->start_ns && ret->start_ns > 0);
+        return true;
+}
+
+static int result(struct process *process, struct steer_command command, int fd)
+{
+        struct steer_answer answer;
+
+        assert_true(ask(process, command, fd, &answer));
+        return answer.result;
+}
+
+static struct steer_command open_device(void)
+{
+        return (struct steer_command){.type = STEER_OPEN_DEVICE, .device = 3, .uuid = {0xaa}};
+}
+
+static struct steer_command hold(uint32_t holder)
+{
+        return (struct steer_command){.type = STEER_HOLD, .holder = holder};
+}
+
+static struct steer_command slice(uint64_t us)
+{
+        return (struct steer_command){.type = STEER_SET_SLICE,
+                .holder = 7,
+                .client = CLIENT,
+                .object = GROUP,
+                .value = us};
+}
+
+static struct steer_command switch_some(bool disable, unsigned first, unsigned count)
+{
+        struct steer_command command = {.type = disable ? STEER_DISABLE : STEER_ENABLE,
+                .device = 3,
+                .holder = 7,
+                .count = count};
+
+        for (unsigned i = 0; i < count && i < STEER_MAX_CHANNELS; i++)
+                command.channel[i] = (struct steer_channel){CLIENT, first + i};
+        return command;
+}
+
+static unsigned disabled(void)
+{
+        unsigned n = 0;
+
+        for (unsigned i = 0; i < CHANNELS; i++)
+                n += driver->disabled[i] && !driver->absent[i];
+        return n;
+}
+
+static int right_fd, wrong_fd;
+
+static int set_up(void **state)
+{
+        (void)state;
+        driver = mmap(
+                NULL, sizeof(*driver), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        assert_true(driver != MAP_FAILED);
+        driver->slice = 2048;
+        assert_int_equal(steer_board_new(&board_fd), 0);
+        assert_int_equal(steer_board_map(board_fd, &board), 0);
+        right_fd = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+        wrong_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        return 0;
+}
+
+static int tear_down(void **state)
+{
+        (void)state;
+        steer_board_unmap(board);
+        close(board_fd);
+        close(right_fd);
+        close(wrong_fd);
+        munmap(driver, sizeof(*driver));
+        return 0;
+}
+
+static struct process prepared(void)
+{
+        struct process process = start();
+
+        assert_int_equal(result(&process, open_device(), -1), 0);
+        assert_int_equal(result(&process, hold(7), right_fd), 0);
+        assert_int_equal(result(&process, slice(5000), -1), 0);
+        return process;
+}
+
+/* -- tests ------------------------------------------------------------------------------------- */
+
+static void commands(void **state)
+{
+        struct process process = prepared();
+        struct steer_answer answer;
+        struct steer_command command;
+
+        (void)state;
+        assert_int_equal(driver->slice, 5000);
+        assert_true(ask(&process, switch_some(true, 0, 64), -1, &answer));
+        assert_int_equal(answer.result, 0);
+        assert_int_equal(answer.value, 64);
+        assert_int_equal(driver->batches, 1);
+        assert_int_equal(disabled(), 64);
+        assert_int_equal(steer_board_count(board), 64);
+        assert_int_equal(result(&process, switch_some(false, 0, 63), -1), 0);
+        assert_int_equal(disabled(), 1);
+        assert_int_equal(steer_board_count(board), 1);
+
+        command = slice(0);
+        command.type = STEER_GET_SLICE;
+        assert_true(ask(&process, command, -1, &answer));
+        assert_int_equal(answer.value, 5000);
+        command.type = STEER_SET_MODE;
+        command.value = 1;
+        assert_int_equal(result(&process, command, -1), 0);
+        assert_true(driver->thread_block);
+        command.type = STEER_PREEMPT;
+        assert_int_equal(result(&process, command, -1), 0);
+        command.type = STEER_RESTART;
+        assert_int_equal(result(&process, command, -1), 0);
+
+        /* the daemon goes: all is as it was before */
+        finish(&process, 0);
+        assert_int_equal(disabled(), 0);
+        assert_int_equal(steer_board_count(board), 0);
+        assert_int_equal(driver->slice, 2048);
+        assert_false(driver->thread_block);
+}
+
+static void terminated(void **state)
+{
+        struct process process = prepared();
+        int status;
+
+        (void)state;
+        assert_int_equal(result(&process, switch_some(true, 0, 8), -1), 0);
+        kill(process.pid, SIGTERM);
+        assert_int_equal(waitpid(process.pid, &status, 0), process.pid);
+        assert_int_equal(disabled(), 0);
+        assert_int_equal(driver->slice, 2048);
+        close(process.socket);
+}
+
+/* Nobody's channels are disabled on the word of another. */
+static void foreign(void **state)
+{
+        struct process process = start();
+        struct steer_command command = switch_some(true, 0, 2), other;
+
+        (void)state;
+        assert_int_equal(result(&process, command, -1), -EBADMSG); /* no device yet */
+        assert_int_equal(result(&process, open_device(), -1), 0);
+        assert_int_equal(result(&process, command, -1), -EBADF); /* no holder */
+        assert_int_equal(result(&process, hold(7), wrong_fd), 0);
+        assert_int_equal(result(&process, slice(1000), -1), -ENOENT);
+        assert_int_equal(result(&process, command, -1), -EBADF); /* RM knows it by none */
+        assert_int_equal(disabled(), 0);
+        assert_int_equal(result(&process, hold(7), right_fd), 0);
+        assert_int_equal(result(&process, slice(1000), -1), 0); /* by the second descriptor */
+        other = command;
+        other.channel[1].client = OTHER;
+        assert_int_equal(result(&process, other, -1), -EBADF);
+        assert_int_equal(disabled(), 0);
+        assert_int_equal(steer_board_count(board), 0);
+        assert_int_equal(result(&process, command, -1), 0);
+        assert_int_equal(disabled(), 2);
+        finish(&process, 0);
+        assert_int_equal(disabled(), 0);
+}
+
+static void malformed(void **state)
+{
+        struct process process = prepared();
+        struct steer_command command = switch_some(true, 0, STEER_MAX_CHANNELS + 1);
+        uint32_t small = STEER_MAGIC;
+        char byte;
+
+        (void)state;
+        assert_int_equal(result(&process, command, -1), -EBADMSG);
+        command = switch_some(true, 0, 1);
+        command.device = STEER_MAX_DEVICES;
+        assert_int_equal(result(&process, command, -1), -EBADMSG);
+        command = slice(1);
+        command.holder = STEER_HOLDERS;
+        assert_int_equal(result(&process, command, -1), -EBADMSG);
+        command.holder = 7;
+        command.type = 99;
+        assert_int_equal(result(&process, command, -1), -EBADMSG);
+        assert_int_equal(result(&process, hold(8), -1), -EBADMSG); /* without a descriptor */
+        /* another device under a known index */
+        command = open_device();
+        command.uuid[1] = 1;
+        assert_int_equal(result(&process, command, -1), -EBADMSG);
+        for (unsigned i = 1; i < STEER_HOLDER_FDS; i++)
+                assert_int_equal(result(&process, hold(7), right_fd), 0);
+        assert_int_equal(result(&process, hold(7), right_fd), -ENOSPC);
+
+        assert_int_equal(result(&process, switch_some(true, 0, 4), -1), 0);
+        assert_int_equal(send(process.socket, &small, sizeof(small), 0), sizeof(small));
+        /* it takes the daemon for gone */
+        assert_int_equal(recv(process.socket, &byte, 1, 0), 0);
+        waitpid(process.pid, NULL, 0);
+        close(process.socket);
+        assert_int_equal(disabled(), 0);
+}
+
+/* A channel that goes meanwhile does not keep the others from their turn, nor stands for ever. */
+static void channels_gone(void **state)
+{
+        struct process process = prepared();
+        struct steer_answer answer;
+
+        (void)state;
+        driver->absent[2] = true;
+        assert_true(ask(&process, switch_some(true, 0, 5), -1, &answer));
+        assert_int_equal(answer.result, 0);
+        assert_int_equal(answer.value, 4);
+        assert_int_equal(disabled(), 4);
+        assert_int_equal(steer_board_count(board), 4);
+        driver->absent[0] = driver->absent[4] = true;
+        assert_int_equal(result(&process, switch_some(false, 0, 5), -1), 0);
+        assert_int_equal(disabled(), 0);
+        assert_int_equal(steer_board_count(board), 0);
+        finish(&process, 0);
+}
+
+static void released(void **state)
+{
+        struct process process = prepared();
+        struct steer_command command = {.type = STEER_RELEASE, .holder = 9};
+
+        (void)state;
+        assert_int_equal(result(&process, switch_some(true, 0, 3), -1), 0);
+        assert_int_equal(result(&process, command, -1), 0);
+        assert_int_equal(disabled(), 3);
+        command.holder = 7;
+        assert_int_equal(result(&process, command, -1), 0);
+        assert_int_equal(disabled(), 0);
+        assert_int_equal(driver->slice, 2048);
+        assert_int_equal(result(&process, slice(1000), -1), -EBADF);
+        finish(&process, 0);
+}
+
+static void refused(void **state)
+{
+        struct process process = prepared();
+        struct steer_answer answer;
+
+        (void)state;
+        driver->refusal = -EPERM;
+        assert_true(ask(&process, switch_some(true, 0, 2), -1, &answer));
+        assert_int_equal(answer.result, -EPERM);
+        assert_int_equal(answer.status, 0x1b);
+        assert_int_equal(answer.value, 0);
+        driver->refusal = 0;
+        finish(&process, 0);
+        assert_int_equal(steer_board_count(board), 0);
+}
+
+/* What the daemon of the next test asks for; false when the process has died. */
+static bool script(struct process *process)
+{
+        const struct steer_command commands[] = {
+                open_device(),
+                slice(3000),
+                switch_some(true, 0, 8),
+                switch_some(true, 8, 40),
+                switch_some(false, 0, 8),
+                switch_some(true, 50, 3), /* one of them is absent */
+                slice(4000),
+                switch_some(false, 8, 40),
+                {.type = STEER_ENABLE_ALL},
+                switch_some(true, 0, 64),
+                {.type = STEER_RELEASE, .holder = 7},
+        };
+        struct steer_answer answer;
+
+        if (!ask(process, commands[0], -1, &answer) || !ask(process, hold(7), right_fd, &answer))
+                return false;
+        for (size_t i = 1; i < ARRAY_SIZE(commands); i++)
+                if (!ask(process, commands[i], -1, &answer))
+                        return false;
+        return true;
+}
+
+static void killed_at_each_call(void **state)
+{
+        unsigned calls, most = 0;
+        struct process process;
+
+        (void)state;
+        driver->absent[51] = true;
+        process = start();
+        assert_true(script(&process));
+        finish(&process, 0);
+        calls = driver->calls;
+        assert_true(calls > 12);
+        for (unsigned n = 1; n <= calls * 2; n++) {
+                memset(driver, 0, sizeof(*driver));
+                driver->slice = 2048;
+                driver->absent[51] = true;
+                driver->die_at = (n + 1) / 2;
+                driver->die_after = n % 2 == 0;
+                process = start();
+                if (script(&process)) {
+                        /* that call was refused, so it had no end to die at */
+                        assert_true(driver->die_after);
+                        finish(&process, 0);
+                } else {
+                        finish(&process, SIGKILL);
+                        most = MAX_OF(most, disabled());
+                        /* everything that is disabled stands on the board */
+                        assert_true(steer_board_count(board) >= disabled());
+                        /* the next one enables it before it listens to anybody */
+                        driver->die_at = 0;
+                        process = start();
+                        assert_int_equal(result(&process, open_device(), -1), 0);
+                        assert_int_equal(disabled(), 0);
+                        assert_int_equal(steer_board_count(board), 0);
+                        finish(&process, 0);
+                }
+                assert_int_equal(disabled(), 0);
+                assert_int_equal(steer_board_count(board), 0);
+        }
+        /* or nothing was tried */
+        assert_int_equal(most, 63);
+}
+
+/* And again while it cleans up after the one before. */
+static void killed_while_enabling(void **state)
+{
+        struct process process;
+
+        (void)state;
+        process = prepared();
+        assert_int_equal(result(&process, switch_some(true, 0, 64), -1), 0);
+        assert_int_equal(result(&process, switch_some(true, 64, 16), -1), 0);
+        kill(process.pid, SIGKILL);
+        finish(&process, SIGKILL);
+        assert_int_equal(disabled(), 80);
+        driver->calls = 0;
+        driver->die_at = 2;
+        process = start();
+        finish(&process, SIGKILL);
+        assert_int_equal(disabled(), 16);
+        driver->die_at = 0;
+        process = start();
+        finish(&process, 0);
+        assert_int_equal(disabled(), 0);
+        assert_int_equal(steer_board_count(board), 0);
+}
+
+static void no_board(void **state)
+{
+        _cleanup_close_ int fd = memfd_create("x", MFD_CLOEXEC);
+        struct steer_board *mapped;
+
+        (void)state;
+        assert_int_equal(steer_board_map(fd, &mapped), -EBADMSG);
+        assert_int_equal(ftruncate(fd, sizeof(*mapped)), 0);
+        assert_int_equal(steer_board_map(fd, &mapped), -EBADMSG);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+        const struct CMUnitTest tests[] = {
+                TEST(commands),
+                TEST(terminated),
+                TEST(foreign),
+                TEST(malformed),
+                TEST(channels_gone),
+                TEST(released),
+                TEST(refused),
+                TEST(killed_at_each_call),
+                TEST(killed_while_enabling),
+                TEST(no_board),
+        };
+
+        return cmocka_run_group_tests_name("steer", tests, NULL, NULL);
+}
