@@ -3,6 +3,7 @@
 #include "steer/steer.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -150,9 +151,9 @@ static bool gone(int r)
 
 /* One call for all; where that is refused, one for each, so that a channel that has just gone does
  * not keep the others from their turn. ret_done: how many are as wanted. */
-static int switch_channels(struct steer *steer, unsigned device, uint32_t holder,
-        const struct steer_channel *channels, unsigned count, bool disable, uint64_t *ret_done,
-        uint32_t *ret_status)
+static int switch_channels(struct steer *steer, unsigned device,
+        const struct steer_channel *channels, const uint16_t *holders, unsigned count, bool disable,
+        uint64_t *ret_done, uint32_t *ret_status)
 {
         const struct steer_backend *backend = steer->backend;
         uint32_t status = 0;
@@ -162,7 +163,7 @@ static int switch_channels(struct steer *steer, unsigned device, uint32_t holder
         if (count == 0)
                 return 0;
         for (unsigned i = 0; disable && i < count; i++) {
-                r = board_add(steer, device, holder, &channels[i]);
+                r = board_add(steer, device, holders[i], &channels[i]);
                 if (r < 0)
                         return r;
         }
@@ -216,7 +217,7 @@ static int enable_all(struct steer *steer, uint32_t holder, uint32_t *ret_status
                                 int r = open_device(steer, device, board->uuid[device], ret_status);
 
                                 if (r == 0)
-                                        r = switch_channels(steer, device, holder, channels, count,
+                                        r = switch_channels(steer, device, channels, NULL, count,
                                                 false, &done, ret_status);
                                 if (r < 0)
                                         result = r;
@@ -431,21 +432,20 @@ static int switch_command(
         struct steer *steer, const struct steer_command *command, struct steer_answer *answer)
 {
         bool disable = command->type == STEER_DISABLE;
-        const struct holder *holder;
 
-        if (command->device >= STEER_MAX_DEVICES || !steer->open[command->device])
+        if (command->device >= STEER_MAX_DEVICES || !steer->open[command->device] ||
+                command->count > STEER_MAX_CHANNELS)
                 return -EBADMSG;
-        if (command->count > STEER_MAX_CHANNELS)
-                return -EBADMSG;
-        if (disable) {
-                holder = steer->holder[command->holder];
-                if (!holder)
+        for (unsigned i = 0; disable && i < command->count; i++) {
+                const struct holder *holder;
+
+                if (command->holders[i] >= STEER_HOLDERS)
+                        return -EBADMSG;
+                holder = steer->holder[command->holders[i]];
+                if (!holder || !holder_knows(holder, command->channel[i].client))
                         return -EBADF;
-                for (unsigned i = 0; i < command->count; i++)
-                        if (!holder_knows(holder, command->channel[i].client))
-                                return -EBADF;
         }
-        return switch_channels(steer, command->device, command->holder, command->channel,
+        return switch_channels(steer, command->device, command->channel, command->holders,
                 command->count, disable, &answer->value, &answer->status);
 }
 
@@ -462,7 +462,7 @@ static int release(struct steer *steer, uint32_t holder, uint32_t *ret_status)
 static int command_do(struct steer *steer, const struct steer_command *command, int *fd,
         struct steer_answer *answer)
 {
-        if (command->type != STEER_ENABLE && command->holder >= STEER_HOLDERS)
+        if (command->holder >= STEER_HOLDERS)
                 return -EBADMSG;
         switch (command->type) {
         case STEER_OPEN_DEVICE:
@@ -576,6 +576,8 @@ int steer_run(int socket, int board_fd, const struct steer_backend *backend, con
 {
         _cleanup_close_ int own_socket = socket, own_board = board_fd, signals = -EBADF;
         _cleanup_free_ struct steer *steer = calloc(1, sizeof(*steer));
+        /* of the process, not of the descriptor, which others have too */
+        struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
         uint32_t status = 0;
         sigset_t set;
         int r;
@@ -596,6 +598,9 @@ int steer_run(int socket, int board_fd, const struct steer_backend *backend, con
         steer->signals = signals = signalfd(-1, &set, SFD_CLOEXEC);
         if (r == 0 && signals < 0)
                 r = -errno;
+        while (r == 0 && fcntl(own_board, F_SETLKW, &lock) < 0)
+                if (errno != EINTR)
+                        r = -errno;
         if (r == 0)
                 r = backend->open(argument, &steer->handle);
         if (r == 0) {

@@ -130,8 +130,8 @@ enum steer_command_type {
                                   holder: calls try them in turn until RM knows the object */
         STEER_RELEASE,         /* holder: what it has disabled is enabled, slices are put back, and
                                   its descriptors are closed */
-        STEER_DISABLE,         /* device, holder, count, channel[] */
-        STEER_ENABLE,          /* the same */
+        STEER_DISABLE,         /* device, count, channel[], holders[] */
+        STEER_ENABLE,          /* device, count, channel[] */
         STEER_ENABLE_ALL,
         STEER_SET_SLICE, /* holder, client, object, value: us */
         STEER_GET_SLICE, /* holder, client, object */
@@ -145,8 +145,7 @@ enum steer_command_type {
 #define STEER_HOLDERS    4096u
 
 /* Daemon to steering process. A fixed size, so that there is nothing to bound but count, device
- * and holder. Only the holder's own channels are in a DISABLE or ENABLE; an ENABLE may have holder
- * STEER_HOLDERS for channels of anybody. */
+ * and holder. */
 struct steer_command {
         uint32_t magic;
         uint32_t type; /* enum steer_command_type */
@@ -158,8 +157,9 @@ struct steer_command {
         uint64_t value;
         uint8_t uuid[16];
         struct steer_channel channel[STEER_MAX_CHANNELS];
+        uint16_t holders[STEER_MAX_CHANNELS]; /* whose the channels are */
 };
-static_assert(sizeof(struct steer_command) == 576, "layout");
+static_assert(sizeof(struct steer_command) == 704, "layout");
 static_assert(offsetof(struct steer_command, channel) == 64, "layout");
 
 struct steer_answer {
@@ -175,8 +175,9 @@ struct steer_answer {
 static_assert(sizeof(struct steer_answer) == 48, "layout");
 
 /*
- * The steering process's main: enables what stands on the board, then serves until the socket
- * closes or SIGTERM comes, enables everything and puts slices and modes back. Takes both
- * descriptors over. 0, or what failed before it served: then the daemon sees the socket close.
+ * The steering process's main: waits until no other has the board, enables what stands there, then
+ * serves until the socket closes or SIGTERM comes, enables everything and puts slices and modes
+ * back. Takes both descriptors over. 0, or what failed before it served: then the daemon sees the
+ * socket close.
  */
 int steer_run(int socket, int board_fd, const struct steer_backend *backend, const void *argument);

@@ -257,13 +257,13 @@ static struct steer_command slice(uint64_t us)
 
 static struct steer_command switch_some(bool disable, unsigned first, unsigned count)
 {
-        struct steer_command command = {.type = disable ? STEER_DISABLE : STEER_ENABLE,
-                .device = 3,
-                .holder = 7,
-                .count = count};
+        struct steer_command command = {
+                .type = disable ? STEER_DISABLE : STEER_ENABLE, .device = 3, .count = count};
 
-        for (unsigned i = 0; i < count && i < STEER_MAX_CHANNELS; i++)
+        for (unsigned i = 0; i < count && i < STEER_MAX_CHANNELS; i++) {
                 command.channel[i] = (struct steer_channel){CLIENT, first + i};
+                command.holders[i] = 7;
+        }
         return command;
 }
 
