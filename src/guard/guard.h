@@ -88,5 +88,7 @@ HIDDEN bool guard_forked(void);
 HIDDEN int guard_session_open(bool observer);
 /* Tells the daemon; never waits, and is lost if the daemon does not listen. */
 HIDDEN void guard_notice(uint32_t kind, uint64_t a, uint64_t b);
+/* The same, and passes a descriptor (-1: none). */
+HIDDEN void guard_notice_fd(uint32_t kind, uint64_t a, uint64_t b, int fd);
 /* The index in the grant of the device with that UUID; -ENODEV if it is not granted. */
 HIDDEN int guard_device_by_uuid(const uint8_t uuid[16]);

@@ -354,6 +354,7 @@ static void object_made(int fd, const struct rm_alloc *alloc, enum object_kind k
 {
         struct object *object;
         uint32_t client = kind == OBJECT_CLIENT ? alloc->handle : alloc->client;
+        uint32_t engine = 0;
 
         guard_lock(&rm_lock);
         object = object_add(client, alloc->parent, alloc->handle, kind);
@@ -362,14 +363,16 @@ static void object_made(int fd, const struct rm_alloc *alloc, enum object_kind k
                         object->instance =
                                 ((const struct rm_channel_group_params *)(uintptr_t)alloc->params)
                                         ->engine_type;
+                engine = object->instance;
                 group_report(fd, object);
         }
         if (object && kind == OBJECT_CHANNEL)
                 channel_report(object);
         rm_unlock();
         atomic_store(&rm_seen, true);
-        if (kind == OBJECT_GROUP)
-                guard_notice(CLEAVE_NOTICE_GROUPS, 0, 0);
+        /* what steers the group needs the descriptor by which RM knows its client */
+        if (kind == OBJECT_GROUP && engine == RM_ENGINE_GRAPHICS)
+                guard_notice_fd(CLEAVE_NOTICE_GROUPS, client, 0, fd);
 }
 
 static int call_alloc(int fd, unsigned long request, void *arg, unsigned size)

@@ -351,7 +351,35 @@ static bool say_hello_again(void)
         return true;
 }
 
+/* With a descriptor (-1: none) as ancillary data, which an older daemon leaves unread. */
+static int send_notice(const struct cleave_notice *notice, int fd)
+{
+        union {
+                char space[CMSG_SPACE(sizeof(int))];
+                struct cmsghdr align;
+        } control = {{0}};
+        struct iovec iov = {(void *)notice, sizeof(*notice)};
+        struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
+        struct cmsghdr *head;
+
+        if (fd >= 0) {
+                message.msg_control = &control;
+                message.msg_controllen = sizeof(control);
+                head = CMSG_FIRSTHDR(&message);
+                head->cmsg_level = SOL_SOCKET;
+                head->cmsg_type = SCM_RIGHTS;
+                head->cmsg_len = CMSG_LEN(sizeof(fd));
+                memcpy(CMSG_DATA(head), &fd, sizeof(fd));
+        }
+        return sendmsg(session_fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
 void guard_notice(uint32_t kind, uint64_t a, uint64_t b)
+{
+        guard_notice_fd(kind, a, b, -1);
+}
+
+void guard_notice_fd(uint32_t kind, uint64_t a, uint64_t b, int fd)
 {
         const struct cleave_notice notice = {
                 .head = {CLEAVE_MESSAGE_MAGIC, CLEAVE_MESSAGE_VERSION, CLEAVE_NOTICE,
@@ -360,12 +388,13 @@ void guard_notice(uint32_t kind, uint64_t a, uint64_t b)
                 .a = a,
                 .b = b,
         };
-        int saved = errno;
+        int saved = errno, r;
 
-        if (session_fd >= 0 && !guard_forked() &&
-                send(session_fd, &notice, sizeof(notice), MSG_DONTWAIT | MSG_NOSIGNAL) < 0 &&
-                errno != EAGAIN && say_hello_again())
-                send(session_fd, &notice, sizeof(notice), MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (session_fd >= 0 && !guard_forked()) {
+                r = send_notice(&notice, fd);
+                if (r < 0 && r != -EAGAIN && say_hello_again())
+                        (void)send_notice(&notice, fd);
+        }
         errno = saved;
 }
 

@@ -50,6 +50,12 @@ void guard_notice(uint32_t kind, uint64_t a, uint64_t b)
         notices++;
 }
 
+void guard_notice_fd(uint32_t kind, uint64_t a, uint64_t b, int fd)
+{
+        (void)fd;
+        guard_notice(kind, a, b);
+}
+
 int guard_device_by_uuid(const uint8_t uuid[16])
 {
         for (int i = 0; i < 2; i++)
