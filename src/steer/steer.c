@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -229,14 +230,29 @@ static int enable_all(struct steer *steer, uint32_t holder, uint32_t *ret_status
 
 /* -- holders ----------------------------------------------------------------------------------- */
 
-static void holder_free(struct steer *steer, uint32_t index)
+static void *close_descriptors(void *argument)
 {
-        struct holder *holder = steer->holder[index];
+        struct holder *holder = argument;
 
-        for (unsigned i = 0; holder && i < holder->fds; i++)
+        for (unsigned i = 0; i < holder->fds; i++)
                 close_safe(holder->fd[i]);
         free(holder);
-        steer->holder[index] = NULL;
+        return NULL;
+}
+
+/* Where ours is the last descriptor of a process that has ended, closing it takes as long as RM
+ * needs to take down all that the process had; nobody's turn waits for that. */
+static void holder_free(struct steer *steer, uint32_t index)
+{
+        struct holder *holder = TAKE_PTR(steer->holder[index]);
+        pthread_t thread;
+
+        if (!holder)
+                return;
+        if (pthread_create(&thread, NULL, close_descriptors, holder) == 0)
+                pthread_detach(thread);
+        else
+                close_descriptors(holder);
 }
 
 static int hold(struct steer *steer, uint32_t index, int *fd)
