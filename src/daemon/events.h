@@ -27,7 +27,10 @@
         X(STRANGER_KILLED, "stranger-killed")                                                      \
         X(DEVICE_LOST, "device-lost")                                                              \
         X(JOURNAL_FAILED, "journal-failed")                                                        \
-        X(PAGE_DAMAGED, "page-damaged")
+        X(PAGE_DAMAGED, "page-damaged")                                                            \
+        X(COMPUTE_REFUSED, "compute-refused")                                                      \
+        X(COMPUTE_RESTORED, "compute-restored")                                                    \
+        X(STEERING_FAILED, "steering-failed")
 
 enum event_kind {
 #define X(identifier, word) EVENT_##identifier,

@@ -313,6 +313,39 @@ static void notice(struct session *session, const struct cleave_notice *message)
         }
 }
 
+/* Bytes of a packet, more than size where it was longer, with a descriptor if one came; -errno. */
+static ssize_t receive(int fd, char *packet, size_t size, int *ret_passed)
+{
+        union {
+                struct cmsghdr head;
+                char space[CMSG_SPACE(sizeof(int))];
+        } control;
+        struct iovec part = {packet, size};
+        struct msghdr header = {
+                .msg_iov = &part,
+                .msg_iovlen = 1,
+                .msg_control = &control,
+                .msg_controllen = sizeof(control),
+        };
+        ssize_t n = recvmsg(fd, &header, MSG_DONTWAIT | MSG_TRUNC | MSG_CMSG_CLOEXEC);
+
+        if (n < 0)
+                return -errno;
+        for (struct cmsghdr *c = CMSG_FIRSTHDR(&header); c; c = CMSG_NXTHDR(&header, c))
+                if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
+                        c->cmsg_len >= CMSG_LEN(sizeof(int))) {
+                        int more;
+
+                        memcpy(ret_passed, CMSG_DATA(c), sizeof(int));
+                        /* padding leaves room for a second, which nobody has asked for */
+                        if (c->cmsg_len >= CMSG_LEN(2 * sizeof(int))) {
+                                memcpy(&more, CMSG_DATA(c) + sizeof(int), sizeof(int));
+                                close_safe(more);
+                        }
+                }
+        return n;
+}
+
 static int session_io(sd_event_source *source, int fd, uint32_t events, void *userdata)
 {
         struct session *session = userdata;
@@ -323,10 +356,11 @@ static int session_io(sd_event_source *source, int fd, uint32_t events, void *us
         (void)events;
         /* a few at a time, so that a chatterer does not hold up the others */
         for (unsigned i = 0; i < 8; i++) {
+                _cleanup_close_ int passed = -EBADF;
                 struct cleave_notice message;
-                ssize_t n = recv(fd, packet, sizeof(packet), MSG_DONTWAIT | MSG_TRUNC);
+                ssize_t n = receive(fd, packet, sizeof(packet), &passed);
 
-                if (n < 0 && (errno == EAGAIN || errno == EINTR))
+                if (n == -EAGAIN || n == -EINTR)
                         return 0;
                 if (n <= 0 || (size_t)n > sizeof(packet) ||
                         message_check(packet, (size_t)n, &type) < 0 || type != CLEAVE_NOTICE) {
@@ -335,7 +369,10 @@ static int session_io(sd_event_source *source, int fd, uint32_t events, void *us
                         return 0;
                 }
                 message_get_notice(packet, &message);
-                notice(session, &message);
+                if (message.kind == CLEAVE_NOTICE_GROUPS && passed >= 0)
+                        compute_take_descriptor(session, TAKE_FD(passed));
+                else
+                        notice(session, &message);
         }
         return 0;
 }

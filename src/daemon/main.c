@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -20,6 +21,7 @@
 #include "daemon/config.h"
 #include "daemon/manager.h"
 #include "daemon/store.h"
+#include "steer/steer.h"
 #include "proto/environment.h"
 
 #define LOCK_FILE     "cleaved.lock"
@@ -489,6 +491,25 @@ static int choose_directory(const struct options *options, char **ret)
         return 0;
 }
 
+static int steer(const char *socket, const char *board, const char *backend_name)
+{
+        const struct steer_backend *backend = steer_backend_find(backend_name);
+        uint64_t socket_fd, board_fd;
+        int r;
+
+        if (!backend || parse_unsigned(socket, INT32_MAX, &socket_fd) < 0 ||
+                parse_unsigned(board, INT32_MAX, &board_fd) < 0)
+                return EXIT_FAILURE;
+        prctl(PR_SET_NAME, "cleave-steer");
+        if (fcntl((int)socket_fd, F_SETFD, FD_CLOEXEC) < 0 ||
+                fcntl((int)board_fd, F_SETFD, FD_CLOEXEC) < 0)
+                return EXIT_FAILURE;
+        r = steer_run((int)socket_fd, (int)board_fd, backend, NULL);
+        if (r < 0)
+                log_errno(r, "steering has ended");
+        return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
 int main(int argc, char **argv)
 {
         _cleanup_(config_done) struct config config;
@@ -508,6 +529,9 @@ int main(int argc, char **argv)
                         return EXIT_FAILURE;
                 return keeper_run(argv[2], (int)fd, argv + 5) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
         }
+        /* cleaved --steer SOCKET BOARD BACKEND: see steer/steer.h */
+        if (argc == 5 && strcmp(argv[1], "--steer") == 0)
+                return steer(argv[2], argv[3], argv[4]);
         r = parse_options(argc, argv, &options);
         if (r <= 0)
                 return r < 0 ? 2 : EXIT_SUCCESS;

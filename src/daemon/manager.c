@@ -109,6 +109,7 @@ int manager_new(
         manager->control_fd = manager->guard_fd = -EBADF;
         manager->journal = JOURNAL_NONE;
         manager->store.fd = -EBADF;
+        manager->steer_board = -EBADF;
         manager->started = clock_usec(CLOCK_REALTIME);
         manager->tag = hash_text(directory);
         manager->directory = strdup(directory);
@@ -150,6 +151,7 @@ struct manager *manager_free(struct manager *manager)
                 return NULL;
         control_done(manager);
         guards_done(manager);
+        compute_done(manager);
         HASH_ITER(hh, manager->tenants, tenant, next)
         tenant_free(tenant);
         sd_event_source_unref(manager->audit_timer);

@@ -6,6 +6,7 @@
  *   tenant.c    tenants, and the sessions of their processes
  *   guards.c    guard.sock
  *   control.c   control.sock: connections and lines; methods.c: what can be asked
+ *   compute.c   time on the graphics/compute engine, through the steering process
  *   audit.c     the driver's count against ours; memory that returns
  *   recover.c   what an earlier daemon left
  */
@@ -27,6 +28,7 @@
 #include "daemon/pages.h"
 #include "daemon/store.h"
 #include "device/device.h"
+#include "policy/arbiter.h"
 #include "policy/ledger.h"
 
 DEFINE_CLEANUP(sd_event_source *, sd_event_source_unref);
@@ -34,6 +36,7 @@ DEFINE_CLEANUP(sd_event_source *, sd_event_source_unref);
 struct manager;
 struct tenant;
 struct connection;
+struct compute;
 
 enum tenant_state {
         TENANT_WAITING,
@@ -52,6 +55,8 @@ struct watched_process {
 };
 #define WATCHED_NONE ((struct watched_process){.pidfd = -EBADF})
 
+#define SESSION_RM_FDS 8u
+
 /* A process that uses a tenant's pages, from its HELLO until its memory is back. */
 struct session {
         struct session *next, *prev;
@@ -66,6 +71,12 @@ struct session {
         char driver_version[24];
         uint64_t returning_since;          /* monotonic, usec */
         uint64_t next_look, look_interval; /* at what a detached process maps; usec */
+        int rm_fd[SESSION_RM_FDS];         /* its descriptors of /dev/nvidiactl */
+        unsigned rm_fds;
+        bool rm_missed;    /* a group was there, and none of them */
+        bool rm_searched;  /* they were looked for, as the guard did not pass the right one */
+        uint32_t holder;   /* in the steering process, UINT32_MAX: none */
+        unsigned rm_known; /* of rm_fd, how many the steering process holds */
 };
 
 struct tenant_device {
@@ -78,6 +89,14 @@ struct tenant_device {
         bool over_told;
         uint64_t allowed; /* bytes that its limits can have let it come to hold */
         unsigned beyond;  /* audits in a row with more than that counted */
+        /* as the arbiter was told last */
+        unsigned groups, channels;
+        uint32_t epoch;
+        uint64_t groups_hash;
+        uint64_t groups_since; /* monotonic, ns: groups are or are not there since then */
+        bool refused_told;
+        bool off;                 /* its channels are disabled */
+        uint64_t on_ns, on_until; /* time with groups and enabled, up to on_until (monotonic) */
 };
 
 struct stranger {
@@ -103,7 +122,7 @@ struct tenant {
         struct watched_process command_process;
         bool container;         /* command_process is a container's first, cgroup its own */
         uint64_t pid_namespace; /* of a container, 0: it has none of its own */
-        bool exited; /* told by tenant.exit */
+        bool exited;            /* told by tenant.exit */
         int exit_status;
         struct connection *lifeline;
         bool abandoned; /* its maker has closed the lifeline */
@@ -112,6 +131,9 @@ struct tenant {
         bool damaged;    /* the usage page is not believed until all its processes are gone */
         unsigned devices;
         struct tenant_device device[CLEAVE_MAX_DEVICES];
+        bool compute; /* terms say something */
+        struct arbiter_terms terms;
+        bool steered;           /* the arbiter knows it */
         uint64_t past_refusals; /* of slots that are free again */
         struct session *sessions;
         unsigned session_count;
@@ -161,6 +183,8 @@ struct manager {
         struct events events;
         struct journal journal;
         struct store store;
+        struct compute *compute; /* NULL: no tenant has terms for compute */
+        int steer_board;         /* -EBADF: none yet */
         json_t *warnings;
 
         int control_fd, guard_fd;
@@ -240,9 +264,11 @@ struct tenant_request {
         const char *name;
         uid_t uid;
         json_t *command;
-        pid_t run_pid;   /* 0: no `cleave run` leads it */
+        pid_t run_pid; /* 0: no `cleave run` leads it */
         unsigned devices;
         struct ledger_want want[LEDGER_MAX_GRANTS];
+        bool compute;
+        struct arbiter_terms terms;
 };
 /* Enters a tenant that the ledger knows already. State: waiting. */
 int tenant_new(struct manager *manager, const struct tenant_request *request, struct tenant **ret);
@@ -294,6 +320,32 @@ int session_watch_io(struct session *session);
 /* control.c */
 int control_listen(struct manager *manager);
 void control_done(struct manager *manager);
+
+/* compute.c */
+/* Whether compute can be granted at all here: 0, or the error that says why not. */
+int compute_available(struct manager *manager, struct cleave_error *error);
+/* Enters a tenant with its terms; one without terms while others have some. */
+int compute_admit(struct tenant *tenant, struct cleave_error *error);
+/* compute: whether the tenant has terms from now on. On failure the old ones hold. */
+int compute_change(struct tenant *tenant, bool compute, const struct arbiter_terms *terms,
+        struct cleave_error *error);
+/* It ends; the last one with terms ends all steering. */
+void compute_leave(struct tenant *tenant);
+/* A descriptor of /dev/nvidiactl that a process has passed, taken over. */
+void compute_take_descriptor(struct session *session, int fd);
+/* The process has gone, or runs another program: what was disabled of it is enabled, and its
+ * descriptors are let go, which RM waits for before it takes its memory back. */
+void compute_session_gone(struct session *session);
+/* Takes over the board of an earlier daemon. After all tenants are recovered. */
+void compute_recover(struct manager *manager);
+/* Stops; the steering process enables everything and ends. */
+void compute_done(struct manager *manager);
+/* Members for a tenant's JSON, and for one of its devices. */
+void compute_add_tenant_json(struct tenant *tenant, json_t *object);
+void compute_add_device_json(struct tenant *tenant, unsigned i, json_t *object);
+/* mechanism and detail, for daemon.info. */
+json_t *compute_info_json(struct manager *manager);
+const char *priority_word(enum arbiter_priority priority);
 
 /* audit.c */
 int audit_tick(sd_event_source *source, uint64_t usec, void *userdata);

@@ -264,6 +264,59 @@ static int parse_wants(struct manager *manager, json_t *list, struct tenant *ten
         return 0;
 }
 
+/* ---- compute ---- */
+
+static int parse_percent(json_t *params, const char *name, unsigned *ret, bool *ret_given,
+        struct cleave_error *error)
+{
+        const json_t *value = json_object_get(params, name);
+
+        *ret_given = value && !json_is_null(value);
+        if (!*ret_given)
+                return 0;
+        if (json_integer_value(value) < 0 || json_integer_value(value) > 100)
+                return error_set(error, CLEAVE_REASON_BAD_REQUEST,
+                        "%s = %" PRId64 " is not from 0 to 100 %%", name,
+                        (int64_t)json_integer_value(value));
+        *ret = (unsigned)json_integer_value(value);
+        return 0;
+}
+
+/* What params say about compute, over the terms that terms holds already. ret_given: they say
+ * something. ret_some: the terms are more than the default now. */
+static int parse_compute(json_t *params, struct arbiter_terms *terms, bool *ret_given,
+        bool *ret_some, struct cleave_error *error)
+{
+        const char *priority = json_string_value(json_object_get(params, "priority"));
+        struct arbiter_terms new = *terms;
+        bool share, cap, found = !priority;
+        int r;
+
+        r = parse_percent(params, "compute", &new.share, &share, error);
+        if (r == 0)
+                r = parse_percent(params, "compute_max", &new.cap, &cap, error);
+        if (r < 0)
+                return r;
+        for (int i = ARBITER_LOW; priority && i <= ARBITER_HIGH; i++)
+                if (strcmp(priority, priority_word((enum arbiter_priority)i)) == 0) {
+                        new.priority = (enum arbiter_priority)i;
+                        found = true;
+                }
+        if (!found)
+                return error_set(error, CLEAVE_REASON_BAD_REQUEST,
+                        "priority is high, normal or low, not '%.32s'", priority);
+        /* 100 is no cap */
+        if (new.cap == 100)
+                new.cap = 0;
+        if (new.cap &&new.cap < new.share)
+                return error_set(error, CLEAVE_REASON_BAD_REQUEST,
+                        "compute_max, %u %%, is less than compute, %u %%", new.cap, new.share);
+        *terms = new;
+        *ret_given = share || cap || priority;
+        *ret_some = new.share || new.cap || new.priority != ARBITER_NORMAL;
+        return 0;
+}
+
 /* ---- daemon ---- */
 
 static void identity_in_force(
@@ -309,7 +362,7 @@ static int daemon_info(struct connection *connection, json_t *params, json_int_t
 
         identity_in_force(connection, &identity, detail, sizeof(detail));
         *ret_result = json_pack("{s:s, s:i, s:f, s:s, s:I, s:s, s:s, s:s, s:s?, s:s, s:s, s:s, "
-                                "s:o, s:s?, s:b, s:O}",
+                                "s:o, s:s?, s:b, s:O, s:o}",
                 "version", CLEAVE_VERSION, "pid", (int)getpid(), "started",
                 (double)manager->started / 1e6, "scope", manager->system ? "system" : "user", "uid",
                 (json_int_t)geteuid(), "runtime_dir", manager->directory, "backend",
@@ -319,7 +372,7 @@ static int daemon_info(struct connection *connection, json_t *params, json_int_t
                 manager->journal.failed ? "failed" : "ok", "ceiling", ceiling_json(connection),
                 "guard", manager->guard_library, "outlives",
                 manager->store.fd >= 0 || manager->store.kind == STORE_SYSTEMD, "warnings",
-                manager->warnings);
+                manager->warnings, "compute", compute_info_json(manager));
         return *ret_result ? 0 : no_memory(error);
 }
 
@@ -541,6 +594,7 @@ static int tenant_create(struct connection *connection, json_t *params, json_int
         struct admission admission;
         struct tenant *tenant;
         char made[64];
+        bool given;
         int r;
 
         if (manager->stopping)
@@ -568,6 +622,10 @@ static int tenant_create(struct connection *connection, json_t *params, json_int
                 name = made;
         }
         request.name = name;
+        request.terms.priority = ARBITER_NORMAL;
+        r = parse_compute(params, &request.terms, &given, &request.compute, error);
+        if (r < 0)
+                return r;
         r = check_sim(connection, params, error);
         if (r < 0)
                 return r;
@@ -587,6 +645,11 @@ static int tenant_create(struct connection *connection, json_t *params, json_int
                 return error_set(error, CLEAVE_REASON_GUARD_MISSING,
                         "the guard, libcuda.so.1, is not beside the daemon");
 
+        if (request.compute) {
+                r = compute_available(manager, error);
+                if (r < 0)
+                        return r;
+        }
         r = container_check(connection, params, &container, error);
         if (r < 0)
                 return r;
@@ -601,6 +664,12 @@ static int tenant_create(struct connection *connection, json_t *params, json_int
                         tenant_free(tenant);
                         return r;
                 }
+        }
+        /* one that waits for memory keeps its share of compute meanwhile */
+        r = compute_admit(tenant, error);
+        if (r < 0) {
+                tenant_free(tenant);
+                return r;
         }
         r = admission_open(manager, request.want, request.devices, &admission);
         if (r < 0) {
@@ -841,17 +910,38 @@ static int tenant_inspect(struct connection *connection, json_t *params, json_in
         return *ret_result ? 0 : no_memory(error);
 }
 
+static int resize(struct tenant *tenant, const struct ledger_want *wants, unsigned count,
+        bool force, struct cleave_error *error)
+{
+        struct manager *manager = tenant->manager;
+        struct ledger_verdict verdict;
+        struct admission admission;
+        int r;
+
+        r = admission_open(manager, wants, count, &admission);
+        if (r < 0)
+                return error_set_errno(error, r, "the devices cannot be looked at");
+        r = ledger_resize(&manager->ledger, tenant->id, wants, count, force, &verdict);
+        for (unsigned i = 0; r == 0 && i < tenant->devices; i++) {
+                struct tenant_device *device = &tenant->device[i];
+
+                device->allowed = MAX_OF(device->allowed, tenant_grant_of(tenant, i)->maximum);
+        }
+        admission_close(manager, &admission);
+        return r < 0 ? verdict_error(manager, &verdict, error) : 0;
+}
+
 static int tenant_set(struct connection *connection, json_t *params, json_int_t id,
         json_t **ret_result, struct cleave_error *error)
 {
         bool force = json_is_true(json_object_get(params, "force"));
         struct manager *manager = connection->manager;
         struct ledger_want wants[LEDGER_MAX_GRANTS];
-        struct ledger_verdict verdict;
-        struct admission admission;
+        bool compute, some, had, memory = json_array_size(json_object_get(params, "devices")) > 0;
+        struct arbiter_terms terms, old;
         struct tenant *tenant;
         char text[FORMAT_ID_MAX];
-        unsigned count;
+        unsigned count = 0;
         int r;
 
         r = find_tenant(connection, params, &tenant, error);
@@ -862,7 +952,18 @@ static int tenant_set(struct connection *connection, json_t *params, json_int_t 
         r = check_access(connection, error);
         if (r < 0)
                 return r;
-        r = parse_wants(manager, json_object_get(params, "devices"), tenant, wants, &count, error);
+        terms = old = tenant->terms;
+        r = parse_compute(params, &terms, &compute, &some, error);
+        if (r < 0)
+                return r;
+        if (!memory && !compute)
+                return error_set(error, CLEAVE_REASON_BAD_REQUEST,
+                        "tenant.set: neither devices nor compute is given");
+        if (memory)
+                r = parse_wants(
+                        manager, json_object_get(params, "devices"), tenant, wants, &count, error);
+        if (r == 0 && compute && some)
+                r = compute_available(manager, error);
         if (r < 0)
                 return r;
         for (unsigned i = 0; i < count; i++) {
@@ -886,18 +987,21 @@ static int tenant_set(struct connection *connection, json_t *params, json_int_t 
                         "the journal cannot be written (%s), so no grant is changed",
                         strerror(-manager->journal.failure));
 
-        r = admission_open(manager, wants, count, &admission);
-        if (r < 0)
-                return error_set_errno(error, r, "the devices cannot be looked at");
-        r = ledger_resize(&manager->ledger, tenant->id, wants, count, force, &verdict);
-        for (unsigned i = 0; r == 0 && i < tenant->devices; i++) {
-                struct tenant_device *device = &tenant->device[i];
-
-                device->allowed = MAX_OF(device->allowed, tenant_grant_of(tenant, i)->maximum);
+        had = tenant->compute;
+        if (compute) {
+                r = compute_change(tenant, some, &terms, error);
+                if (r < 0)
+                        return r;
         }
-        admission_close(manager, &admission);
-        if (r < 0)
-                return verdict_error(manager, &verdict, error);
+        if (memory)
+                r = resize(tenant, wants, count, force, error);
+        if (r < 0) {
+                /* both or neither */
+                if (compute)
+                        (void)compute_change(tenant, had, &old, NULL);
+                return r;
+        }
+        tenant_write_grant(tenant, compute);
         r = manager_record(manager, tenant_record(tenant));
         if (r < 0)
                 manager_warn(manager, "a changed grant is not in the journal");
@@ -1096,7 +1200,7 @@ static int events_watch(struct connection *connection, json_t *params, json_int_
 static const struct method {
         const char *name;
         method_handler handler;
-        struct param params[8];
+        struct param params[10];
 } methods[] = {
         {"daemon.info", daemon_info, {{0}}},
         {"daemon.stop", daemon_stop, {{"force", PARAM_BOOLEAN, false}}},
@@ -1104,7 +1208,9 @@ static const struct method {
         {"tenant.create", tenant_create,
                 {{"name", PARAM_TEXT, false}, {"command", PARAM_LIST, true},
                         {"devices", PARAM_LIST, true}, {"wait", PARAM_BOOLEAN, false},
-                        {"env_sim", PARAM_TEXT, false}, {"container", PARAM_INTEGER, false}}},
+                        {"env_sim", PARAM_TEXT, false}, {"container", PARAM_INTEGER, false},
+                        {"compute", PARAM_INTEGER, false}, {"compute_max", PARAM_INTEGER, false},
+                        {"priority", PARAM_TEXT, false}}},
         {"tenant.start", tenant_start,
                 {{"tenant", PARAM_TEXT, true}, {"pid", PARAM_INTEGER, true}}},
         {"tenant.exit", tenant_exit,
@@ -1114,8 +1220,9 @@ static const struct method {
         {"tenant.list", tenant_list, {{"all", PARAM_BOOLEAN, false}}},
         {"tenant.inspect", tenant_inspect, {{"tenant", PARAM_TEXT, true}}},
         {"tenant.set", tenant_set,
-                {{"tenant", PARAM_TEXT, true}, {"devices", PARAM_LIST, true},
-                        {"force", PARAM_BOOLEAN, false}}},
+                {{"tenant", PARAM_TEXT, true}, {"devices", PARAM_LIST, false},
+                        {"force", PARAM_BOOLEAN, false}, {"compute", PARAM_INTEGER, false},
+                        {"compute_max", PARAM_INTEGER, false}, {"priority", PARAM_TEXT, false}}},
         {"tenant.stop", tenant_stop,
                 {{"tenant", PARAM_TEXT, true}, {"signal", PARAM_INTEGER, false},
                         {"timeout", PARAM_NUMBER, false}}},

@@ -216,6 +216,8 @@ static int recover_tenant(
                 .uid = (uid_t)json_integer_value(json_object_get(record, "uid")),
                 .command = json_object_get(record, "command"),
         };
+        _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
+        json_t *compute = json_object_get(record, "compute");
         struct tenant *tenant;
         uint64_t start_time;
         pid_t pid;
@@ -232,6 +234,15 @@ static int recover_tenant(
                 &manager->ledger, request.id, request.uid, request.want, request.devices);
         if (r < 0)
                 return r;
+        if (json_is_object(compute)) {
+                request.compute = true;
+                request.terms = (struct arbiter_terms){
+                        .share = (unsigned)json_integer_value(json_object_get(compute, "share")),
+                        .cap = (unsigned)json_integer_value(json_object_get(compute, "cap")),
+                        .priority = (enum arbiter_priority)json_integer_value(
+                                json_object_get(compute, "priority")),
+                };
+        }
         r = tenant_new(manager, &request, &tenant);
         if (r < 0) {
                 ledger_remove(&manager->ledger, request.id);
@@ -256,6 +267,10 @@ static int recover_tenant(
                 (void)tenant_watch_process(tenant, &tenant->command_process, pid, start_time);
                 tenant->state = TENANT_RUNNING;
         }
+        r = compute_admit(tenant, &error);
+        if (r < 0)
+                manager_warn(manager, "the compute terms of tenant %s are lost: %s", tenant->name,
+                        error_message(&error));
         r = recover_pages(tenant);
         if (r < 0) {
                 tenant->pages_lost = true;
@@ -311,6 +326,7 @@ int manager_recover(struct manager *manager, const char *sim)
                                 MAX_OF(tenant_grant_of(tenant, i)->maximum, tenant_used(tenant, i));
                 tenant_write_grant(tenant, true);
         }
+        compute_recover(manager);
         (void)manager_rewrite_journal(manager);
         events_add(&manager->events, EVENT_DAEMON_STARTED, (struct event_subject){.pid = getpid()},
                 "cleaved %s has started", CLEAVE_VERSION);

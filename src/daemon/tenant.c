@@ -166,6 +166,10 @@ int tenant_new(struct manager *manager, const struct tenant_request *request, st
         r = tenant->id ? 0 : random_id(manager, &tenant->id);
         if (r == 0)
                 r = random_secret(tenant->secret);
+        tenant->compute = request->compute;
+        tenant->terms = request->terms;
+        if (!request->compute)
+                tenant->terms = (struct arbiter_terms){.priority = ARBITER_NORMAL};
         tenant->command = json_incref(request->command);
         tenant->name = strdup(request->name);
         tenant->slot = calloc(CLEAVE_MAX_SLOTS, sizeof(*tenant->slot));
@@ -254,6 +258,8 @@ void tenant_write_grant(struct tenant *tenant, bool changed)
 
                 if (!grant)
                         continue;
+                atomic_store(&page->device[i].compute_share, tenant->terms.share);
+                atomic_store(&page->device[i].compute_max, tenant->terms.cap);
                 limit = MIN_OF(grant->limit >> CLEAVE_UNIT_SHIFT, CLEAVE_COUNTER_MAX);
                 guarantee = grant->guarantee >> CLEAVE_UNIT_SHIFT;
                 if (atomic_load(&page->device[i].limit) == limit &&
@@ -343,6 +349,7 @@ void tenant_free(struct tenant *tenant)
 
         DL_FOREACH_SAFE(tenant->sessions, session, next)
         session_free(session);
+        compute_leave(tenant);
         if (tenant->lifeline)
                 connection_forget_tenant(tenant->lifeline);
         HASH_DEL(manager->tenants, tenant);
@@ -474,6 +481,7 @@ int session_new(struct tenant *tenant, uint32_t slot, pid_t pid, uint64_t start_
         session->tenant = tenant;
         session->slot = slot;
         session->fd = -EBADF;
+        session->holder = UINT32_MAX;
         session->process = WATCHED_NONE;
         r = watch(manager, &session->process, pid, start_time, session_process_ended, session);
         if (r < 0) {
@@ -495,6 +503,7 @@ int session_new(struct tenant *tenant, uint32_t slot, pid_t pid, uint64_t start_
 
 void session_hang_up(struct session *session)
 {
+        compute_session_gone(session);
         session->io = sd_event_source_disable_unref(session->io);
         session->fd = close_safe(session->fd);
 }
@@ -700,7 +709,7 @@ static json_t *session_json(struct session *session)
 json_t *tenant_json(struct tenant *tenant)
 {
         struct manager *manager = tenant->manager;
-        json_t *devices = json_array(), *processes = json_array();
+        json_t *devices = json_array(), *processes = json_array(), *object;
         struct session *session;
         char id[FORMAT_ID_MAX];
 
@@ -713,25 +722,28 @@ json_t *tenant_json(struct tenant *tenant)
                 device->peak = MAX_OF(device->peak, used);
                 if (!grant)
                         continue;
-                json_array_append_new(devices,
-                        json_pack("{s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:o, s:I}", "device",
-                                info->uuid_text, "index", (int)info->index, "memory",
-                                (json_int_t)grant->guarantee, "memory_max",
-                                (json_int_t)grant->maximum, "memory_used", (json_int_t)used,
-                                "memory_peak", (json_int_t)device->peak, "memory_returning",
-                                (json_int_t)tenant_returning(tenant, i), "memory_driver",
-                                optional_bytes(device->driver_bytes), "refusals",
-                                (json_int_t)refusals(tenant, i)));
+                object = json_pack("{s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:o, s:I}", "device",
+                        info->uuid_text, "index", (int)info->index, "memory",
+                        (json_int_t)grant->guarantee, "memory_max", (json_int_t)grant->maximum,
+                        "memory_used", (json_int_t)used, "memory_peak", (json_int_t)device->peak,
+                        "memory_returning", (json_int_t)tenant_returning(tenant, i),
+                        "memory_driver", optional_bytes(device->driver_bytes), "refusals",
+                        (json_int_t)refusals(tenant, i));
+                compute_add_device_json(tenant, i, object);
+                json_array_append_new(devices, object);
         }
         DL_FOREACH(tenant->sessions, session)
         json_array_append_new(processes, session_json(session));
-        return json_pack("{s:s, s:s, s:I, s:O, s:o, s:s, s:f, s:s, s:o, s:o}", "id",
+        object = json_pack("{s:s, s:s, s:I, s:O, s:o, s:s, s:f, s:s, s:o, s:o}", "id",
                 format_id(id, tenant->id), "name", tenant->name, "uid", (json_int_t)tenant->uid,
                 "command", tenant->command, "pid",
                 tenant->command_process.pid ? json_integer(tenant->command_process.pid)
                                             : json_null(),
                 "state", state_word(tenant->state), "created", (double)tenant->created / 1e6,
-                "sharing", "memory", "devices", devices, "processes", processes);
+                "sharing", tenant->compute ? "time" : "memory", "devices", devices, "processes",
+                processes);
+        compute_add_tenant_json(tenant, object);
+        return object;
 }
 
 static json_t *watched_record(const struct watched_process *process)
@@ -744,9 +756,12 @@ static json_t *watched_record(const struct watched_process *process)
 
 json_t *tenant_record(struct tenant *tenant)
 {
-        json_t *devices = json_array();
+        json_t *devices = json_array(), *compute = json_null();
         char id[FORMAT_ID_MAX];
 
+        if (tenant->compute)
+                compute = json_pack("{s:i, s:i, s:i}", "share", (int)tenant->terms.share, "cap",
+                        (int)tenant->terms.cap, "priority", (int)tenant->terms.priority);
         for (unsigned i = 0; i < tenant->devices; i++) {
                 const struct ledger_grant *grant = tenant_grant_of(tenant, i);
 
@@ -758,14 +773,15 @@ json_t *tenant_record(struct tenant *tenant)
                                 (json_int_t)tenant->device[i].peak));
         }
         return json_pack("{s:s, s:s, s:s, s:s, s:I, s:O, s:I, s:s?, s:o, s:o, s:o, s:b, s:i, s:I, "
-                         "s:b, s:I}",
+                         "s:b, s:I, s:o}",
                 "t", "tenant", "id", format_id(id, tenant->id), "secret", tenant->secret, "name",
                 tenant->name, "uid", (json_int_t)tenant->uid, "command", tenant->command, "created",
                 (json_int_t)tenant->created, "cgroup", tenant->cgroup, "run",
                 watched_record(&tenant->run), "process", watched_record(&tenant->command_process),
                 "devices", devices, "exited", tenant->exited, "status", tenant->exit_status,
                 "refusals", (json_int_t)MIN_OF(tenant->past_refusals, (uint64_t)INT64_MAX),
-                "container", tenant->container, "pid_namespace", (json_int_t)tenant->pid_namespace);
+                "container", tenant->container, "pid_namespace", (json_int_t)tenant->pid_namespace,
+                "compute", compute);
 }
 
 json_t *session_record(struct session *session)

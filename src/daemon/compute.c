@@ -1,0 +1,1290 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Compute in time: what the arbiter (policy/arbiter.h) decides, done through the steering process
+ * (steer/steer.h). Nothing of this runs while no tenant has terms for compute; while one has, the
+ * arbiter knows all tenants, as those without terms share the devices too.
+ */
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/process.h"
+#include "daemon/manager.h"
+#include "proto/rm.h"
+#include "steer/steer.h"
+
+extern char **environ;
+
+#define NSEC_PER_USEC 1000ull
+#define BOARD_NAME    "steer-board"
+#define SENT_MAX      16u                  /* commands that the steering process has at a time */
+#define CHECK_NS      1000000000ull        /* between looks at slices in force */
+#define RESTART_MIN   (20 * USEC_PER_MSEC) /* after the steering process has ended */
+#define RESTART_MAX   (5 * USEC_PER_SEC)
+#define SEARCH_MAX    4096 /* descriptors of a process that are looked at */
+#define CONTROL_PATH  "/dev/nvidiactl"
+
+/* Neighbouring actions of the arbiter that are done by the same calls. */
+struct operation {
+        unsigned outstanding; /* commands without an answer */
+        bool complete;        /* all commands are made */
+        int result;
+        uint64_t end;
+        unsigned count;
+        struct arbiter_action action[];
+};
+
+enum purpose {
+        FOR_NOBODY,
+        FOR_OPERATION,
+        FOR_KNOWING, /* GET_SLICE by which RM is asked whose a client is */
+        FOR_CHECK,   /* GET_SLICE of a slice that was set */
+        FOR_START,   /* the first answer says that it serves */
+};
+
+struct command {
+        struct command *next, *prev;
+        struct steer_command wire;
+        int fd; /* to pass, -EBADF: none */
+        enum purpose purpose;
+        struct operation *operation;
+        uint64_t tenant; /* of KNOWING and CHECK */
+        unsigned device; /* of the tenant */
+        pid_t pid;
+        uint64_t expected; /* CHECK: us */
+};
+
+struct compute {
+        struct manager *manager;
+        struct arbiter *arbiter;
+        uint64_t last; /* time that the arbiter was told last, ns */
+        sd_event_source *timer;
+
+        int fd; /* of the steering process, -EBADF: none runs */
+        sd_event_source *io;
+        pid_t pid;
+        bool serves;          /* it has answered */
+        uint64_t next_start;  /* monotonic, usec */
+        uint64_t start_pause; /* usec */
+        unsigned starts;
+        bool failure_told;
+        bool opened[STEER_MAX_DEVICES];
+        uint64_t serial;
+        struct command *to_send, *sent;
+        unsigned sent_count;
+        bool holder[STEER_HOLDERS];
+        uint64_t next_check; /* ns */
+};
+
+static void schedule(struct compute *compute);
+
+static uint64_t now_ns(void)
+{
+        struct timespec t;
+
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* The arbiter's clock never goes back, though answers tell of the past. */
+static uint64_t arbiter_time(struct compute *compute, uint64_t ns)
+{
+        compute->last = MAX_OF(compute->last, ns);
+        return compute->last;
+}
+
+const char *priority_word(enum arbiter_priority priority)
+{
+        static const char *const words[] = {
+                [ARBITER_LOW] = "low",
+                [ARBITER_NORMAL] = "normal",
+                [ARBITER_HIGH] = "high",
+        };
+
+        return words[priority];
+}
+
+/* ---- commands -------------------------------------------------------------------------------- */
+
+static void command_free(struct command *command)
+{
+        close_safe(command->fd);
+        free(command);
+}
+
+static int tenant_device_of(const struct tenant *tenant, unsigned device)
+{
+        for (unsigned i = 0; i < tenant->devices; i++)
+                if (tenant->device[i].index == device)
+                        return (int)i;
+        return -ENODEV;
+}
+
+static bool is_switch(enum arbiter_act act)
+{
+        return act == ARBITER_DISABLE || act == ARBITER_ENABLE;
+}
+
+/* Time has passed in which its channels were as they are. */
+static void count_on(struct tenant_device *device, uint64_t now)
+{
+        if (now <= device->on_until)
+                return;
+        if (!device->off && device->groups > 0)
+                device->on_ns += now - device->on_until;
+        device->on_until = now;
+}
+
+static void operation_end(struct compute *compute, struct operation *operation)
+{
+        struct manager *manager = compute->manager;
+
+        for (unsigned i = 0; i < operation->count; i++) {
+                const struct arbiter_action *action = &operation->action[i];
+                struct tenant *tenant = tenant_by_id(manager, action->tenant);
+                int device = tenant ? tenant_device_of(tenant, action->device) : -ENODEV;
+                struct arbiter_state state;
+
+                if (operation->result == 0 && device >= 0 && is_switch(action->act)) {
+                        count_on(&tenant->device[device], operation->end);
+                        tenant->device[device].off = action->act == ARBITER_DISABLE;
+                }
+                arbiter_acted(compute->arbiter, arbiter_time(compute, operation->end), action,
+                        operation->result);
+                if (operation->result == 0 || !tenant ||
+                        arbiter_inspect(compute->arbiter, action->tenant, action->device, &state) <
+                                0 ||
+                        !state.refused)
+                        continue;
+                if (device < 0 || tenant->device[device].refused_told)
+                        continue;
+                tenant->device[device].refused_told = true;
+                events_add(&manager->events, EVENT_COMPUTE_REFUSED,
+                        (struct event_subject){.tenant = tenant->id,
+                                .device = manager->device[action->device].info.uuid_text},
+                        "the compute terms of tenant %s cannot be kept: the driver refuses (%s)",
+                        tenant->name, strerror(-operation->result));
+        }
+        free(operation);
+}
+
+static void operation_done(
+        struct compute *compute, struct operation *operation, int result, uint64_t end)
+{
+        operation->outstanding--;
+        operation->end = MAX_OF(operation->end, end);
+        if (result < 0)
+                operation->result = result;
+        if (operation->outstanding == 0 && operation->complete)
+                operation_end(compute, operation);
+}
+
+static void send_commands(struct compute *compute)
+{
+        while (compute->to_send && compute->sent_count < SENT_MAX && compute->fd >= 0) {
+                struct command *command = compute->to_send;
+                struct iovec part = {&command->wire, sizeof(command->wire)};
+                struct msghdr header = {.msg_iov = &part, .msg_iovlen = 1};
+                union {
+                        struct cmsghdr head;
+                        char space[CMSG_SPACE(sizeof(int))];
+                } control = {0};
+
+                if (command->fd >= 0) {
+                        header.msg_control = &control;
+                        header.msg_controllen = sizeof(control);
+                        control.head.cmsg_level = SOL_SOCKET;
+                        control.head.cmsg_type = SCM_RIGHTS;
+                        control.head.cmsg_len = CMSG_LEN(sizeof(int));
+                        memcpy(CMSG_DATA(&control.head), &command->fd, sizeof(int));
+                }
+                /* what cannot be sent now goes after the next answer; an end is told by epoll */
+                if (sendmsg(compute->fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+                        return;
+                command->fd = close_safe(command->fd);
+                DL_DELETE(compute->to_send, command);
+                DL_APPEND(compute->sent, command);
+                compute->sent_count++;
+        }
+}
+
+/* Queues a command; wire.type and its arguments are the caller's. NULL: no memory. */
+static struct command *command_new(struct compute *compute, enum steer_command_type type)
+{
+        struct command *command = calloc(1, sizeof(*command));
+
+        if (!command)
+                return NULL;
+        command->fd = -EBADF;
+        command->wire.magic = STEER_MAGIC;
+        command->wire.type = type;
+        command->wire.serial = ++compute->serial;
+        DL_APPEND(compute->to_send, command);
+        return command;
+}
+
+static void drop_commands(struct compute *compute)
+{
+        struct command *command, *next;
+
+        DL_FOREACH_SAFE(compute->sent, command, next)
+        {
+                DL_DELETE(compute->sent, command);
+                DL_APPEND(compute->to_send, command);
+        }
+        compute->sent_count = 0;
+        DL_FOREACH_SAFE(compute->to_send, command, next)
+        {
+                struct operation *operation = command->operation;
+
+                /* the arbiter is made to forget what was under way, so it is not told */
+                if (operation && --operation->outstanding == 0)
+                        free(operation);
+                DL_DELETE(compute->to_send, command);
+                command_free(command);
+        }
+}
+
+/* ---- descriptors of the tenants' processes --------------------------------------------------- */
+
+static bool is_control_device(struct manager *manager, int fd)
+{
+        struct stat st, control;
+
+        if (fstat(fd, &st) < 0 || !S_ISCHR(st.st_mode))
+                return false;
+        /* The simulated driver needs none. Any other device could keep the steering process waiting
+         * in a call that its maker does not answer. */
+        if (manager->backend == &device_backend_sim)
+                return st.st_rdev == makedev(1, 3);
+        return stat(CONTROL_PATH, &control) == 0 && S_ISCHR(control.st_mode) &&
+               st.st_rdev == control.st_rdev;
+}
+
+static void hold_descriptors(struct compute *compute, struct session *session)
+{
+        if (!compute || compute->fd < 0)
+                return;
+        for (; session->rm_known < session->rm_fds; session->rm_known++) {
+                struct command *command;
+                int fd;
+
+                if (session->holder == UINT32_MAX) {
+                        uint32_t i = 0;
+
+                        while (i < STEER_HOLDERS && compute->holder[i])
+                                i++;
+                        if (i == STEER_HOLDERS)
+                                return;
+                        compute->holder[i] = true;
+                        session->holder = i;
+                }
+                fd = fcntl(session->rm_fd[session->rm_known], F_DUPFD_CLOEXEC, 3);
+                command = fd < 0 ? NULL : command_new(compute, STEER_HOLD);
+                if (!command) {
+                        close_safe(fd);
+                        return;
+                }
+                command->wire.holder = session->holder;
+                command->fd = fd;
+        }
+}
+
+static bool same_file(int a, int b)
+{
+        /* KCMP_FILE */
+        return syscall(SYS_kcmp, getpid(), getpid(), 0, a, b) == 0;
+}
+
+void compute_take_descriptor(struct session *session, int fd)
+{
+        struct manager *manager = session->tenant->manager;
+
+        if (!is_control_device(manager, fd) || session->rm_fds == SESSION_RM_FDS) {
+                close_safe(fd);
+                return;
+        }
+        for (unsigned i = 0; i < session->rm_fds; i++)
+                if (same_file(session->rm_fd[i], fd)) {
+                        close_safe(fd);
+                        return;
+                }
+        session->rm_fd[session->rm_fds++] = fd;
+        hold_descriptors(manager->compute, session);
+        if (manager->compute)
+                schedule(manager->compute);
+}
+
+/* Where the guard has passed none, as after a restart of ours: those that the process has, by way
+ * of the kernel, which lets us only where we could trace it. */
+static void search_descriptors(struct session *session)
+{
+        _cleanup_closedir_ DIR *directory = NULL;
+        char path[64];
+        const struct dirent *entry;
+        unsigned seen = 0;
+
+        if (session->rm_searched || session->process.pidfd < 0)
+                return;
+        session->rm_searched = true;
+        snprintf(path, sizeof(path), "/proc/%d/fd", (int)session->process.pid);
+        directory = opendir(path);
+        while (directory && (entry = readdir(directory)) && seen++ < SEARCH_MAX &&
+                session->rm_fds < SESSION_RM_FDS) {
+                uint64_t number;
+                struct stat st, control;
+                int fd;
+
+                if (parse_unsigned(entry->d_name, INT32_MAX, &number) < 0 ||
+                        fstatat(dirfd(directory), entry->d_name, &st, 0) < 0 ||
+                        !S_ISCHR(st.st_mode))
+                        continue;
+                if (session->tenant->manager->backend != &device_backend_sim &&
+                        (stat(CONTROL_PATH, &control) < 0 || st.st_rdev != control.st_rdev))
+                        continue;
+                if (session->tenant->manager->backend == &device_backend_sim &&
+                        (st.st_rdev != makedev(1, 3) || number <= STDERR_FILENO))
+                        continue;
+                fd = (int)syscall(SYS_pidfd_getfd, session->process.pidfd, (int)number, 0);
+                if (fd < 0)
+                        return;
+                (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+                compute_take_descriptor(session, fd);
+        }
+}
+
+/* Whether a process has groups to be steered, and the guard's word has not come with a descriptor:
+ * it may be under way when this is first asked. */
+static bool misses_descriptor(struct session *session)
+{
+        struct tenant *tenant = session->tenant;
+        const struct cleave_slot *slot;
+        uint32_t used;
+
+        if (session->returning || session->rm_fds > 0 || session->rm_searched ||
+                !tenant->pages.usage)
+                return false;
+        slot = cleave_usage_slot(tenant->pages.usage, session->slot);
+        used = MIN_OF(atomic_load(&slot->groups), CLEAVE_MAX_GROUPS);
+        for (uint32_t i = 0; i < used; i++)
+                if (atomic_load(&slot->group[i].handle) &&
+                        slot->group[i].engine == RM_ENGINE_GRAPHICS) {
+                        bool again = session->rm_missed;
+
+                        session->rm_missed = true;
+                        return again;
+                }
+        return false;
+}
+
+static void tell_unreachable(struct session *session)
+{
+        events_add(&session->tenant->manager->events, EVENT_COMPUTE_REFUSED,
+                (struct event_subject){.tenant = session->tenant->id, .pid = session->process.pid},
+                "process %d of tenant %s cannot be steered: its descriptor of %s is out of reach",
+                (int)session->process.pid, session->tenant->name, CONTROL_PATH);
+}
+
+static void forget_descriptors(struct session *session)
+{
+        for (unsigned i = 0; i < session->rm_fds; i++)
+                close_safe(session->rm_fd[i]);
+        session->rm_fds = session->rm_known = 0;
+        session->rm_searched = session->rm_missed = false;
+}
+
+void compute_session_gone(struct session *session)
+{
+        struct compute *compute = session->tenant->manager->compute;
+
+        /* First ours: whoever closes the last one waits until RM has taken everything down. */
+        forget_descriptors(session);
+        if (compute && session->holder != UINT32_MAX) {
+                if (compute->fd >= 0) {
+                        struct command *command = command_new(compute, STEER_RELEASE);
+
+                        if (command)
+                                command->wire.holder = session->holder;
+                        send_commands(compute);
+                }
+                compute->holder[session->holder] = false;
+        }
+        session->holder = UINT32_MAX;
+}
+
+/* ---- groups ---------------------------------------------------------------------------------- */
+
+/* What a slot says, bounded and copied. */
+struct group {
+        struct session *session;
+        uint32_t client, handle, subdevice;
+        unsigned channels;
+        uint32_t channel[CLEAVE_MAX_CHANNELS];
+};
+
+typedef void (*group_visit)(const struct group *group, void *userdata);
+
+/* The graphics/compute groups of a tenant on its device i. */
+static void each_group(struct tenant *tenant, unsigned i, group_visit visit, void *userdata)
+{
+        struct session *session;
+
+        if (!tenant->pages.usage)
+                return;
+        DL_FOREACH(tenant->sessions, session)
+        {
+                const struct cleave_slot *slot;
+                uint32_t used;
+
+                /* without a descriptor nothing can be done to it yet */
+                if (session->returning || session->holder == UINT32_MAX)
+                        continue;
+                slot = cleave_usage_slot(tenant->pages.usage, session->slot);
+                used = MIN_OF(atomic_load(&slot->groups), CLEAVE_MAX_GROUPS);
+                for (uint32_t k = 0; k < used; k++) {
+                        const struct cleave_channel_group *entry = &slot->group[k];
+                        struct group group = {.session = session};
+
+                        group.handle = atomic_load(&entry->handle);
+                        if (!group.handle || entry->engine != RM_ENGINE_GRAPHICS ||
+                                entry->device != i)
+                                continue;
+                        group.client = entry->client;
+                        group.subdevice = entry->subdevice;
+                        group.channels = MIN_OF(atomic_load(&entry->channels), CLEAVE_MAX_CHANNELS);
+                        memcpy(group.channel, entry->channel, sizeof(group.channel));
+                        visit(&group, userdata);
+                }
+        }
+}
+
+struct sum {
+        unsigned groups, channels;
+        uint64_t hash;
+};
+
+static void sum_group(const struct group *group, void *userdata)
+{
+        struct sum *sum = userdata;
+        uint64_t word = (uint64_t)group->client << 32 | group->handle;
+
+        sum->groups++;
+        sum->channels += group->channels;
+        sum->hash = (sum->hash ^ word) * 0x100000001b3ull;
+        for (unsigned i = 0; i < group->channels; i++)
+                sum->hash = (sum->hash ^ group->channel[i]) * 0x100000001b3ull;
+        /* with the descriptor, what was refused may go */
+        sum->hash = (sum->hash ^ group->session->rm_fds) * 0x100000001b3ull;
+}
+
+/* ---- what the arbiter wants ------------------------------------------------------------------ */
+
+struct work {
+        struct compute *compute;
+        struct operation *operation;
+        const struct arbiter_action *action;
+        struct tenant *tenant;
+        unsigned device;      /* of the tenant */
+        struct command *open; /* DISABLE or ENABLE that has room */
+        enum purpose purpose;
+        uint64_t expected;
+};
+
+static void add_object_command(const struct group *group, void *userdata)
+{
+        struct work *work = userdata;
+        struct command *command;
+        enum steer_command_type type = STEER_GET_SLICE;
+        uint64_t value = 0;
+
+        if (work->purpose == FOR_OPERATION) {
+                type = work->action->act == ARBITER_SET_SLICE ? STEER_SET_SLICE : STEER_SET_MODE;
+                value = type == STEER_SET_SLICE ? work->action->slice_us
+                                                : work->action->thread_block;
+        }
+        command = command_new(work->compute, type);
+        if (!command) {
+                if (work->operation)
+                        work->operation->result = -ENOMEM;
+                return;
+        }
+        command->wire.holder = group->session->holder;
+        command->wire.client = group->client;
+        command->wire.object = group->handle;
+        command->wire.subdevice = group->subdevice;
+        command->wire.value = value;
+        command->purpose = work->purpose;
+        command->operation = work->operation;
+        command->tenant = work->tenant->id;
+        command->device = work->device;
+        command->pid = group->session->process.pid;
+        command->expected = work->expected;
+        if (work->operation)
+                work->operation->outstanding++;
+}
+
+static void add_channels(const struct group *group, void *userdata)
+{
+        struct work *work = userdata;
+
+        for (unsigned i = 0; i < group->channels; i++) {
+                struct steer_command *wire;
+
+                if (!work->open || work->open->wire.count == STEER_MAX_CHANNELS) {
+                        work->open = command_new(work->compute, work->action->act == ARBITER_DISABLE
+                                                                        ? STEER_DISABLE
+                                                                        : STEER_ENABLE);
+                        if (!work->open) {
+                                work->operation->result = -ENOMEM;
+                                return;
+                        }
+                        work->open->wire.device = work->action->device;
+                        work->open->purpose = FOR_OPERATION;
+                        work->open->operation = work->operation;
+                        work->operation->outstanding++;
+                }
+                wire = &work->open->wire;
+                wire->channel[wire->count] =
+                        (struct steer_channel){group->client, group->channel[i]};
+                wire->holders[wire->count++] = (uint16_t)group->session->holder;
+        }
+}
+
+/* Actions that are one call, or one action. */
+static void do_actions(
+        struct compute *compute, const struct arbiter_action *actions, unsigned count)
+{
+        struct operation *operation =
+                calloc(1, sizeof(*operation) + count * sizeof(operation->action[0]));
+        struct work work = {.compute = compute, .operation = operation, .purpose = FOR_OPERATION};
+
+        if (!operation) {
+                for (unsigned i = 0; i < count; i++)
+                        arbiter_acted(compute->arbiter, compute->last, &actions[i], -ENOMEM);
+                return;
+        }
+        operation->count = count;
+        operation->end = now_ns();
+        memcpy(operation->action, actions, count * sizeof(*actions));
+        for (unsigned i = 0; i < count; i++) {
+                struct tenant *tenant = tenant_by_id(compute->manager, actions[i].tenant);
+                int device = tenant ? tenant_device_of(tenant, actions[i].device) : -ENODEV;
+
+                if (device < 0)
+                        continue;
+                work.action = &actions[i];
+                work.tenant = tenant;
+                work.device = (unsigned)device;
+                each_group(tenant, work.device,
+                        is_switch(actions[i].act) ? add_channels : add_object_command, &work);
+        }
+        operation->complete = true;
+        if (operation->outstanding == 0)
+                operation_end(compute, operation);
+}
+
+static void open_devices(struct compute *compute)
+{
+        struct manager *manager = compute->manager;
+
+        for (unsigned i = 0; i < manager->devices && i < STEER_MAX_DEVICES; i++) {
+                bool wanted = false;
+                struct command *command;
+
+                for (struct tenant *t = manager->tenants; t; t = t->hh.next)
+                        wanted |= t->steered && tenant_device_of(t, i) >= 0;
+                if (!wanted || compute->opened[i])
+                        continue;
+                command = command_new(compute, STEER_OPEN_DEVICE);
+                if (!command)
+                        return;
+                command->wire.device = i;
+                memcpy(command->wire.uuid, manager->device[i].info.uuid, 16);
+                command->purpose = FOR_START;
+                compute->opened[i] = true;
+        }
+}
+
+static void observe(struct compute *compute, struct tenant *tenant, unsigned i, uint64_t now)
+{
+        struct tenant_device *device = &tenant->device[i];
+        struct sum sum = {.hash = 0xcbf29ce484222325ull};
+        struct arbiter_sight sight;
+
+        each_group(tenant, i, sum_group, &sum);
+        if (sum.hash != device->groups_hash || (sum.groups > 0) != (device->groups > 0)) {
+                struct work work = {
+                        .compute = compute, .tenant = tenant, .device = i, .purpose = FOR_KNOWING};
+
+                if ((sum.groups > 0) != (device->groups > 0) || device->groups_since == 0)
+                        device->groups_since = now;
+                device->groups_hash = sum.hash;
+                device->epoch++;
+                /* before anything else is asked for these clients: RM is to know whose they are */
+                each_group(tenant, i, add_object_command, &work);
+        }
+        count_on(device, now);
+        device->groups = sum.groups;
+        device->channels = sum.channels;
+        /* Whether a process with a context has work is not known, nor what it has used: the arbiter
+         * takes it for backlogged and keeps its own record. */
+        sight = (struct arbiter_sight){
+                .demand = sum.groups > 0 ? ARBITER_DEMAND_UNKNOWN : ARBITER_DEMAND_NONE,
+                .since = device->groups_since,
+                .groups = sum.groups,
+                .channels = sum.channels,
+                .epoch = device->epoch,
+        };
+        /* A cap without a guarantee is kept by what it could have used, so that it holds whatever
+         * the neighbours do. With a guarantee it is left to the arbiter's record, which takes
+         * neighbours with a context for busy: else the guarantee would suffer. */
+        if (tenant->terms.cap > 0 && tenant->terms.share == 0) {
+                sight.used_known = true;
+                sight.source = ACCOUNT_COUNTERS;
+                sight.used_ns = device->on_ns;
+        }
+        (void)arbiter_observe(compute->arbiter, now, tenant->id, device->index, &sight);
+}
+
+/* Slices that a tenant changes behind our back are put back. */
+static void check_slices(struct compute *compute)
+{
+        for (struct tenant *t = compute->manager->tenants; t; t = t->hh.next)
+                for (unsigned i = 0; t->steered && i < t->devices; i++) {
+                        struct work work = {
+                                .compute = compute, .tenant = t, .device = i, .purpose = FOR_CHECK};
+                        struct arbiter_state state;
+
+                        if (arbiter_inspect(compute->arbiter, t->id, t->device[i].index, &state) <
+                                        0 ||
+                                state.slice_us == 0)
+                                continue;
+                        work.expected = state.slice_us;
+                        each_group(t, i, add_object_command, &work);
+                }
+}
+
+static void step(struct compute *compute)
+{
+        struct manager *manager = compute->manager;
+        struct arbiter_action actions[ARBITER_MAX_ACTIONS];
+        uint64_t now = arbiter_time(compute, now_ns());
+        struct session *session;
+        unsigned count;
+
+        for (struct tenant *t = manager->tenants; t; t = t->hh.next) {
+                if (!t->steered)
+                        continue;
+                DL_FOREACH(t->sessions, session)
+                {
+                        if (misses_descriptor(session)) {
+                                search_descriptors(session);
+                                if (session->rm_fds == 0)
+                                        tell_unreachable(session);
+                        }
+                        hold_descriptors(compute, session);
+                }
+        }
+        open_devices(compute);
+        for (struct tenant *t = manager->tenants; t; t = t->hh.next)
+                for (unsigned i = 0; t->steered && i < t->devices; i++)
+                        observe(compute, t, i, now);
+        count = arbiter_step(compute->arbiter, now, actions);
+        for (unsigned from = 0, to; from < count; from = to) {
+                to = from + 1;
+                while (to < count && is_switch(actions[from].act) &&
+                        actions[to].batch == actions[from].batch &&
+                        actions[to].act == actions[from].act &&
+                        actions[to].device == actions[from].device)
+                        to++;
+                do_actions(compute, &actions[from], to - from);
+        }
+        if (now >= compute->next_check && !compute->to_send) {
+                compute->next_check = now + CHECK_NS;
+                check_slices(compute);
+        }
+        send_commands(compute);
+}
+
+/* ---- the steering process -------------------------------------------------------------------- */
+
+static void steering_ended(struct compute *compute)
+{
+        struct manager *manager = compute->manager;
+        uint64_t now = arbiter_time(compute, now_ns());
+        struct session *session;
+
+        compute->io = sd_event_source_disable_unref(compute->io);
+        compute->fd = close_safe(compute->fd);
+        compute->pid = 0;
+        drop_commands(compute);
+        memset(compute->opened, 0, sizeof(compute->opened));
+        if (!compute->serves && compute->starts >= 3 && !compute->failure_told) {
+                compute->failure_told = true;
+                events_add(&manager->events, EVENT_STEERING_FAILED, (struct event_subject){0},
+                        "the steering process cannot start, so no share of compute is kept; the "
+                        "daemon's log has more");
+        }
+        compute->start_pause =
+                compute->serves ? RESTART_MIN : MIN_OF(compute->start_pause * 2, RESTART_MAX);
+        compute->serves = false;
+        compute->next_start = clock_usec(CLOCK_MONOTONIC) + compute->start_pause;
+        for (struct tenant *t = manager->tenants; t; t = t->hh.next) {
+                DL_FOREACH(t->sessions, session)
+                session->rm_known = 0;
+                for (unsigned i = 0; t->steered && i < t->devices; i++) {
+                        (void)arbiter_forget(compute->arbiter, now, t->id, t->device[i].index);
+                        count_on(&t->device[i], now);
+                        t->device[i].off = false;
+                        /* RM is to be asked again whose the clients are */
+                        t->device[i].groups_hash = 0;
+                }
+        }
+}
+
+static void check_answer(struct compute *compute, const struct command *command, uint64_t value)
+{
+        struct manager *manager = compute->manager;
+        struct tenant *tenant = tenant_by_id(manager, command->tenant);
+        struct arbiter_state state;
+        unsigned index;
+
+        if (!tenant || command->device >= tenant->devices)
+                return;
+        index = tenant->device[command->device].index;
+        /* meanwhile another was set */
+        if (value == command->expected ||
+                arbiter_inspect(compute->arbiter, tenant->id, index, &state) < 0 ||
+                state.slice_us != command->expected)
+                return;
+        events_add(&manager->events, EVENT_COMPUTE_RESTORED,
+                (struct event_subject){.tenant = tenant->id,
+                        .device = manager->device[index].info.uuid_text,
+                        .pid = command->pid,
+                        .detail = json_pack("{s:I, s:I}", "found_us", (json_int_t)value, "set_us",
+                                (json_int_t)command->expected)},
+                "process %d of tenant %s has changed its time slice; it is put back",
+                (int)command->pid, tenant->name);
+        (void)arbiter_forget(compute->arbiter, arbiter_time(compute, now_ns()), tenant->id, index);
+}
+
+/* RM does not know the client by what the guard has passed: others of the process are tried. */
+static void not_known(struct compute *compute, const struct command *command)
+{
+        struct manager *manager = compute->manager;
+        struct session *session;
+        pid_t pid = command->pid;
+
+        HASH_FIND_INT(manager->sessions, &pid, session);
+        if (session && session->holder == command->wire.holder)
+                search_descriptors(session);
+}
+
+static void answered(
+        struct compute *compute, struct command *command, const struct steer_answer *answer)
+{
+        switch (command->purpose) {
+        case FOR_OPERATION:
+                operation_done(compute, command->operation, answer->result, answer->end_ns);
+                break;
+        case FOR_CHECK:
+                if (answer->result == 0)
+                        check_answer(compute, command, answer->value);
+                break;
+        case FOR_KNOWING:
+                if (answer->result == -ENOENT || answer->result == -EPERM)
+                        not_known(compute, command);
+                break;
+        case FOR_START:
+                if (answer->result < 0)
+                        manager_warn(compute->manager,
+                                "device %u cannot be steered: %s (RM status 0x%x)",
+                                command->wire.device, strerror(-answer->result), answer->status);
+                else
+                        compute->serves = true;
+                break;
+        case FOR_NOBODY:
+                break;
+        }
+}
+
+static int steering_io(sd_event_source *source, int fd, uint32_t events, void *userdata)
+{
+        struct compute *compute = userdata;
+
+        (void)source;
+        (void)events;
+        for (;;) {
+                struct command *command = compute->sent;
+                struct steer_answer answer;
+                ssize_t n = recv(fd, &answer, sizeof(answer), MSG_DONTWAIT | MSG_TRUNC);
+
+                if (n < 0 && (errno == EAGAIN || errno == EINTR))
+                        break;
+                if (n != sizeof(answer) || answer.magic != STEER_MAGIC || !command ||
+                        answer.serial != command->wire.serial) {
+                        steering_ended(compute);
+                        schedule(compute);
+                        return 0;
+                }
+                DL_DELETE(compute->sent, command);
+                compute->sent_count--;
+                answered(compute, command, &answer);
+                command_free(command);
+        }
+        send_commands(compute);
+        schedule(compute);
+        return 0;
+}
+
+static int get_board(struct manager *manager)
+{
+        int r;
+
+        if (manager->steer_board >= 0)
+                return 0;
+        r = steer_board_new(&manager->steer_board);
+        if (r < 0)
+                return r;
+        /* should both of us be killed, the next ones find it there */
+        r = store_put(&manager->store, BOARD_NAME, manager->steer_board);
+        if (r < 0)
+                manager_warn(
+                        manager, "the board of the steering process is not kept: %s", strerror(-r));
+        return 0;
+}
+
+/* Starts `cleaved --steer SOCKET BOARD BACKEND`. */
+static int spawn(struct manager *manager, int *ret_fd, pid_t *ret_pid)
+{
+        _cleanup_close_ int ours = -EBADF, theirs = -EBADF, board = -EBADF;
+        _cleanup_free_ char *program = NULL;
+        char socket_number[16], board_number[16];
+        posix_spawnattr_t attributes;
+        char *arguments[6];
+        sigset_t none;
+        int pair[2], r;
+
+        r = own_executable(&program);
+        if (r == 0)
+                r = get_board(manager);
+        if (r < 0)
+                return r;
+        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
+                return -errno;
+        ours = pair[0];
+        /* without close-on-exec: there is one thread, so nobody else forks now */
+        theirs = fcntl(pair[1], F_DUPFD, 3);
+        close_safe(pair[1]);
+        board = fcntl(manager->steer_board, F_DUPFD, 3);
+        if (theirs < 0 || board < 0)
+                return -errno;
+        /* the two ends have each their own mode */
+        r = set_nonblocking(theirs, false);
+        if (r < 0)
+                return r;
+        snprintf(socket_number, sizeof(socket_number), "%d", theirs);
+        snprintf(board_number, sizeof(board_number), "%d", board);
+        arguments[0] = (char *)"cleaved";
+        arguments[1] = (char *)"--steer";
+        arguments[2] = socket_number;
+        arguments[3] = board_number;
+        arguments[4] = (char *)manager->backend->name;
+        arguments[5] = NULL;
+        posix_spawnattr_init(&attributes);
+        sigemptyset(&none);
+        posix_spawnattr_setsigmask(&attributes, &none);
+        posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+        r = posix_spawn(ret_pid, program, NULL, &attributes, arguments, environ);
+        posix_spawnattr_destroy(&attributes);
+        if (r != 0)
+                return -r;
+        *ret_fd = TAKE_FD(ours);
+        return 0;
+}
+
+static int start_steering(struct compute *compute)
+{
+        struct manager *manager = compute->manager;
+        int r;
+
+        r = spawn(manager, &compute->fd, &compute->pid);
+        if (r < 0)
+                return r;
+        compute->starts++;
+        r = sd_event_add_io(
+                manager->event, &compute->io, compute->fd, EPOLLIN, steering_io, compute);
+        if (r < 0)
+                return r;
+        return sd_event_source_set_priority(compute->io, SD_EVENT_PRIORITY_IMPORTANT);
+}
+
+/* ---- time ------------------------------------------------------------------------------------ */
+
+/* Somebody who is to be steered runs, or may soon. */
+static bool is_wanted(struct manager *manager)
+{
+        for (struct tenant *t = manager->tenants; t; t = t->hh.next)
+                if (t->compute && t->state != TENANT_WAITING)
+                        return true;
+        return false;
+}
+
+static int tick(sd_event_source *source, uint64_t usec, void *userdata)
+{
+        struct compute *compute = userdata;
+        int r;
+
+        (void)source;
+        (void)usec;
+        if (compute->fd < 0 && clock_usec(CLOCK_MONOTONIC) >= compute->next_start &&
+                is_wanted(compute->manager)) {
+                r = start_steering(compute);
+                if (r < 0) {
+                        manager_warn(compute->manager, "the steering process cannot be started: %s",
+                                strerror(-r));
+                        steering_ended(compute);
+                }
+        }
+        if (compute->fd >= 0)
+                step(compute);
+        schedule(compute);
+        return 0;
+}
+
+static void schedule(struct compute *compute)
+{
+        uint64_t at = arbiter_next(compute->arbiter) / NSEC_PER_USEC;
+
+        if (compute->fd < 0)
+                at = is_wanted(compute->manager) ? compute->next_start
+                                                 : clock_usec(CLOCK_MONOTONIC) + USEC_PER_SEC;
+        sd_event_source_set_time(compute->timer, at);
+        sd_event_source_set_enabled(compute->timer, SD_EVENT_ONESHOT);
+}
+
+/* ---- tenants --------------------------------------------------------------------------------- */
+
+int compute_available(struct manager *manager, struct cleave_error *error)
+{
+        if (manager->backend == &device_backend_sim)
+                return 0;
+        if (manager->backend == &device_backend_null)
+                return error_set(error, CLEAVE_REASON_NO_DRIVER, "there are no GPUs: %s",
+                        manager->backend->detail(manager->backend_handle));
+        if (access(CONTROL_PATH, R_OK | W_OK) < 0)
+                return error_set(error, CLEAVE_REASON_NO_STEERING,
+                        "compute cannot be granted here: %s: %s", CONTROL_PATH, strerror(errno));
+        return 0;
+}
+
+static void compute_free(struct compute *compute)
+{
+        sd_event_source_disable_unref(compute->timer);
+        sd_event_source_disable_unref(compute->io);
+        drop_commands(compute);
+        /* with this, it enables everything, puts slices back and ends */
+        close_safe(compute->fd);
+        arbiter_free(compute->arbiter);
+        free(compute);
+}
+
+static int enter(struct compute *compute, struct tenant *tenant)
+{
+        unsigned devices[CLEAVE_MAX_DEVICES];
+        int r;
+
+        for (unsigned i = 0; i < tenant->devices; i++)
+                devices[i] = tenant->device[i].index;
+        r = arbiter_admit(compute->arbiter, arbiter_time(compute, now_ns()), tenant->id, devices,
+                tenant->devices, &tenant->terms);
+        if (r == 0)
+                tenant->steered = true;
+        return r;
+}
+
+static int start(struct manager *manager)
+{
+        struct compute *compute = calloc(1, sizeof(*compute));
+        int r;
+
+        if (!compute)
+                return -ENOMEM;
+        compute->manager = manager;
+        compute->fd = -EBADF;
+        compute->start_pause = RESTART_MIN;
+        r = arbiter_new(MIN_OF(manager->devices, ARBITER_MAX_DEVICES), NULL, &compute->arbiter);
+        /* an early or late call is a wrong share: no coalescing, and before what can wait */
+        if (r == 0)
+                r = sd_event_add_time(manager->event, &compute->timer, CLOCK_MONOTONIC,
+                        clock_usec(CLOCK_MONOTONIC), 1, tick, compute);
+        if (r >= 0)
+                r = sd_event_source_set_priority(compute->timer, SD_EVENT_PRIORITY_IMPORTANT);
+        if (r < 0) {
+                compute_free(compute);
+                return r;
+        }
+        manager->compute = compute;
+        /* those without terms share what is left; whoever finds no room is left as he is */
+        for (struct tenant *t = manager->tenants; t; t = t->hh.next)
+                if (!t->compute)
+                        (void)enter(compute, t);
+        return 0;
+}
+
+static void stop(struct manager *manager)
+{
+        struct session *session;
+
+        if (!manager->compute)
+                return;
+        for (struct tenant *t = manager->tenants; t; t = t->hh.next) {
+                t->steered = false;
+                for (unsigned i = 0; i < t->devices; i++) {
+                        t->device[i].groups = t->device[i].channels = 0;
+                        t->device[i].groups_hash = t->device[i].groups_since = 0;
+                        t->device[i].refused_told = t->device[i].off = false;
+                }
+                DL_FOREACH(t->sessions, session)
+                {
+                        session->holder = UINT32_MAX;
+                        session->rm_known = 0;
+                }
+        }
+        compute_free(manager->compute);
+        manager->compute = NULL;
+}
+
+static void stop_if_last(struct manager *manager)
+{
+        for (struct tenant *t = manager->tenants; t; t = t->hh.next)
+                if (t->compute)
+                        return;
+        stop(manager);
+}
+
+static int refusal(const struct tenant *tenant, const struct arbiter_terms *terms,
+        unsigned available, int r, struct cleave_error *error)
+{
+        switch (r) {
+        case -ENOSPC:
+                return error_set(error, CLEAVE_REASON_BEYOND_COMPUTE,
+                        "%u %% of the time were asked, %u %% can still be guaranteed on device%s",
+                        terms->share, available,
+                        tenant->devices > 1 ? "s that the tenant has" : " of the tenant");
+        case -EUSERS:
+                return error_set(error, CLEAVE_REASON_TOO_MANY,
+                        "at most %u tenants can be steered at a time", ARBITER_MAX_TENANTS);
+        case -EINVAL:
+                return error_set(error, CLEAVE_REASON_BAD_REQUEST,
+                        "compute is of whole percents, compute_max from compute to 100, on devices "
+                        "below %u",
+                        ARBITER_MAX_DEVICES);
+        default:
+                return error_set_errno(error, r, "compute cannot be granted");
+        }
+}
+
+static int fits(
+        struct tenant *tenant, const struct arbiter_terms *terms, struct cleave_error *error)
+{
+        struct compute *compute = tenant->manager->compute;
+        unsigned devices[CLEAVE_MAX_DEVICES], available = 0;
+        int r;
+
+        for (unsigned i = 0; i < tenant->devices; i++)
+                devices[i] = tenant->device[i].index;
+        r = arbiter_fits(compute->arbiter, devices, tenant->devices, terms, tenant->id, &available);
+        return r < 0 ? refusal(tenant, terms, available, r, error) : 0;
+}
+
+int compute_admit(struct tenant *tenant, struct cleave_error *error)
+{
+        struct manager *manager = tenant->manager;
+        int r;
+
+        if (!tenant->compute) {
+                if (manager->compute) {
+                        (void)enter(manager->compute, tenant);
+                        schedule(manager->compute);
+                }
+                return 0;
+        }
+        if (!manager->compute) {
+                r = start(manager);
+                if (r < 0)
+                        return error_set_errno(error, r, "compute cannot be granted");
+        }
+        r = fits(tenant, &tenant->terms, error);
+        if (r == 0) {
+                r = enter(manager->compute, tenant);
+                if (r < 0)
+                        r = refusal(tenant, &tenant->terms, 0, r, error);
+        }
+        if (r < 0) {
+                tenant->compute = false;
+                stop_if_last(manager);
+                return r;
+        }
+        schedule(manager->compute);
+        return 0;
+}
+
+int compute_change(struct tenant *tenant, bool has, const struct arbiter_terms *terms,
+        struct cleave_error *error)
+{
+        struct manager *manager = tenant->manager;
+        int r;
+
+        if (!manager->compute && has) {
+                r = start(manager);
+                if (r < 0)
+                        return error_set_errno(error, r, "compute cannot be granted");
+        }
+        if (!manager->compute)
+                return 0;
+        r = fits(tenant, terms, error);
+        if (r == 0) {
+                if (tenant->steered) {
+                        r = arbiter_change(manager->compute->arbiter,
+                                arbiter_time(manager->compute, now_ns()), tenant->id, terms);
+                } else {
+                        struct arbiter_terms old = tenant->terms;
+
+                        tenant->terms = *terms;
+                        r = enter(manager->compute, tenant);
+                        if (r < 0)
+                                tenant->terms = old;
+                }
+                if (r < 0)
+                        r = refusal(tenant, terms, 0, r, error);
+        }
+        if (r == 0) {
+                tenant->compute = has;
+                tenant->terms = *terms;
+                schedule(manager->compute);
+        }
+        stop_if_last(manager);
+        return r;
+}
+
+void compute_leave(struct tenant *tenant)
+{
+        struct manager *manager = tenant->manager;
+
+        if (!manager->compute)
+                return;
+        if (tenant->steered)
+                (void)arbiter_leave(manager->compute->arbiter,
+                        arbiter_time(manager->compute, now_ns()), tenant->id);
+        tenant->steered = tenant->compute = false;
+        stop_if_last(manager);
+        if (manager->compute)
+                schedule(manager->compute);
+}
+
+void compute_recover(struct manager *manager)
+{
+        struct steer_board *board;
+        unsigned left = 0;
+        pid_t pid;
+        int fd;
+
+        manager->steer_board = store_take(&manager->store, BOARD_NAME);
+        if (manager->steer_board < 0) {
+                manager->steer_board = -EBADF;
+                return;
+        }
+        if (steer_board_map(manager->steer_board, &board) < 0) {
+                manager->steer_board = close_safe(manager->steer_board);
+                return;
+        }
+        left = steer_board_count(board);
+        steer_board_unmap(board);
+        /* nobody is to be steered, but something is still disabled: one that comes, enables and
+         * goes */
+        if (left > 0 && !manager->compute && spawn(manager, &fd, &pid) == 0)
+                close_safe(fd);
+}
+
+void compute_done(struct manager *manager)
+{
+        stop(manager);
+        manager->steer_board = close_safe(manager->steer_board);
+}
+
+/* ---- what is told ---------------------------------------------------------------------------- */
+
+void compute_add_tenant_json(struct tenant *tenant, json_t *object)
+{
+        const struct arbiter_terms *terms = &tenant->terms;
+
+        if (!tenant->compute) {
+                json_object_set_new(object, "compute", json_null());
+                json_object_set_new(object, "compute_max", json_null());
+                json_object_set_new(object, "priority", json_null());
+                return;
+        }
+        json_object_set_new(object, "compute", json_integer(terms->share));
+        json_object_set_new(
+                object, "compute_max", terms->cap ? json_integer(terms->cap) : json_null());
+        json_object_set_new(object, "priority", json_string(priority_word(terms->priority)));
+}
+
+void compute_add_device_json(struct tenant *tenant, unsigned i, json_t *object)
+{
+        struct compute *compute = tenant->manager->compute;
+        struct arbiter_state state;
+
+        if (!tenant->steered || arbiter_inspect(compute->arbiter, tenant->id,
+                                        tenant->device[i].index, &state) < 0) {
+                json_object_set_new(object, "compute", json_null());
+                return;
+        }
+        /* our own record says what could have been used at most: not a figure to be shown as used
+         */
+        json_object_set_new(object, "compute",
+                json_pack("{s:f, s:o, s:b, s:b, s:b, s:n, s:s}", "target",
+                        (double)state.target_ppm / 1e6, "slice_us",
+                        state.slice_us ? json_integer((json_int_t)state.slice_us) : json_null(),
+                        "disabled", (int)state.disabled, "turns", (int)state.turns, "refused",
+                        (int)state.refused, "gpu_seconds", "source", "record"));
+}
+
+json_t *compute_info_json(struct manager *manager)
+{
+        _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
+        const struct compute *compute = manager->compute;
+        const char *mechanism = "channel-control";
+        char detail[256];
+
+        if (compute_available(manager, &error) < 0) {
+                mechanism = "none";
+                snprintf(detail, sizeof(detail), "%s", error_message(&error));
+        } else if (!compute) {
+                snprintf(detail, sizeof(detail),
+                        "time slices and channel control; not in use, as no tenant has a share, "
+                        "cap "
+                        "or priority");
+        } else if (compute->serves) {
+                snprintf(detail, sizeof(detail), "time slices and channel control, by process %d",
+                        (int)compute->pid);
+        } else if (compute->failure_told) {
+                mechanism = "none";
+                snprintf(detail, sizeof(detail),
+                        "the steering process does not start, so no share or cap is kept");
+        } else {
+                snprintf(detail, sizeof(detail),
+                        "time slices and channel control; the steering process is starting");
+        }
+        return json_pack("{s:s, s:s}", "mechanism", mechanism, "detail", detail);
+}
