@@ -72,6 +72,24 @@ char *tenant_memory(char *buffer, size_t size, const json_t *device)
         return buffer;
 }
 
+char *tenant_compute(char *buffer, size_t size, const json_t *tenant)
+{
+        json_int_t share = json_integer_value(json_object_get(tenant, "compute"));
+        json_int_t most = json_integer_value(json_object_get(tenant, "compute_max"));
+        const char *priority = output_text(json_object_get(tenant, "priority"), "normal");
+        size_t n = 0;
+
+        snprintf(buffer, size, "-");
+        if (share > 0)
+                n += (size_t)snprintf(buffer, size, "%lld%%", (long long)share);
+        if (most > 0 && n < size)
+                n += (size_t)snprintf(
+                        buffer + n, size - n, "%s<%lld%%", n ? " " : "", (long long)most);
+        if (strcmp(priority, "normal") != 0 && n < size)
+                snprintf(buffer + n, size - n, "%s%s", n ? " " : "", priority);
+        return buffer;
+}
+
 char *age_of(char *buffer, const json_t *time)
 {
         double then = json_number_value(time);

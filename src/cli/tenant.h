@@ -19,6 +19,10 @@ enum output_tone tenant_tone(const char *state);
 /* "1.5 / 8 GiB" in words, with a bar before it on a terminal. Returns buffer. */
 char *tenant_memory(char *buffer, size_t size, const json_t *device);
 
+/* "30%", "30% <50%", "<50% high": guarantee, cap and a priority that is not normal; "-" where the
+ * tenant has none of them. Returns buffer. */
+char *tenant_compute(char *buffer, size_t size, const json_t *tenant);
+
 /* How long ago a time in seconds since the epoch was: "5 min". Returns buffer of
  * FORMAT_DURATION_MAX. "-" if unknown. */
 char *age_of(char *buffer, const json_t *time);

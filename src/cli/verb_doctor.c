@@ -224,7 +224,8 @@ static void check_daemon(struct report *report, struct client *client)
 {
         _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
         json_t *info = NULL, *warning;
-        const char *version, *identity, *detail, *backend;
+        const char *version, *identity, *detail, *backend, *mechanism;
+        const json_t *compute;
         size_t i;
 
         if (client_call(client, "daemon.info", NULL, &info, &error) < 0) {
@@ -255,6 +256,15 @@ static void check_daemon(struct report *report, struct client *client)
                         : "Processes that leave the command's tree leave the tenant's quota. Under "
                           "systemd the daemon can make cgroups.",
                 "tenants are told apart by %s%s%s", identity, *detail ? ": " : "", detail);
+        compute = json_object_get(info, "compute");
+        mechanism = output_text(json_object_get(compute, "mechanism"), "?");
+        if (json_is_object(compute))
+                say(report, strcmp(mechanism, "none") == 0 ? VERDICT_WARN : VERDICT_OK, "compute",
+                        strcmp(mechanism, "none") == 0
+                                ? "Memory quotas hold all the same; time is shared as the driver "
+                                  "does it."
+                                : NULL,
+                        "%s", output_text(json_object_get(compute, "detail"), "?"));
         json_array_foreach(json_object_get(info, "warnings"), i, warning)
                 say(report, VERDICT_WARN, "daemon", NULL, "%s", output_text(warning, "?"));
         json_decref(info);

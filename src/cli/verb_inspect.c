@@ -32,6 +32,27 @@ static void number_line(const char *name, const json_t *number)
         line(name, text);
 }
 
+static void print_compute(const json_t *compute)
+{
+        const json_t *seconds = json_object_get(compute, "gpu_seconds");
+        const char *source = output_text(json_object_get(compute, "source"), "?");
+        char text[96];
+
+        if (!json_is_object(compute))
+                return;
+        snprintf(text, sizeof(text), "%.1f %%%s%s",
+                json_number_value(json_object_get(compute, "target")) * 100,
+                json_is_true(json_object_get(compute, "disabled")) ? ", not its turn now" : "",
+                json_is_true(json_object_get(compute, "refused")) ? ", refused by the driver" : "");
+        line("time aimed at", text);
+        snprintf(text, sizeof(text), "%lld us",
+                (long long)json_integer_value(json_object_get(compute, "slice_us")));
+        line("time slice",
+                json_is_integer(json_object_get(compute, "slice_us")) ? text : "the driver's");
+        snprintf(text, sizeof(text), "%.3f s, from %s", json_number_value(seconds), source);
+        line("GPU time", json_is_number(seconds) ? text : "-");
+}
+
 static void print_device(const json_t *device)
 {
         static const struct {
@@ -51,6 +72,7 @@ static void print_device(const json_t *device)
         for (size_t i = 0; i < ARRAY_SIZE(amounts); i++)
                 line(amounts[i].title, output_size(json_object_get(device, amounts[i].field)));
         number_line("refusals", json_object_get(device, "refusals"));
+        print_compute(json_object_get(device, "compute"));
 }
 
 static void print_memories(const json_t *memory)
@@ -96,6 +118,7 @@ static void print_tenant(const json_t *tenant)
         snprintf(text, sizeof(text), "%s (%s ago)", time_of(when, created), age_of(age, created));
         line("created", text);
         line("sharing", output_text(json_object_get(tenant, "sharing"), "-"));
+        line("compute", tenant_compute(text, sizeof(text), tenant));
         json_array_foreach(json_object_get(tenant, "devices"), i, item) print_device(item);
         json_array_foreach(json_object_get(tenant, "processes"), i, item) print_process(item);
 }

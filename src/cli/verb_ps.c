@@ -55,6 +55,10 @@ static const struct output_column columns[] = {
         {.field = "memory_peak"},
         {.field = "memory_returning"},
         {.field = "memory_driver"},
+        {.title = "COMPUTE"},
+        {.field = "compute"},
+        {.field = "compute_max"},
+        {.field = "priority"},
         {.title = "PROCESSES", .field = "processes", .right = true},
         {.title = "STATE", .field = "state"},
         {.title = "AGE", .right = true},
@@ -83,6 +87,10 @@ static void add_row(struct output_table *table, const json_t *tenant, const json
         output_cell(table, TONE_PLAIN, tenant_memory(text, sizeof(text), device), NULL);
         for (size_t i = 0; i < ARRAY_SIZE(amounts); i++)
                 output_cell_size(table, json_object_get(device, amounts[i]));
+        output_cell(table, TONE_PLAIN, tenant_compute(text, sizeof(text), tenant), NULL);
+        output_cell_number(table, json_object_get(tenant, "compute"));
+        output_cell_number(table, json_object_get(tenant, "compute_max"));
+        output_cell_text(table, json_object_get(tenant, "priority"));
         snprintf(number, sizeof(number), "%zu",
                 json_array_size(json_object_get(tenant, "processes")));
         output_cell(table, TONE_PLAIN, number, number);
@@ -180,7 +188,8 @@ const struct cli_verb verb_ps = {
         .summary = "list tenants and what they hold",
         .description =
                 "Lists the tenants that live now, a line for each device of each: what it holds of "
-                "its quota, how many processes have joined it, its state, age and command.\n\n"
+                "its quota, its share of the device's time (guaranteed, '<' and its cap), how many "
+                "processes have joined it, its state, age and command.\n\n"
                 "A tenant is 'waiting' while its quota does not fit yet, 'starting' until its "
                 "command runs, 'running', and 'ending' when its command is gone and other "
                 "processes "

@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "base/paths.h"
 #include "cli/child.h"
+#include "cli/compute.h"
 #include "cli/daemon.h"
 #include "cli/output.h"
 #include "cli/quota.h"
@@ -32,6 +33,9 @@
 enum {
         OPT_MEMORY,
         OPT_MEMORY_MAX,
+        OPT_COMPUTE,
+        OPT_COMPUTE_MAX,
+        OPT_PRIORITY,
         OPT_DEVICE,
         OPT_NAME,
         OPT_WAIT,
@@ -56,6 +60,9 @@ static const struct cli_option options[] = {
                         .help = "Up to how much the quota may be raised while the command runs.",
                         .preset = "the same as --memory",
                 },
+        [OPT_COMPUTE] = COMPUTE_OPTION,
+        [OPT_COMPUTE_MAX] = COMPUTE_MAX_OPTION,
+        [OPT_PRIORITY] = PRIORITY_OPTION,
         [OPT_DEVICE] =
                 {
                         .name = "device",
@@ -220,6 +227,12 @@ static int create_once(struct run *run, struct cleave_error *error)
                 getenv(CLEAVE_ENV_SIM));
         if (!params)
                 return error_set_errno(error, ENOMEM, "cannot ask for the quota");
+        r = compute_add(params, args->value[OPT_COMPUTE], args->value[OPT_COMPUTE_MAX],
+                args->value[OPT_PRIORITY], error);
+        if (r < 0) {
+                json_decref(params);
+                return r;
+        }
         r = client_send(run->client, "tenant.create", params, &id, error);
         if (r == 0)
                 r = wait_for_room(run, id, error);
@@ -525,6 +538,8 @@ static int run_run(const struct cli_args *args)
 static const struct cli_example examples[] = {
         {"cleave run --memory 8G -- python train.py", "train under 8 GiB of device memory"},
         {"cleave run --memory 50% --wait -- ./solver", "half a GPU, as soon as one is free"},
+        {"cleave run --memory 8G --compute 30 --compute-max 50 -- ./server",
+                "with 30 % of its time for sure, and never more than half"},
         {"cleave run --memory 0=4G,1=8G -- mpirun -n 2 ./app", "two GPUs, each with its own quota"},
         {"cleave run --sim=h100x2 --memory 8G -- ./app", "no GPU needed: two simulated ones"},
         {NULL, NULL},
@@ -538,6 +553,8 @@ const struct cli_verb verb_run = {
                 "Runs an unmodified CUDA program, and all that it starts, as a tenant that cannot "
                 "hold more device memory than its quota. The program sees the quota as the size of "
                 "the GPU; what goes beyond it is refused as a full GPU refuses it.\n\n"
+                "--compute, --compute-max and --priority divide the time of the device's engine "
+                "among tenants; without them the driver does. They cost nothing per launch.\n\n"
                 "The quota is granted in full before the command starts: what has been granted is "
                 "there, whatever other tenants do. The command keeps its terminal, its signals and "
                 "its exit status.\n\n"

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cli/compute.h"
 #include "cli/daemon.h"
 #include "cli/output.h"
 #include "cli/quota.h"
@@ -10,6 +11,9 @@
 enum {
         OPT_MEMORY,
         OPT_MEMORY_MAX,
+        OPT_COMPUTE,
+        OPT_COMPUTE_MAX,
+        OPT_PRIORITY,
         OPT_FORCE,
 };
 
@@ -31,6 +35,9 @@ static const struct cli_option options[] = {
                         .help = "Up to how much the quota may be raised.",
                         .preset = "the same as --memory",
                 },
+        [OPT_COMPUTE] = COMPUTE_OPTION,
+        [OPT_COMPUTE_MAX] = COMPUTE_MAX_OPTION,
+        [OPT_PRIORITY] = PRIORITY_OPTION,
         [OPT_FORCE] =
                 {
                         .name = "force",
@@ -85,21 +92,27 @@ static int wanted(const struct cli_args *args, struct client *client, const json
 static int set_quota(const struct cli_args *args, struct client *client, struct cleave_error *error)
 {
         const char *name = args->operands[0], *id;
-        json_t *tenant = NULL, *devices = NULL, *result = NULL, *device;
+        json_t *tenant = NULL, *devices = NULL, *result = NULL, *device, *params = NULL;
         size_t i;
         int r;
 
         r = client_call(
                 client, "tenant.inspect", json_pack("{s:s}", "tenant", name), &tenant, error);
-        if (r == 0)
+        if (r == 0 && args->value[OPT_MEMORY])
                 r = wanted(args, client, tenant, &devices, error);
         if (r == 0) {
                 id = output_text(json_object_get(tenant, "id"), name);
-                r = client_call(client, "tenant.set",
-                        json_pack("{s:s, s:o, s:b}", "tenant", id, "devices", devices, "force",
-                                args->count[OPT_FORCE] > 0),
-                        &result, error);
+                params = json_pack("{s:s, s:o*, s:b}", "tenant", id, "devices", devices, "force",
+                        args->count[OPT_FORCE] > 0);
+                if (!params)
+                        r = error_set_errno(error, ENOMEM, "cannot ask for the change");
         }
+        if (r == 0)
+                r = compute_add(params, args->value[OPT_COMPUTE], args->value[OPT_COMPUTE_MAX],
+                        args->value[OPT_PRIORITY], error);
+        if (r == 0)
+                r = client_call(client, "tenant.set", json_incref(params), &result, error);
+        json_decref(params);
         json_decref(tenant);
         if (r < 0)
                 return r;
@@ -122,8 +135,11 @@ static int run_set(const struct cli_args *args)
         _cleanup_client_ struct client *client = NULL;
         int r;
 
-        if (!args->value[OPT_MEMORY])
-                return cli_usage(args->verb, "say what to set, as in --memory 6G");
+        if (!args->value[OPT_MEMORY] && !args->value[OPT_COMPUTE] &&
+                !args->value[OPT_COMPUTE_MAX] && !args->value[OPT_PRIORITY])
+                return cli_usage(args->verb, "say what to set, as in --memory 6G or --compute 30");
+        if (args->value[OPT_MEMORY_MAX] && !args->value[OPT_MEMORY])
+                return cli_usage(args->verb, "--memory-max needs --memory beside it");
         r = daemon_connect(DAEMON_START, &client, NULL, &error);
         if (r == 0)
                 r = set_quota(args, client, &error);
@@ -132,16 +148,18 @@ static int run_set(const struct cli_args *args)
 
 static const struct cli_example examples[] = {
         {"cleave set --memory 6G train", "give or take memory while it runs"},
+        {"cleave set --compute 50 --priority high train", "give it half the time, and first"},
         {"cleave set --memory 2G --force train", "shrink as soon as it frees enough"},
         {NULL, NULL},
 };
 
 const struct cli_verb verb_set = {
         .name = "set",
-        .summary = "change a tenant's quota while it runs",
+        .summary = "change a tenant's quota or compute share while it runs",
         .operands = "TENANT",
         .description =
-                "Changes the quota of a running tenant. Growing is granted if there is room. "
+                "Changes the quota of a running tenant, or its share of the device's time. Growing "
+                "is granted if there is room. "
                 "Shrinking below what is in use is refused, unless forced. The tenant's programs "
                 "see the new size at their next question; nothing in them is interrupted.",
         .options = options,
