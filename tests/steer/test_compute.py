@@ -1,0 +1,264 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Shares, caps and priorities of real processes on the simulated GPU: what the driver is told.
+
+usage: test_compute.py BUILD [TEST...]
+"""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import unittest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
+from world import Failure, World, eventually, gone  # noqa: E402
+
+BUILD = None
+DEFAULT_SLICE = 2048
+
+
+class Compute(unittest.TestCase):
+    sim = "h100"
+
+    def setUp(self):
+        self.world = World(BUILD, self.sim)
+        self.world.__enter__()
+        self.addCleanup(self.world.__exit__)
+        self.world.start_daemon()
+
+    def tenant(self, name, *words):
+        """A program with a context."""
+        tool = self.world.tool("--memory", "1G", "--name", name, *words)
+        tool("info")
+        return tool
+
+    def eye(self, seconds, *tools):
+        done = subprocess.run([os.path.join(BUILD, "tests/steer/eye"), str(seconds),
+                               *[str(tool.pid) for tool in tools]], env=self.world.env, text=True,
+                              capture_output=True, check=True, timeout=60)
+        return json.loads(done.stdout)
+
+    def seen(self, seconds, tool):
+        return self.eye(seconds, tool)[str(tool.pid)]
+
+    def steering(self):
+        """The steering process, or None."""
+        detail = self.world.control("daemon.info")["compute"]["detail"]
+        return int(detail.split()[-1]) if "process" in detail and detail[-1].isdigit() else None
+
+    def slices(self, *tools):
+        seen = self.eye(0, *tools)
+        return [seen[str(tool.pid)]["slice_us"] for tool in tools]
+
+    def ratio(self, a, b):
+        one, other = self.slices(a, b)
+        return one / other if DEFAULT_SLICE not in (one, other) else 0
+
+    def events(self, kind):
+        out = self.world.cleave("events", "-o", "json")[1]
+        return [event for event in map(json.loads, out.splitlines()) if event["kind"] == kind]
+
+    # terms
+
+    def test_nothing_runs_without_terms(self):
+        tool = self.tenant("plain")
+        time.sleep(0.1)
+        self.assertIsNone(self.steering())
+        self.assertIn("not in use", self.world.control("daemon.info")["compute"]["detail"])
+        self.assertEqual(self.slices(tool), [DEFAULT_SLICE])
+        shown = self.world.json("inspect", "plain")
+        self.assertIsNone(shown["compute"])
+        self.assertIsNone(shown["devices"][0]["compute"])
+
+    def test_guarantees_add_up_to_100(self):
+        self.tenant("a", "--compute", "70")
+        status, _, err = self.world.cleave("run", "--memory", "1G", "--compute", "31", "--",
+                                           "/bin/true", check=False)
+        self.assertEqual(status, 125)
+        self.assertIn("31 % of the time were asked, 30 % can still be guaranteed", err)
+        self.tenant("b", "--compute", "30")
+        status, _, err = self.world.cleave("set", "--compute", "71", "a", check=False)
+        self.assertEqual(status, 6, err)
+        self.assertEqual(self.world.json("inspect", "a")["compute"], 70)
+        # neither of two changes is made when one cannot be
+        status, _, err = self.world.cleave("set", "--compute", "10", "--memory", "900G", "a",
+                                           check=False)
+        self.assertEqual(status, 6, err)
+        self.assertEqual(self.world.json("inspect", "a")["compute"], 70)
+        for words in (["--compute", "101"], ["--compute", "1.5"], ["--compute-max", "0"],
+                      ["--compute", "50", "--compute-max", "40"], ["--priority", "higher"]):
+            status, _, err = self.world.cleave("set", *words, "a", check=False)
+            self.assertEqual(status, 2, (words, err))
+
+    def test_shown(self):
+        self.tenant("a", "--compute", "30", "--compute-max", "50%", "--priority", "high")
+        shown = eventually(lambda: (t := self.world.json("inspect", "a")) and
+                           t["devices"][0]["compute"]["slice_us"] and t)
+        self.assertEqual((shown["compute"], shown["compute_max"], shown["priority"]),
+                         (30, 50, "high"))
+        self.assertEqual(shown["sharing"], "time")
+        self.assertEqual(shown["devices"][0]["compute"]["source"], "record")
+        self.assertIsNone(shown["devices"][0]["compute"]["gpu_seconds"])
+        self.assertIn("30% <50% high", self.world.cleave("ps")[1])
+        self.assertIn("compute", self.world.cleave("inspect", "a")[1])
+        self.assertIn("channel control, by process", self.world.cleave("doctor", check=False)[1])
+
+    # slices
+
+    def test_slices_are_as_the_shares(self):
+        a = self.tenant("a", "--compute", "75")
+        b = self.tenant("b", "--compute", "25")
+        self.assertTrue(eventually(lambda: 2.8 < self.ratio(a, b) < 3.2), self.slices(a, b))
+        self.world.cleave("set", "--compute", "10", "a")
+        self.world.cleave("set", "--compute", "90", "b")
+        self.assertTrue(eventually(lambda: 8.4 < self.ratio(b, a) < 9.6), self.slices(a, b))
+        # one without terms shares what is left, 0 here, and is not starved
+        c = self.tenant("c")
+        self.assertTrue(eventually(lambda: self.slices(c)[0] < self.slices(a)[0] and
+                                   self.slices(c)[0] >= 200), self.slices(a, b, c))
+
+    def test_slices_come_back(self):
+        a = self.tenant("a", "--compute", "75")
+        b = self.tenant("b", "--compute", "25")
+        self.assertTrue(eventually(lambda: self.ratio(a, b) > 2.8))
+        time.sleep(0.5)  # nothing is to change by itself any more
+        subprocess.run([os.path.join(BUILD, "tests/steer/eye"), "slice", str(b.pid), "60000"],
+                       env=self.world.env, check=True)
+        self.assertEqual(self.slices(b), [60000])
+        self.assertTrue(eventually(lambda: 2.8 < self.ratio(a, b) < 3.2), self.slices(a, b))
+        event = eventually(lambda: self.events("compute-restored"))[0]
+        self.assertEqual(event["pid"], b.pid)
+        self.assertEqual(event["detail"]["found_us"], 60000)
+
+    def test_a_new_context_gets_its_slice(self):
+        a = self.tenant("a", "--compute", "75")
+        b = self.tenant("b", "--compute", "25")
+        self.assertTrue(eventually(lambda: self.ratio(a, b) > 2.8))
+        with_one = self.eye(0, a)[str(a.pid)]["groups"]
+        self.assertEqual(with_one, 1)
+        a.process.stdin.close()
+        a.process.wait()
+        self.assertTrue(eventually(lambda: len(self.world.tenants()) == 1))
+        again = self.tenant("again", "--compute", "75")
+        self.assertTrue(eventually(lambda: 2.8 < self.ratio(again, b) < 3.2),
+                        self.slices(again, b))
+
+    # caps
+
+    def test_cap(self):
+        a = self.tenant("a", "--compute-max", "25")
+        self.assertTrue(eventually(lambda: self.seen(0.3, a)["on"] < 0.9))
+        time.sleep(0.5)
+        seen = self.seen(2, a)
+        self.assertGreater(seen["on"], 0.19, seen)
+        self.assertLess(seen["on"], 0.3, seen)
+        self.assertLess(seen["longest_off_ms"], 250, seen)
+        # changed while it runs, both ways
+        self.world.cleave("set", "--compute-max", "60", "a")
+        seen = self.seen(2, a)
+        self.assertGreater(seen["on"], 0.5, seen)
+        self.assertLess(seen["on"], 0.68, seen)
+        self.world.cleave("set", "--compute-max", "100", "a")
+        time.sleep(0.2)
+        seen = self.seen(0.5, a)
+        self.assertEqual((seen["on"], seen["off_now"]), (1, 0), seen)
+        # nothing is asked for any more: no steering process is left, and slices are as before
+        self.assertTrue(eventually(lambda: self.steering() is None))
+        self.assertTrue(eventually(lambda: self.slices(a) == [DEFAULT_SLICE]))
+
+    # ends
+
+    def test_everything_comes_back_when_tenants_end(self):
+        a = self.tenant("a", "--compute-max", "10")
+        plain = self.tenant("plain")
+        self.assertTrue(eventually(lambda: self.seen(0.2, a)["on"] < 0.5))
+        pid = self.steering()
+        a.process.kill()
+        self.assertTrue(eventually(lambda: not [t for t in self.world.tenants()
+                                                if t["name"] == "a"] or
+                                   os.kill(a.pid, signal.SIGKILL)))
+        self.assertTrue(eventually(lambda: gone(pid), 5))
+        seen = self.seen(0.1, plain)
+        self.assertEqual((seen["off_now"], seen["slice_us"]), (0, DEFAULT_SLICE))
+
+    def test_daemon_ends(self):
+        a = self.tenant("a", "--compute-max", "10")
+        self.assertTrue(eventually(lambda: self.seen(0.2, a)["on"] < 0.5))
+        pid = self.steering()
+        self.world.stop_daemon()
+        self.assertTrue(eventually(lambda: gone(pid), 5))
+        seen = self.seen(0.3, a)
+        self.assertEqual((seen["on"], seen["off_now"], seen["slice_us"]), (1, 0, DEFAULT_SLICE))
+
+    def test_steering_killed(self):
+        a = self.tenant("a", "--compute-max", "20")
+        self.assertTrue(eventually(lambda: self.seen(0.2, a)["on"] < 0.5))
+        for pause in (0, 0.003, 0.007, 0.02, 0.041):
+            pid = eventually(self.steering)
+            time.sleep(pause)
+            os.kill(pid, signal.SIGKILL)
+            self.assertTrue(eventually(lambda: self.steering() not in (None, pid)), self.world.log())
+            seen = self.seen(1, a)
+            self.assertGreater(seen["on"], 0.1, seen)
+            self.assertLess(seen["on"], 0.35, seen)
+        self.assertFalse(self.events("steering-failed"))
+
+    def test_daemon_killed(self):
+        a = self.tenant("a", "--compute-max", "20")
+        b = self.tenant("b", "--compute", "20")
+        self.assertTrue(eventually(lambda: self.seen(0.2, a)["on"] < 0.5))
+        for _ in range(2):
+            steering, old = self.steering(), self.world.kill_daemon()
+            self.assertTrue(eventually(lambda: gone(steering), 5))
+            # the keeper starts it anew
+            self.assertTrue(eventually(lambda: self.world.daemon_pid() not in (None, old)))
+            self.assertEqual(self.world.json("inspect", "a")["compute_max"], 20)
+            self.assertTrue(eventually(self.steering), self.world.log())
+            if self.events("compute-refused"):
+                self.skipTest("descriptors of other processes cannot be taken here")
+            self.assertTrue(eventually(lambda: 0.1 < self.seen(1, a)["on"] < 0.3, 5),
+                            (self.seen(1, a), self.world.json("inspect", "a")["devices"], self.world.log()))
+        self.assertEqual(self.seen(0.1, b)["off_now"], 0)
+
+    def test_both_killed(self):
+        a = self.tenant("a", "--compute-max", "5")
+        self.assertTrue(eventually(lambda: self.seen(0.2, a)["on"] < 0.5))
+        steering, daemon = self.steering(), self.world.daemon_pid()
+        eventually(lambda: self.seen(0, a)["off_now"] > 0, pause=0)
+        os.kill(daemon, signal.SIGSTOP)
+        os.kill(steering, signal.SIGKILL)
+        os.kill(daemon, signal.SIGKILL)
+        self.assertTrue(eventually(lambda: self.world.daemon_pid() not in (None, daemon)))
+        self.assertTrue(eventually(lambda: self.seen(0, a)["off_now"] == 0, pause=0))
+        self.world.cleave("set", "--compute-max", "100", "a")
+        self.assertTrue(eventually(lambda: self.steering() is None))
+        time.sleep(0.1)
+        self.assertEqual(self.seen(0.2, a)["on"], 1)
+
+
+class TwoDevices(Compute):
+    sim = "h100x2"
+
+    def test_one_phase_on_all_devices(self):
+        """A tenant's channels on two devices are off at the same time."""
+        a = self.world.tool("--memory", "0=1G,1=1G", "--name", "a", "--compute-max", "30")
+        a("info")
+        a("device", 1)
+        a("info")
+        self.assertTrue(eventually(lambda: self.seen(0.2, a)["on"] < 0.5))
+        seen = self.seen(1, a)
+        self.assertEqual(seen["groups"], 2)
+        # "on" is all of them on: were the phases apart it would be far less
+        self.assertGreater(seen["on"], 0.22, seen)
+        self.assertLess(seen["on"], 0.36, seen)
+
+
+for name in [n for n in dir(Compute) if n.startswith("test_")]:
+    setattr(TwoDevices, name, None)
+
+if __name__ == "__main__":
+    BUILD = os.path.abspath(sys.argv.pop(1))
+    unittest.main(verbosity=2)
