@@ -789,6 +789,16 @@ static void not_known(struct compute *compute, const struct command *command)
                 search_descriptors(session);
 }
 
+/* What was used while nobody could be held back is not made up for: a tenant would stand still. */
+static void forgive(struct compute *compute)
+{
+        uint64_t now = now_ns();
+
+        for (struct tenant *t = compute->manager->tenants; t; t = t->hh.next)
+                for (unsigned i = 0; i < t->devices; i++)
+                        t->device[i].on_until = now;
+}
+
 static void answered(
         struct compute *compute, struct command *command, const struct steer_answer *answer)
 {
@@ -809,8 +819,10 @@ static void answered(
                         manager_warn(compute->manager,
                                 "device %u cannot be steered: %s (RM status 0x%x)",
                                 command->wire.device, strerror(-answer->result), answer->status);
-                else
+                else if (!compute->serves) {
                         compute->serves = true;
+                        forgive(compute);
+                }
                 break;
         case FOR_NOBODY:
                 break;
