@@ -79,14 +79,14 @@ static_assert(sizeof(struct cleave_refused) == 24, "layout");
 enum cleave_notice_kind {
         CLEAVE_NOTICE_REFUSAL = 1, /* a = device, b = bytes asked: the limit was met. At most one a
                                       second and process */
-        CLEAVE_NOTICE_GROUPS = 2,  /* a graphics/compute channel group was made; a = its client of
-                                      RM.  The descriptor of /dev/nvidiactl by which it was made comes
-                                      with it as SCM_RIGHTS: a guard before that sent none, and a
-                                      daemon before that dropped it, so the version is the same */
+        CLEAVE_NOTICE_GROUPS = 2,  /* a graphics/compute channel group was made, see below */
         CLEAVE_NOTICE_BLIND = 3,   /* the driver's RM calls cannot be seen, CUDA was refused */
         CLEAVE_NOTICE_FOREIGN = 4, /* a = device instance: memory asked on a device not granted */
 };
 
+/* With GROUPS, a is the group's client of RM, and the descriptor of /dev/nvidiactl by which it was
+ * made comes as SCM_RIGHTS. Guards before that sent none and daemons before that drop it, so the
+ * version is the same. */
 struct cleave_notice {
         struct cleave_message head;
         uint32_t kind; /* enum cleave_notice_kind */
