@@ -309,7 +309,10 @@ void compute_take_descriptor(struct session *session, int fd)
 {
         struct manager *manager = session->tenant->manager;
 
-        if (!is_control_device(manager, fd) || session->rm_fds == SESSION_RM_FDS) {
+        /* RM gives the memory of a process back only when the last of these is closed, so none is
+         * kept without need */
+        if (!manager->compute || !is_control_device(manager, fd) ||
+                session->rm_fds == SESSION_RM_FDS) {
                 close_safe(fd);
                 return;
         }
@@ -320,12 +323,11 @@ void compute_take_descriptor(struct session *session, int fd)
                 }
         session->rm_fd[session->rm_fds++] = fd;
         hold_descriptors(manager->compute, session);
-        if (manager->compute)
-                schedule(manager->compute);
+        schedule(manager->compute);
 }
 
-/* Where the guard has passed none, as after a restart of ours: those that the process has, by way
- * of the kernel, which lets us only where we could trace it. */
+/* Where none was kept, as before there were terms or after a restart of ours: those that the
+ * process has, by way of the kernel, which lets us only where we could trace it. */
 static void search_descriptors(struct session *session)
 {
         _cleanup_closedir_ DIR *directory = NULL;
@@ -1069,7 +1071,7 @@ static void stop(struct manager *manager)
                 DL_FOREACH(t->sessions, session)
                 {
                         session->holder = UINT32_MAX;
-                        session->rm_known = 0;
+                        forget_descriptors(session);
                 }
         }
         compute_free(manager->compute);

@@ -172,6 +172,15 @@ class Compute(unittest.TestCase):
         self.assertTrue(eventually(lambda: self.steering() is None))
         self.assertTrue(eventually(lambda: self.slices(a) == [DEFAULT_SLICE]))
 
+    def test_terms_that_come_later(self):
+        """Then the descriptors of its processes are taken from them."""
+        a = self.tenant("a")
+        self.world.cleave("set", "--compute-max", "30", "a")
+        time.sleep(0.3)
+        if self.events("compute-refused"):
+            self.skipTest("descriptors of other processes cannot be taken here")
+        self.assert_settles(a, 0.24, 0.36)
+
     # ends
 
     def test_everything_comes_back_when_tenants_end(self):
