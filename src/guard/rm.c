@@ -349,6 +349,22 @@ static int call_alloc_memory(
         return r;
 }
 
+/* Whether compute time is part of the grant. What steers a group needs the descriptor by which RM
+ * knows its client; but whoever has a copy of it keeps the process's memory alive after its end, so
+ * it goes to nobody who has no use for it. (Where terms come later, the daemon looks for it.) */
+static bool is_steered(void)
+{
+        const struct guard_session *session = guard_session();
+
+        for (uint32_t i = 0; session && i < session->grant->devices; i++)
+                if (atomic_load_explicit(
+                            &session->grant->device[i].compute_share, memory_order_relaxed) ||
+                        atomic_load_explicit(
+                                &session->grant->device[i].compute_max, memory_order_relaxed))
+                        return true;
+        return false;
+}
+
 /* The object now stands: keep it, and what its parameters say. */
 static void object_made(int fd, const struct rm_alloc *alloc, enum object_kind kind)
 {
@@ -370,9 +386,8 @@ static void object_made(int fd, const struct rm_alloc *alloc, enum object_kind k
                 channel_report(object);
         rm_unlock();
         atomic_store(&rm_seen, true);
-        /* what steers the group needs the descriptor by which RM knows its client */
         if (kind == OBJECT_GROUP && engine == RM_ENGINE_GRAPHICS)
-                guard_notice_fd(CLEAVE_NOTICE_GROUPS, client, 0, fd);
+                guard_notice_fd(CLEAVE_NOTICE_GROUPS, client, 0, is_steered() ? fd : -1);
 }
 
 static int call_alloc(int fd, unsigned long request, void *arg, unsigned size)

@@ -27,7 +27,9 @@ static uint32_t kernel_status; /* what the kernel answers to allocations */
 static uint64_t kernel_round = 2 * MIB;
 static bool forked;
 static struct cleave_slot slot;
-static struct guard_session session = {.slot = &slot, .index = 1};
+static struct cleave_grant_page grant = {.devices = 2};
+static struct guard_session session = {.grant = &grant, .slot = &slot, .index = 1};
+static int passed; /* the descriptor that came with the last notice */
 static const uint8_t uuids[2][16] = {"first device...", "second device.."};
 int guard_debug_fd = -1;
 
@@ -52,7 +54,7 @@ void guard_notice(uint32_t kind, uint64_t a, uint64_t b)
 
 void guard_notice_fd(uint32_t kind, uint64_t a, uint64_t b, int fd)
 {
-        (void)fd;
+        passed = fd;
         guard_notice(kind, a, b);
 }
 
@@ -344,6 +346,19 @@ static void groups_and_channels_are_reported(void **state)
         assert_int_equal(slot.groups, CLEAVE_MAX_GROUPS);
 }
 
+static void only_what_is_steered_passes_its_descriptor(void **state)
+{
+        struct rm_channel_group_params group = {.engine_type = RM_ENGINE_GRAPHICS};
+
+        passed = 99;
+        alloc(1, 0x80, 0xa1, RM_CLASS_CHANNEL_GROUP, &group);
+        assert_int_equal(passed, -1);
+        grant.device[1].compute_max = 30;
+        alloc(1, 0x80, 0xa2, RM_CLASS_CHANNEL_GROUP, &group);
+        assert_int_equal(passed, 3);
+        grant.device[1].compute_max = 0;
+}
+
 static void other_ioctls_pass(void **state)
 {
         struct rm_alloc value = {0}; /* our kernel reads it whole, whatever size it was told */
@@ -369,6 +384,7 @@ int main(void)
                 TEST(the_wrapped_call_counts_too),
                 TEST(a_forked_child_gets_none_and_returns_none),
                 TEST(groups_and_channels_are_reported),
+                TEST(only_what_is_steered_passes_its_descriptor),
                 TEST(other_ioctls_pass),
         };
 
