@@ -805,11 +805,16 @@ int kernel_attach(void)
         if (kernel_self() != KERNEL_NONE)
                 return 0;
         kernel_lock();
-        for (index = 0; index < KERNEL_MAX_PROCESSES; index++)
-                if (state->process[index].state == KERNEL_PROCESS_FREE)
-                        break;
-        if (index < KERNEL_MAX_PROCESSES)
+        /* One that died before it took its place may still hold the lock of it: then the next. */
+        for (index = 0; index < KERNEL_MAX_PROCESSES; index++) {
+                if (state->process[index].state != KERNEL_PROCESS_FREE)
+                        continue;
                 r = lock_own_byte(index);
+                if (r != -EAGAIN)
+                        break;
+        }
+        if (index == KERNEL_MAX_PROCESSES)
+                r = -ENOSPC;
         if (r == 0) {
                 struct flock lock = pid_lock(index);
 
