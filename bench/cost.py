@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""What Cleave costs. For each program two processes live side by side, one native and one under `cleave
-run`, bound to the same core; they measure by turns, some tenths of a second each, so that both meet
-the same clocks. The difference is taken per pair of turns. Several such couples are made, since where
-the loader puts a process also counts. Prints medians, and JSON with --json.
+"""What Cleave costs. For each program three processes live side by side, two native and one under
+`cleave run`, bound to the same core; they measure by turns, some tenths of a second each, so that all
+meet the same clocks. Differences are taken per turn to the first native one; that of the second native
+one, the control, is what the method itself cannot tell from nothing. Several such groups are made,
+since where the loader puts a process also counts. Prints medians, and JSON with --json.
 
-usage: bench/cost.py --build DIR [--couples N] [--turns N] [--torch] [--sim h100] [--json FILE]
+usage: python3 bench/cost.py --build DIR [--groups N] [--turns N] [--torch] [--sim h100] [--json FILE]
 """
 import argparse
 import json
@@ -37,35 +38,44 @@ class Arm:
         self.process.wait()
 
 
-def couples(name, command, options, under, environment, core):
-    pairs = {}
-    for couple in range(options.couples):
-        order = [under, []] if couple % 2 else [[], under]
-        arms = {bool(prefix): Arm(prefix + command, environment, core) for prefix in order}
-        for key in arms[False].start:
-            pairs.setdefault(key, []).append((arms[False].start[key], arms[True].start[key]))
+ARMS = ("native", "control", "cleave")
+
+
+def groups(name, command, options, under, environment, core):
+    """For each metric the values of the three arms, turn by turn."""
+    seen = {}
+    for group in range(options.groups):
+        order = ARMS[group % 3:] + ARMS[:group % 3]
+        arms = {arm: Arm((under if arm == "cleave" else []) + command, environment, core)
+                for arm in order}
+        for key in arms["native"].start:
+            seen.setdefault(key, []).append(tuple(arms[arm].start[key] for arm in ARMS))
         for turn in range(options.turns):
-            seen = {}
-            for inside in ((False, True) if turn % 2 else (True, False)):
-                seen[inside] = arms[inside].turn()
+            said = {arm: arms[arm].turn() for arm in (order if turn % 2 else order[::-1])}
             if turn == 0:
-                continue  # both warm up
-            for key in seen[False]:
-                pairs.setdefault(key, []).append((seen[False][key], seen[True][key]))
+                continue  # all warm up
+            for key in said["native"]:
+                seen.setdefault(key, []).append(tuple(said[arm][key] for arm in ARMS))
         for arm in arms.values():
             arm.end()
-        print(f"  {name}: couple {couple + 1} of {options.couples}", file=sys.stderr)
-    return [{"metric": key, "native": statistics.median(a for a, _ in values),
-             "cleave": statistics.median(b for _, b in values),
-             "difference": statistics.median(b - a for a, b in values),
-             "ratio": statistics.median(b / a for a, b in values), "pairs": len(values)}
-            for key, values in pairs.items()]
+        print(f"  {name}: group {group + 1} of {options.groups}", file=sys.stderr)
+    return [row(key, values) for key, values in seen.items()]
+
+
+def row(key, values):
+    out = {"metric": key, "turns": len(values)}
+    for place, arm in enumerate(ARMS):
+        out[arm] = statistics.median(value[place] for value in values)
+    for place, prefix in ((1, "control_"), (2, "")):
+        out[prefix + "difference"] = statistics.median(v[place] - v[0] for v in values)
+        out[prefix + "ratio"] = statistics.median(v[place] / v[0] for v in values)
+    return out
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--build", default="build")
-    parser.add_argument("--couples", type=int, default=4)
+    parser.add_argument("--groups", type=int, default=4)
     parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--torch", action="store_true")
     parser.add_argument("--sim")
@@ -79,14 +89,16 @@ def main():
         environment["LD_LIBRARY_PATH"] = f"{build}/src/sim"
     under = [f"{build}/cleave", "run", "--quiet", "--memory", "8G", "--"]
     core = max(os.sched_getaffinity(0))
-    rows = couples("calls", [f"{build}/bench/calls", "40"], options, under, environment, core)
+    rows = groups("calls", [f"{build}/bench/calls", "40"], options, under, environment, core)
     if options.torch:
-        rows += couples("torch", [sys.executable, f"{here}/torch_steps.py"], options, under,
+        rows += groups("torch", [sys.executable, f"{here}/torch_steps.py"], options, under,
                         environment, core)
-    print(f"{'metric':<18}{'native':>12}{'cleave':>12}{'difference':>12}{'ratio':>8}{'pairs':>7}")
-    for row in rows:
-        print(f"{row['metric']:<18}{row['native']:>12.2f}{row['cleave']:>12.2f}"
-              f"{row['difference']:>12.2f}{row['ratio']:>8.4f}{row['pairs']:>7}")
+    columns = ("native", "control", "cleave", "control_difference", "difference", "control_ratio",
+               "ratio")
+    print(f"{'metric':<18}" + "".join(f"{column.replace('_', ' '):>20}" for column in columns))
+    for r in rows:
+        print(f"{r['metric']:<18}" + "".join(
+            f"{r[column]:>20.{4 if 'ratio' in column else 2}f}" for column in columns))
     if options.json:
         with open(options.json, "w") as out:
             json.dump(rows, out, indent=1)
