@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The planner of SM sets, and the choice between time and space. */
+#include "policy/space.h"
+
+#include "unit.h"
+
+static const struct space_geometry h100 = {.sms = 132, .step = 8, .units = 16, .rest = 12};
+static const struct space_geometry h100_fine = {.sms = 132, .step = 2, .units = 66};
+
+static struct space_set range(unsigned first, unsigned count)
+{
+        struct space_set set = {{0}};
+
+        for (unsigned i = first; i < first + count; i++)
+                space_put(&set, i);
+        return set;
+}
+
+static unsigned set_of(struct space_plan *plan, uint64_t id)
+{
+        return (unsigned)space_find(plan, id)->set.word[0];
+}
+
+static void test_geometry(void **state)
+{
+        struct space_geometry g = h100;
+        struct space_set all = range(0, 16), first = range(0, 1), last = range(15, 1);
+
+        (void)state;
+        assert_int_equal(space_geometry_check(&g), 0);
+        assert_int_equal(space_sms(&g, &all), 132);
+        assert_int_equal(space_sms(&g, &first), 8);
+        assert_int_equal(space_sms(&g, &last), 12);
+        assert_int_equal(space_units_of(&g, 100), 16);
+        assert_int_equal(space_units_of(&g, 50), 8);
+        assert_int_equal(space_units_of(&g, 25), 4);
+        assert_int_equal(space_units_of(&g, 12), 2);
+        assert_int_equal(space_units_of(&g, 1), 1);
+        assert_int_equal(space_units_of(&h100_fine, 1), 1);
+        assert_int_equal(space_units_of(&h100_fine, 30), 20);
+        g.units = 18;
+        assert_int_equal(space_geometry_check(&g), -EINVAL);
+        g = (struct space_geometry){.sms = 1024, .step = 2, .units = 129};
+        assert_int_equal(space_geometry_check(&g), -EINVAL);
+}
+
+static void test_guaranteed(void **state)
+{
+        struct space_plan plan;
+
+        (void)state;
+        assert_int_equal(space_plan_init(&plan, &h100), 0);
+        assert_int_equal(space_admit(&plan, 1, 2, false), 0);
+        assert_int_equal(space_admit(&plan, 1, 2, false), -EEXIST);
+        assert_int_equal(space_admit(&plan, 2, 17, false), -EINVAL);
+        assert_int_equal(space_admit(&plan, 2, 15, false), -ENOSPC);
+        /* nobody lives on a set yet, so the larger one goes first */
+        assert_int_equal(space_admit(&plan, 2, 8, false), 0);
+        assert_int_equal(set_of(&plan, 2), 0x00ff);
+        assert_int_equal(set_of(&plan, 1), 0x0300);
+        /* from now on that one stays where it is */
+        space_hold(&plan, 1, &space_find(&plan, 1)->set);
+        assert_int_equal(space_leave(&plan, 2), 0);
+        assert_int_equal(set_of(&plan, 1), 0x0300);
+        /* 4 fit into the shorter run, 8 into the longer: each takes the shortest that will do */
+        assert_int_equal(space_admit(&plan, 3, 4, false), 0);
+        assert_int_equal(set_of(&plan, 3), 0x3c00);
+        assert_int_equal(space_admit(&plan, 4, 8, false), 0);
+        assert_int_equal(set_of(&plan, 4), 0x00ff);
+        assert_int_equal(space_available(&plan, false), 2);
+        assert_int_equal(space_leave(&plan, 7), -ENOENT);
+}
+
+static void test_best_effort(void **state)
+{
+        struct space_plan plan;
+        struct space_set none = {{0}};
+
+        (void)state;
+        assert_int_equal(space_plan_init(&plan, &h100), 0);
+        /* alone: all; two: half each */
+        assert_int_equal(space_admit(&plan, 1, 1, true), 0);
+        assert_int_equal(set_of(&plan, 1), 0xffff);
+        assert_int_equal(space_admit(&plan, 2, 1, true), 0);
+        assert_int_equal(space_count(&space_find(&plan, 1)->set), 8);
+        assert_int_equal(space_count(&space_find(&plan, 2)->set), 8);
+        /* what a context lives on is not taken from it */
+        space_hold(&plan, 1, &space_find(&plan, 1)->set);
+        assert_int_equal(space_available(&plan, false), 7);
+        assert_int_equal(space_available(&plan, true), 14);
+        assert_int_equal(space_admit(&plan, 3, 8, false), -EBUSY);
+        assert_int_equal(space_admit(&plan, 3, 15, false), -ENOSPC);
+        assert_int_equal(space_admit(&plan, 3, 7, false), 0);
+        assert_int_equal(space_count(&space_find(&plan, 2)->set), 1);
+        space_hold(&plan, 1, &none);
+        assert_int_equal(space_admit(&plan, 4, 7, false), 0);
+        assert_int_equal(space_count(&space_find(&plan, 1)->set), 1);
+        assert_false(space_meet(&space_find(&plan, 1)->set, &space_find(&plan, 4)->set));
+        assert_int_equal(space_admit(&plan, 5, 1, true), -ENOSPC);
+}
+
+static void test_restored(void **state)
+{
+        struct space_plan plan;
+        struct space_set set = range(3, 4), beyond = range(14, 4), crossing = range(6, 2);
+
+        (void)state;
+        assert_int_equal(space_plan_init(&plan, &h100), 0);
+        assert_int_equal(space_restore(&plan, 1, 4, false, &set), 0);
+        assert_int_equal(space_restore(&plan, 2, 2, false, &crossing), -EINVAL);
+        assert_int_equal(space_restore(&plan, 2, 4, false, &beyond), -EINVAL);
+        assert_int_equal(space_admit(&plan, 2, 12, false), 0);
+        assert_true(space_equal(&space_find(&plan, 1)->set, &set));
+        assert_false(space_meet(&space_find(&plan, 2)->set, &set));
+}
+
+/* A tenant that says it holds what is another's gets no further than its own. */
+static void test_liar(void **state)
+{
+        struct space_plan plan;
+        struct space_set all = {{UINT64_MAX, UINT64_MAX}};
+
+        (void)state;
+        assert_int_equal(space_plan_init(&plan, &h100), 0);
+        assert_int_equal(space_admit(&plan, 1, 6, false), 0);
+        assert_int_equal(space_admit(&plan, 2, 1, true), 0);
+        space_hold(&plan, 2, &all);
+        assert_false(space_meet(&space_find(&plan, 1)->set, &space_find(&plan, 2)->held));
+        space_replan(&plan);
+        assert_int_equal(space_count(&space_find(&plan, 1)->set), 6);
+        assert_int_equal(space_count(&space_find(&plan, 2)->set), 10);
+}
+
+static uint64_t seed = 88172645463325252ull;
+
+static unsigned any(unsigned below)
+{
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        return (unsigned)(seed % below);
+}
+
+/* At every moment: sets disjoint, also from what others' contexts hold; all units accounted for;
+ * nobody below his guarantee, and nobody with a share above it. */
+static void check_plan(struct space_plan *plan)
+{
+        struct space_set all = {{0}};
+        unsigned sms = 0, units = 0;
+        bool elastic = false;
+
+        for (unsigned i = 0; i < plan->tenants; i++) {
+                struct space_tenant *t = &plan->tenant[i];
+                unsigned count = space_count(&t->set);
+
+                assert_false(space_meet(&all, &t->set));
+                for (unsigned k = 0; k < plan->tenants; k++)
+                        assert_false(k != i && space_meet(&t->set, &plan->tenant[k].held));
+                assert_true(t->best_effort ? count >= 1 : count == t->units);
+                all.word[0] |= t->set.word[0];
+                all.word[1] |= t->set.word[1];
+                sms += space_sms(&plan->geometry, &t->set);
+                units += count;
+                elastic = elastic || t->best_effort;
+        }
+        assert_true(sms <= plan->geometry.sms && units <= plan->geometry.units);
+        /* with somebody to use them, none lies idle */
+        if (elastic)
+                assert_int_equal(units, plan->geometry.units);
+        assert_int_equal(units, space_count(&all));
+}
+
+static void random_tenancy(const struct space_geometry *geometry, unsigned changes)
+{
+        struct space_plan plan;
+        uint64_t next = 1;
+        unsigned admitted = 0, refused = 0, left = 0;
+
+        assert_int_equal(space_plan_init(&plan, geometry), 0);
+        while (admitted + left < changes) {
+                unsigned what = any(10);
+                struct space_tenant *t = plan.tenants ? &plan.tenant[any(plan.tenants)] : NULL;
+
+                if (what < 4 || !t) {
+                        struct space_plan before = plan;
+                        unsigned units = 1 + any(geometry->units / 2);
+                        int r = space_admit(&plan, next, units, any(3) == 0);
+
+                        if (r == 0) {
+                                admitted++;
+                                next++;
+                        } else {
+                                assert_true(r == -ENOSPC || r == -EBUSY);
+                                assert_memory_equal(&before, &plan, sizeof(plan));
+                                refused++;
+                        }
+                } else if (what < 7) {
+                        assert_int_equal(space_leave(&plan, t->id), 0);
+                        left++;
+                } else {
+                        /* a context is made on the set of the moment, or the last one ends */
+                        struct space_set held = t->held;
+
+                        if (space_empty(&held) || any(2))
+                                for (unsigned i = 0; i < 2; i++)
+                                        held.word[i] |= t->set.word[i];
+                        else
+                                held = (struct space_set){{0}};
+                        assert_int_equal(space_hold(&plan, t->id, &held), 0);
+                        assert_true(space_equal(&space_find(&plan, t->id)->held, &held));
+                        if (any(2))
+                                space_replan(&plan);
+                }
+                check_plan(&plan);
+        }
+        assert_true(admitted > changes / 4 && left > changes / 4 && refused > 0);
+        while (plan.tenants)
+                assert_int_equal(space_leave(&plan, plan.tenant[any(plan.tenants)].id), 0);
+        assert_int_equal(space_available(&plan, false), geometry->units);
+}
+
+static void test_random(void **state)
+{
+        struct space_geometry small = {.sms = 7, .step = 2, .units = 3};
+
+        (void)state;
+        random_tenancy(&h100, 1000);
+        random_tenancy(&h100_fine, 1000);
+        random_tenancy(&small, 1000);
+}
+
+static void test_choice(void **state)
+{
+        static const struct {
+                struct sharing_case c;
+                enum sharing wanted;
+        } cases[] = {
+                {{.asked = SHARING_AUTO, .capable = true, .available = 100, .devices = 1},
+                        SHARING_TEMPORAL},
+                {{.asked = SHARING_AUTO,
+                         .capable = true,
+                         .available = 100,
+                         .devices = 1,
+                         .high = true,
+                         .share = 30},
+                        SHARING_SPATIAL},
+                {{.asked = SHARING_AUTO,
+                         .capable = true,
+                         .available = 20,
+                         .devices = 1,
+                         .high = true,
+                         .share = 30},
+                        SHARING_TEMPORAL},
+                {{.asked = SHARING_AUTO,
+                         .capable = true,
+                         .available = 100,
+                         .devices = 1,
+                         .high = true,
+                         .share = 30,
+                         .untrusted = true},
+                        SHARING_TEMPORAL},
+                {{.asked = SHARING_AUTO,
+                         .capable = true,
+                         .available = 100,
+                         .devices = 1,
+                         .spatial = 1},
+                        SHARING_SPATIAL},
+                {{.asked = SHARING_AUTO,
+                         .capable = true,
+                         .available = 100,
+                         .devices = 1,
+                         .spatial = 1,
+                         .untrusted = true},
+                        SHARING_AUTO},
+                {{.asked = SHARING_SPATIAL, .capable = true, .available = 100, .devices = 1},
+                        SHARING_SPATIAL},
+                {{.asked = SHARING_SPATIAL, .available = 100, .devices = 1}, SHARING_AUTO},
+                {{.asked = SHARING_SPATIAL, .capable = true, .devices = 2}, SHARING_AUTO},
+                {{.asked = SHARING_SPATIAL, .capable = true, .devices = 1, .untrusted = true},
+                        SHARING_AUTO},
+                {{.asked = SHARING_SPATIAL, .capable = true, .devices = 1, .temporal = 1},
+                        SHARING_AUTO},
+                {{.asked = SHARING_SPATIAL, .capable = true, .devices = 1, .cap = 50},
+                        SHARING_AUTO},
+                {{.asked = SHARING_TEMPORAL, .capable = true, .devices = 1}, SHARING_TEMPORAL},
+                {{.asked = SHARING_TEMPORAL, .capable = true, .devices = 1, .spatial = 2},
+                        SHARING_AUTO},
+        };
+
+        (void)state;
+        for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+                struct sharing_choice choice = sharing_choose(&cases[i].c);
+
+                if (choice.sharing != cases[i].wanted)
+                        fail_msg("case %zu: %s, since %s", i, sharing_word(choice.sharing),
+                                choice.why);
+                assert_true(choice.why && *choice.why);
+        }
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_geometry),
+                cmocka_unit_test(test_guaranteed),
+                cmocka_unit_test(test_best_effort),
+                cmocka_unit_test(test_restored),
+                cmocka_unit_test(test_liar),
+                cmocka_unit_test(test_random),
+                cmocka_unit_test(test_choice),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
