@@ -497,10 +497,29 @@ static void make_name(struct manager *manager, uid_t uid, const char *program, c
                 snprintf(ret, 64, "%s-%u", base, i);
 }
 
+/* Where the dynamic linker shall look first. In the guard's directory are also the names without a
+ * version, which some programs try (numba: libcuda.so); as the same files they lead to the library
+ * that is preloaded already. The simulated driver's comes after it. New memory, or NULL. */
+static char *library_path(const struct manager *manager)
+{
+        const char *slash = manager->guard_library ? strrchr(manager->guard_library, '/') : NULL;
+        int guard = slash ? (int)(slash - manager->guard_library) : 0;
+        const char *sim = manager->backend == &device_backend_sim ? manager->sim_directory : NULL;
+        char *path;
+
+        if (!guard)
+                return sim ? strdup(sim) : NULL;
+        if (asprintf(&path, "%.*s%s%s", guard, manager->guard_library, sim ? ":" : "", sim ?: "") <
+                0)
+                return NULL;
+        return path;
+}
+
 static json_t *created_json(struct tenant *tenant)
 {
         struct manager *manager = tenant->manager;
         _cleanup_free_ char *cgroup = tenant->cgroup ? cgroup_directory(tenant->cgroup) : NULL;
+        _cleanup_free_ char *libraries = library_path(manager);
         char id[FORMAT_ID_MAX];
         json_t *environment;
 
@@ -510,8 +529,7 @@ static json_t *created_json(struct tenant *tenant)
                 json_object_set_new(environment, CLEAVE_ENV_SIM, json_string(manager->sim));
         return json_pack("{s:o, s:o, s:[s, s*], s:s?, s:s, s:s?, s:s}", "tenant",
                 tenant_json(tenant), "environment", environment, "preload", manager->guard_library,
-                manager->guard_nvml_library, "library_path",
-                manager->backend == &device_backend_sim ? manager->sim_directory : NULL, "identity",
+                manager->guard_nvml_library, "library_path", libraries, "identity",
                 cgroup ? "cgroup" : "process-tree", "cgroup", cgroup, "secret", tenant->secret);
 }
 

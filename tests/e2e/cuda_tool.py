@@ -9,7 +9,8 @@ total N         cuDeviceTotalMem of device N
 alloc MIB       CUDA result; on success the block is kept
 free            gives the last block back
 quit STATUS     ends
-Prints its pid first. Knows nothing of Cleave.
+Prints its pid first. Knows nothing of Cleave. The driver's library is looked for by the name in
+CUDA_LIBRARY, if that is set.
 """
 import ctypes
 import json
@@ -18,7 +19,7 @@ import sys
 
 
 def main():
-    cuda = ctypes.CDLL("libcuda.so.1")
+    cuda = ctypes.CDLL(os.environ.get("CUDA_LIBRARY", "libcuda.so.1"))
     blocks = []
     contexts = {}
 

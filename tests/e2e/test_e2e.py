@@ -13,7 +13,7 @@ import time
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from world import GIB, MIB, World, eventually  # noqa: E402
+from world import GIB, MIB, Tool, World, eventually  # noqa: E402
 
 BUILD = None
 OUT_OF_MEMORY = 2
@@ -73,6 +73,25 @@ class Quota(EndToEnd):
         print("quit 5", file=tool.process.stdin, flush=True)
         self.assertEqual(tool.end(), (5, "", ""))  # and nothing of ours was printed
         self.assert_empty()
+
+    def test_by_every_name_of_the_library(self):
+        for name in ("libcuda.so", "libcuda.so.1"):
+            program = ["env", f"CUDA_LIBRARY={name}", sys.executable,
+                       os.path.join(os.path.dirname(__file__), "cuda_tool.py")]
+            tool = Tool(self.world, self.world.run("--memory", "3G", program=program))
+            self.assertEqual(tool("total", 0), 3 * GIB, name)
+            self.assertEqual(tool("alloc", 3072), OUT_OF_MEMORY, name)
+            self.assertEqual(tool.end()[0], 0)
+        program = [sys.executable, "-c", "import ctypes\n"
+                   "for name in 'libnvidia-ml.so.1', 'libnvidia-ml.so':\n"
+                   "    nvml, total = ctypes.CDLL(name), (ctypes.c_uint64 * 3)()\n"
+                   "    device = ctypes.c_void_p()\n"
+                   "    nvml.nvmlInit_v2()\n"
+                   "    nvml.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(device))\n"
+                   "    nvml.nvmlDeviceGetMemoryInfo(device, total)\n"
+                   "    print(total[0])"]
+        out, _ = self.world.run("--memory", "3G", program=program).communicate(timeout=60)
+        self.assertEqual(out.split(), [str(3 * GIB)] * 2)
 
     def test_comes_back_between_processes(self):
         program = [sys.executable, os.path.join(os.path.dirname(__file__), "cuda_tool.py")]

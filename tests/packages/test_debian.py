@@ -79,6 +79,7 @@ class Packages(unittest.TestCase):
 
     def test_3_what_is_where(self):
         for path in ("usr/bin/cleave", "usr/sbin/cleaved", "usr/lib/cleave/guard/libcuda.so.1",
+                     "usr/lib/cleave/guard/libcuda.so",
                      "usr/lib/cleave/guard/libnvidia-ml.so.1", "usr/lib/cleave/sim/libcuda.so.1",
                      "usr/share/man/man1/cleave-run.1.gz", "etc/cleave/cleave.conf",
                      "usr/share/bash-completion/completions/cleave",

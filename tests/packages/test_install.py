@@ -21,7 +21,9 @@ PROBE = None
 NEEDED = """
 bin/cleave
 sbin/cleaved
+lib/cleave/guard/libcuda.so
 lib/cleave/guard/libcuda.so.1
+lib/cleave/guard/libnvidia-ml.so
 lib/cleave/guard/libnvidia-ml.so.1
 lib/cleave/sim/libcuda.so.1
 lib/cleave/sim/libnvidia-ml.so.1
