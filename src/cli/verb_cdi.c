@@ -176,6 +176,8 @@ static void add_driver(struct spec *spec)
                 "libnvidia-nvvm*.so.*", "libnvidia-gpucomp.so.*", "libnvidia-cfg.so.*",
                 "libnvidia-allocator.so.*", "libnvidia-opencl.so.*", "libnvidia-tileiras.so.*",
                 "libcudadebugger.so.*", "libnvcuvid.so.*", "libnvidia-encode.so.*"};
+        static const char *const tools[] = {
+                "/usr/bin/nvidia-smi", "/usr/local/nvidia/bin/nvidia-smi"};
         _cleanup_free_ char *libcuda = locate("libcuda.so.1");
         char *slash = libcuda ? strrchr(libcuda, '/') : NULL;
         glob_t found = {0};
@@ -191,8 +193,11 @@ static void add_driver(struct spec *spec)
         for (size_t i = 0; i < found.gl_pathc; i++)
                 add_library(spec, found.gl_pathv[i], strrchr(found.gl_pathv[i], '/') + 1);
         globfree(&found);
-        if (access("/usr/bin/nvidia-smi", X_OK) == 0)
-                add_mount(spec, "/usr/bin/nvidia-smi", "/usr/bin/nvidia-smi", false);
+        for (size_t i = 0; i < ARRAY_SIZE(tools); i++)
+                if (access(tools[i], X_OK) == 0) {
+                        add_mount(spec, tools[i], tools[0], false);
+                        break;
+                }
 
         glob("/dev/nvidia[0-9]*", 0, NULL, &found);
         for (size_t i = 0; i < found.gl_pathc; i++)
