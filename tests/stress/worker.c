@@ -4,7 +4,7 @@
  * processes and threads at once. Knows nothing of quotas: CUDA_ERROR_OUT_OF_MEMORY is as good an
  * answer as success, anything else is a failure, and so is a byte that was changed by others.
  *
- * usage: worker PROCESSES THREADS SECONDS SEED [MAX_MIB]
+ * usage: worker PROCESSES THREADS SECONDS SEED [MAX_MIB [PATH]]
  *
  * Processes that are killed are replaced until the time is over. Then everything is given back, one
  * JSON object with counts goes to standard output, and the parent, which uses no GPU, stays until
@@ -460,10 +460,22 @@ static void drop(struct thread *t, struct item *item)
         item->held = false;
 }
 
+static int only = -1; /* path; -1: all of them */
+
+static bool pick_only(const char *name)
+{
+        for (only = 0; only < PATH_COUNT; only++)
+                if (strcmp(paths[only].name, name) == 0)
+                        return true;
+        return false;
+}
+
 static enum path pick_path(struct thread *t)
 {
         unsigned sum = 0, n;
 
+        if (only >= 0)
+                return (enum path)only;
         for (int i = 0; i < PATH_COUNT; i++)
                 sum += paths[i].weight;
         n = (unsigned)(next_random(t) % sum);
@@ -680,8 +692,12 @@ int main(int argc, char **argv)
         double until;
         char rest[256];
 
-        if (argc < 5 || argc > 6) {
-                fprintf(stderr, "usage: worker PROCESSES THREADS SECONDS SEED [MAX_MIB]\n");
+        if (argc < 5 || argc > 7) {
+                fprintf(stderr, "usage: worker PROCESSES THREADS SECONDS SEED [MAX_MIB [PATH]]\n");
+                return 2;
+        }
+        if (argc > 6 && !pick_only(argv[6])) {
+                fprintf(stderr, "worker: no path is called %s\n", argv[6]);
                 return 2;
         }
         processes = atoi(argv[1]);
