@@ -40,6 +40,7 @@ OLD(dlopen);
 OLD(dlsym);
 OLD(pthread_attr_setstacksize);
 OLD(pthread_create);
+OLD(pthread_detach);
 OLD(pthread_key_create);
 OLD_SINCE(pthread_mutex_consistent, "2.12");
 OLD(pthread_mutex_trylock);
@@ -84,6 +85,11 @@ HIDDEN int lstat64(const char *path, struct stat64 *st)
 HIDDEN int fstat64(int fd, struct stat64 *st)
 {
         return (int)syscall(SYS_fstat, fd, st);
+}
+
+HIDDEN int fstatat64(int directory, const char *path, struct stat64 *st, int flags)
+{
+        return (int)syscall(SYS_newfstatat, directory, path, st, flags);
 }
 
 HIDDEN int close_range(unsigned first, unsigned last, int flags)
