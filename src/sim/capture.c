@@ -179,6 +179,12 @@ CUresult capture_record(struct stream *stream, struct event *event)
         return CUDA_SUCCESS;
 }
 
+CUresult capture_asked(struct event *event)
+{
+        event->session->invalid = true;
+        return CUDA_ERROR_CAPTURED_EVENT;
+}
+
 CUresult capture_wait(struct stream *stream, struct event *event)
 {
         struct capture *capture = stream->capture;
@@ -432,11 +438,9 @@ CUresult cuStreamEndCapture(CUstream handle, CUgraph *ret)
                 goto done;
         }
         if (session->mode != CU_STREAM_CAPTURE_MODE_RELAXED &&
-                !pthread_equal(session->thread, pthread_self())) {
-                r = CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD;
-                goto done;
-        }
-        if (session->invalid)
+                !pthread_equal(session->thread, pthread_self()))
+                r = CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD; /* and the capture has ended */
+        else if (session->invalid)
                 r = CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
         else if (!is_joined(session))
                 r = CUDA_ERROR_STREAM_CAPTURE_UNJOINED;

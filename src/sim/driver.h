@@ -195,6 +195,8 @@ CUresult sim_range(CUdeviceptr pointer, size_t bytes, struct sim_range *ret);
  * SIM_DEVICE, _POOL, _VMM, _IPC kinds (host: sim_range.host). Cheap where pages exist.
  * CUDA_ERROR_ILLEGAL_ADDRESS: a mapping that no device may write to. */
 CUresult sim_touch(void *host, size_t bytes);
+/* False for addresses of a graph's allocation that has not been launched: no memory lies there. */
+bool sim_is_backed(const void *host);
 
 /* Device memory that the driver keeps for itself inside the context (globals of modules, printf and
  * malloc heaps): taken from 2 MiB blocks or, above 1 MiB, alone. Zeroed, known to sim_range(), but
@@ -221,6 +223,10 @@ void sim_pool_relax(struct sim_device *device);
  * keep bytes. The graph pool gives nothing back but by this. */
 uint64_t sim_pool_reserved(struct sim_pool *pool);
 void sim_pool_trim(struct sim_pool *pool, uint64_t keep);
+/* What lies below chunks that are in use. */
+uint64_t sim_pool_occupied(struct sim_pool *pool);
+/* Memory for an allocation of the graph pool that has had only addresses so far. */
+CUresult sim_pool_back(CUdeviceptr pointer);
 
 /* Provided by execution. Runs fn(arg) once in the order of the stream, on whatever thread, fn must
  * not make CUDA calls; 0, or an error of the stream (then fn never runs). The legacy (0, 1) and

@@ -365,7 +365,7 @@ CUresult cuEventQuery(CUevent handle)
                 return r;
         pthread_mutex_lock(&exec_lock);
         if (event->session)
-                r = CUDA_ERROR_CAPTURED_EVENT;
+                r = capture_asked(event);
         else if (!is_done(event))
                 r = CUDA_ERROR_NOT_READY;
         pthread_mutex_unlock(&exec_lock);
@@ -382,7 +382,7 @@ CUresult cuEventSynchronize(CUevent handle)
                 return r;
         pthread_mutex_lock(&exec_lock);
         if (event->session) {
-                r = CUDA_ERROR_CAPTURED_EVENT;
+                r = capture_asked(event);
         } else if (event->shared) {
                 turn = atomic_load(&event->shared->begun);
                 event_ref(event);
@@ -467,8 +467,8 @@ static CUresult elapsed(const char *entry, float *ret, CUevent from_handle, CUev
                 r = event_of(to_handle, &to);
         if (r)
                 return r;
-        if (!ret)
-                return CUDA_ERROR_INVALID_VALUE;
+        if (!ret) /* so, and not INVALID_VALUE, on the driver */
+                return CUDA_ERROR_INVALID_HANDLE;
         if (from->context->device != to->context->device)
                 return CUDA_ERROR_INVALID_HANDLE;
         pthread_mutex_lock(&exec_lock);

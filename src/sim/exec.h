@@ -330,6 +330,8 @@ CUresult capture_check_legacy(struct sim_context *context);
 CUresult capture_record(struct stream *stream, struct event *event);
 /* The stream, captured or not, comes after a captured event. */
 CUresult capture_wait(struct stream *stream, struct event *event);
+/* A program asked about an event recorded in a capture: that spoils the capture. */
+CUresult capture_asked(struct event *event);
 /* The event no longer stands for a place in a capture. */
 void capture_forget(struct event *event);
 /* The stream is going away while it is captured. */

@@ -159,18 +159,39 @@ void graph_mark_before(struct graph_node *node)
 
 CUresult graph_connect(struct graph_node *from, struct graph_node *to, const CUgraphEdgeData *data)
 {
-        bool circle;
-
         if (from == to || from->graph != to->graph)
                 return CUDA_ERROR_INVALID_VALUE;
         for (unsigned i = 0; i < to->n_before; i++)
                 if (to->before[i].node == from)
                         return CUDA_ERROR_INVALID_VALUE;
-        graph_clear_marks(from->graph);
-        graph_mark_before(from);
-        circle = to->mark;
-        graph_clear_marks(from->graph);
-        return circle ? CUDA_ERROR_INVALID_VALUE : add_edge(from, to, data);
+        return add_edge(from, to, data);
+}
+
+/* Takes away what waits for nothing left, until nothing can be taken. */
+bool graph_is_circular(const struct graph *graph)
+{
+        unsigned *waits = calloc(graph->n_nodes + 1, sizeof(*waits)), taken = 0;
+        bool more = true;
+
+        for (unsigned i = 0; waits && i < graph->n_nodes; i++)
+                waits[i] = graph->nodes[i]->n_before + 1;
+        while (waits && more) {
+                more = false;
+                for (unsigned i = 0; i < graph->n_nodes; i++) {
+                        const struct graph_node *node = graph->nodes[i];
+                        unsigned left = 0;
+
+                        for (unsigned k = 0; k < node->n_before; k++)
+                                left += waits[node->before[k].node->index] != 0;
+                        if (!waits[i] || left)
+                                continue;
+                        waits[i] = 0;
+                        taken++;
+                        more = true;
+                }
+        }
+        free(waits);
+        return taken < graph->n_nodes;
 }
 
 static bool disconnect(struct graph_node *from, struct graph_node *to)

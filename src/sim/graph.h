@@ -48,7 +48,9 @@ struct graph *graph_clone(const struct graph *graph);
 CUresult graph_add(struct graph *graph, struct work *work, struct graph_node *const *before,
         const CUgraphEdgeData *data, unsigned n, struct graph_node **ret);
 /* CUDA_ERROR_INVALID_VALUE: there already, of different graphs, or it would close a circle. */
+/* A circle is no error until the graph is instantiated. */
 CUresult graph_connect(struct graph_node *from, struct graph_node *to, const CUgraphEdgeData *data);
+bool graph_is_circular(const struct graph *graph);
 void graph_remove(struct graph_node *node);
 /* Marks node and everything that it comes after; all marks were clear. */
 void graph_mark_before(struct graph_node *node);
@@ -68,6 +70,8 @@ CUresult alloc_init(struct work *work, const CUDA_MEM_ALLOC_NODE_PARAMS *params)
  * or be freed_first. CUDA_ERROR_INVALID_VALUE */
 CUresult graph_memory_ready(const struct graph *graph, bool free_first);
 /* It is launched: what it allocates is in use, unless it frees it too. */
+/* Gives the graph's allocations their memory, at its first launch or upload. */
+CUresult graph_memory_back(const struct graph *graph);
 void graph_memory_launch(const struct graph *graph);
 
 /* Not locked. The node in an executable graph that stands for the handle's.

@@ -88,7 +88,7 @@ static CUresult instantiate(const char *entry, CUgraphExec *ret, CUgraph handle,
                 return CUDA_ERROR_OUT_OF_MEMORY;
         pthread_mutex_lock(&exec_lock);
         graph = handle_get(HANDLE_GRAPH, handle);
-        if (!graph) {
+        if (!graph || graph_is_circular(graph)) {
                 r = CUDA_ERROR_INVALID_VALUE;
         } else {
                 exec->graph = graph_clone(graph);
@@ -309,6 +309,8 @@ CUresult cuGraphLaunch(CUgraphExec handle, CUstream stream_handle)
         if (!r)
                 r = graph_memory_ready(
                         exec->graph, exec->flags & CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH);
+        if (!r)
+                r = graph_memory_back(exec->graph);
         if (r)
                 goto done;
         gate = op_new(stream->context, NULL);
@@ -350,6 +352,11 @@ CUresult cuGraphUpload(CUgraphExec handle, CUstream stream_handle)
 
         if (!r)
                 r = exec_of(handle, &exec);
+        if (r)
+                return r;
+        pthread_mutex_lock(&exec_lock);
+        r = graph_memory_back(exec->graph);
+        pthread_mutex_unlock(&exec_lock);
         return r;
 }
 

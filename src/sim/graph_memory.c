@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Memory of allocation nodes. Its address is fixed when the node is made, so it is taken from the
- * device's graph pool then, and goes back to it with the last copy of the node; what the pool holds
- * in reserve stays until cuDeviceGraphMemTrim().
+ * device's graph pool then, and goes back to it with the last copy of the node. Memory comes to lie
+ * there at the first launch; what the pool holds in reserve stays until cuDeviceGraphMemTrim().
  */
 #include <stdlib.h>
 #include <string.h>
@@ -30,19 +30,9 @@ static struct graph_memory *find(CUdeviceptr pointer)
         return NULL;
 }
 
-static uint64_t used_now(const struct sim_device *device)
-{
-        uint64_t sum = 0;
-
-        for (struct graph_memory *one = all; one; one = one->next)
-                if (one->device == device && one->used)
-                        sum += one->bytes;
-        return sum;
-}
-
 static void note_highs(struct sim_device *device)
 {
-        uint64_t used = used_now(device), reserved = sim_pool_reserved(sim_pool_graph(device));
+        uint64_t used = sim_pool_occupied(sim_pool_graph(device)), reserved = sim_pool_reserved(sim_pool_graph(device));
 
         if (used > used_high[device->index])
                 used_high[device->index] = used;
@@ -138,6 +128,23 @@ CUresult graph_memory_ready(const struct graph *graph, bool free_first)
         return CUDA_SUCCESS;
 }
 
+CUresult graph_memory_back(const struct graph *graph)
+{
+        CUresult r = CUDA_SUCCESS;
+
+        for (unsigned i = 0; i < graph->n_nodes && !r; i++) {
+                const struct work *work = graph->nodes[i]->work;
+
+                if (work->kind == WORK_CHILD) {
+                        r = graph_memory_back(work->child);
+                } else if (work->kind == WORK_ALLOC) {
+                        r = sim_pool_back(work->alloc.memory->pointer);
+                        note_highs(work->alloc.memory->device);
+                }
+        }
+        return r;
+}
+
 void graph_memory_launch(const struct graph *graph)
 {
         for (unsigned i = 0; i < graph->n_nodes; i++) {
@@ -147,7 +154,6 @@ void graph_memory_launch(const struct graph *graph)
                         graph_memory_launch(work->child);
                 } else if (work->kind == WORK_ALLOC) {
                         work->alloc.memory->used = true;
-                        note_highs(work->alloc.memory->device);
                 }
         }
         for (unsigned i = 0; i < graph->n_nodes; i++)
@@ -205,7 +211,7 @@ CUresult cuDeviceGetGraphMemAttribute(CUdevice number, CUgraphMem_attribute attr
         note_highs(device);
         switch ((int)attribute) {
         case CU_GRAPH_MEM_ATTR_USED_MEM_CURRENT:
-                value = used_now(device);
+                value = sim_pool_occupied(sim_pool_graph(device));
                 break;
         case CU_GRAPH_MEM_ATTR_USED_MEM_HIGH:
                 value = used_high[device->index];

@@ -65,7 +65,7 @@ void jit_error(struct jit *jit, const char *format, ...)
         if (length >= (int)jit->error_room)
                 length = (int)jit->error_room - 1;
         if (jit->error_used)
-                *jit->error_used = (void *)(uintptr_t)(length + 1);
+                *jit->error_used = (void *)(uintptr_t)length;
 }
 
 CUresult image_check(const struct image *image, const struct sim_device *device, struct jit *jit)
@@ -107,7 +107,7 @@ CUresult image_new(const void *data, size_t bytes, const struct sim_device *devi
                 return CUDA_ERROR_NO_BINARY_FOR_GPU;
         }
         bytes = bytes ? strnlen(text, bytes) : strlen(text);
-        if (bytes == 0)
+        if (bytes == 0 || !memmem(text, bytes, ".version", strlen(".version")))
                 return CUDA_ERROR_INVALID_IMAGE;
         image = calloc(1, sizeof(*image));
         if (!image)

@@ -159,7 +159,7 @@ static CUresult get_address(
         void *address = NULL;
         int entry;
 
-        if (!symbol || !*symbol || !pfn)
+        if (!symbol || !pfn)
                 return CUDA_ERROR_INVALID_VALUE;
         *ret_status = CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
         entry = cuda_entry_find(symbol, version, flags, ret_status);
@@ -192,10 +192,11 @@ CUresult cuGetProcAddress_v2(const char *symbol, void **pfn, int cudaVersion, cu
         if (r)
                 return r;
         r = get_address(symbol, pfn, cudaVersion, flags, &status);
-        if (r == CUDA_ERROR_INVALID_VALUE || !symbolStatus)
+        if (r == CUDA_ERROR_INVALID_VALUE)
                 return r;
-        *symbolStatus = (CUdriverProcAddressQueryResult)status;
-        return CUDA_SUCCESS; /* the status says the rest */
+        if (symbolStatus)
+                *symbolStatus = (CUdriverProcAddressQueryResult)status;
+        return CUDA_SUCCESS; /* the status, or the address, says the rest */
 }
 
 /* The tables are the real driver's private interface; we have none of them. */

@@ -38,7 +38,8 @@ static int map(const struct grid *grid, unsigned index, uint64_t count, size_t e
                 return ILLEGAL;
         if (count && pointer % element)
                 return -(int)CUDA_ERROR_MISALIGNED_ADDRESS;
-        if (count && memory_check(pointer, count * element, write))
+        if (count && (memory_check(pointer, count * element, write) ||
+                             !sim_is_backed((void *)(uintptr_t)pointer)))
                 return ILLEGAL;
         *(void **)ret = (void *)(uintptr_t)pointer;
         return 0;

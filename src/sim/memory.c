@@ -210,6 +210,8 @@ static CUresult check_free(uint64_t address, struct sim_context **ret_context, b
         case BLOCK_CHUNK:
                 return address == block->base + segment->offset ? CUDA_SUCCESS
                                                                 : CUDA_ERROR_INVALID_VALUE;
+        case BLOCK_INTERNAL: /* a module's variable: taken without complaint, and nothing is done */
+                return CUDA_SUCCESS;
         default:
                 return CUDA_ERROR_INVALID_VALUE;
         }
@@ -246,7 +248,9 @@ CUresult cuMemFree_v2(CUdeviceptr dptr)
         r = check_free(dptr, &owner, &pool);
         if (!r) {
                 block = block_at(dptr);
-                if (block->kind == BLOCK_SHARED) {
+                if (block->kind == BLOCK_INTERNAL) {
+                        ;
+                } else if (block->kind == BLOCK_SHARED) {
                         r = small_free(block, dptr);
                 } else {
                         block_unlink(&block->context->memory->blocks, block);

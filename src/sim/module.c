@@ -11,9 +11,15 @@
 #define REGISTERS_SM   65536u
 #define SHARED_DEFAULT (48 << 10)
 
+/* The first block is part of the context's footprint. */
+static uint64_t code_blocks(uint64_t bytes)
+{
+        return bytes > CODE_BLOCK ? (bytes - 1) / CODE_BLOCK : 0;
+}
+
 static CUresult code_take(struct exec_context *exec, uint64_t bytes)
 {
-        uint64_t blocks = (exec->code_used + bytes + CODE_BLOCK - 1) / CODE_BLOCK;
+        uint64_t blocks = code_blocks(exec->code_used + bytes);
 
         while (exec->n_code < blocks) {
                 struct sim_memory **grown =
@@ -37,7 +43,7 @@ static void code_give(struct exec_context *exec, uint64_t bytes)
         uint64_t blocks;
 
         exec->code_used -= bytes;
-        blocks = (exec->code_used + CODE_BLOCK - 1) / CODE_BLOCK;
+        blocks = code_blocks(exec->code_used);
         while (exec->n_code > blocks)
                 sim_memory_free(exec->code[--exec->n_code]);
 }

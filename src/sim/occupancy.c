@@ -10,6 +10,7 @@
 #include "module.h"
 
 #define WARP          32
+#define MAX_THREADS   1024 /* in a block; what the kernel itself declares is not asked */
 #define REGISTERS_SM  65536
 #define REGISTER_UNIT 256
 #define SHARED_UNIT   128u
@@ -29,7 +30,7 @@ int occupancy_blocks(const struct function *function, int threads, size_t dynami
         int warps = (threads + WARP - 1) / WARP, blocks, by;
         int registers = (int)function_registers(function) * WARP;
 
-        if (threads > function_max_threads(function) || dynamic > (size_t)model->shared_per_sm)
+        if (threads > MAX_THREADS || dynamic > (size_t)model->shared_per_sm)
                 return 0;
         registers = (registers + REGISTER_UNIT - 1) / REGISTER_UNIT * REGISTER_UNIT;
         blocks = model->threads_per_sm / WARP / warps;
@@ -85,8 +86,8 @@ CUresult cuOccupancyAvailableDynamicSMemPerBlock(
         bytes = (long)((unsigned)model->shared_per_sm / (unsigned)blocks / SHARED_UNIT *
                         SHARED_UNIT) -
                 model->reserved_shared - (long)function->entry->shared_bytes;
-        if (bytes > model->shared_per_block_optin - (long)function->entry->shared_bytes)
-                bytes = model->shared_per_block_optin - (long)function->entry->shared_bytes;
+        if (bytes > function->max_dynamic_shared)
+                bytes = function->max_dynamic_shared;
         *ret = bytes > 0 ? (size_t)bytes : 0;
         return CUDA_SUCCESS;
 }

@@ -28,9 +28,15 @@ static uint64_t round_up(uint64_t value, uint64_t unit)
 
 /* ---- chunks ---- */
 
+/* What a chunk has of the device: nothing as long as it is addresses only. */
+static uint64_t chunk_bytes(const struct block *chunk)
+{
+        return chunk->memory ? chunk->memory->size : 0;
+}
+
 static void free_chunk(struct sim_pool *pool, struct block *chunk)
 {
-        pool->reserved -= chunk->memory->size;
+        pool->reserved -= chunk_bytes(chunk);
         block_unlink(&pool->chunks, chunk);
         block_free(chunk);
 }
@@ -40,7 +46,7 @@ static void trim(struct sim_pool *pool, uint64_t keep)
 {
         for (struct block *chunk = pool->chunks, *next; chunk; chunk = next) {
                 next = chunk->next;
-                if (chunk->heap.used == 0 && pool->reserved - chunk->memory->size >= keep)
+                if (chunk->heap.used == 0 && pool->reserved - chunk_bytes(chunk) >= keep)
                         free_chunk(pool, chunk);
         }
 }
@@ -187,37 +193,50 @@ CUresult sim_pool_of(CUmemoryPool handle, struct sim_pool **ret)
 
 /* ---- allocations ---- */
 
+/* Puts memory where a chunk lies, if there is none yet. */
+static CUresult back(struct sim_pool *pool, struct block *chunk)
+{
+        CUresult r;
+
+        if (chunk->memory)
+                return CUDA_SUCCESS;
+        r = memory_take(pool->device, chunk->bytes, &chunk->memory);
+        if (r)
+                return r;
+        r = block_map(chunk);
+        if (r) {
+                memory_give(chunk->memory);
+                chunk->memory = NULL;
+                return r;
+        }
+        pool->reserved += chunk->memory->size;
+        if (pool->reserved > pool->reserved_high)
+                pool->reserved_high = pool->reserved;
+        return CUDA_SUCCESS;
+}
+
 static CUresult grow(struct sim_pool *pool, uint64_t size, struct block **ret)
 {
         uint64_t bytes = round_up(size, POOL_CHUNK);
-        struct sim_memory *memory;
         struct block *chunk;
-        CUresult r;
+        CUresult r = CUDA_SUCCESS;
 
         if (pool->properties.maxSize && pool->reserved + bytes > pool->properties.maxSize)
                 return CUDA_ERROR_OUT_OF_MEMORY;
-        r = memory_take(pool->device, bytes, &memory);
-        if (r)
-                return r;
         chunk = block_new(BLOCK_CHUNK, bytes, SLOT_BYTES, 0);
-        if (!chunk) {
-                memory_give(memory);
+        if (!chunk)
                 return CUDA_ERROR_OUT_OF_MEMORY;
-        }
-        chunk->memory = memory;
         chunk->device = pool->device;
         chunk->pool = pool;
-        r = block_map(chunk);
+        if (!pool->graph) /* graphs have addresses first, and memory when they are launched */
+                r = back(pool, chunk);
+        block_link(&pool->chunks, chunk);
         if (!r && heap_init(&chunk->heap, chunk->bytes) < 0)
                 r = CUDA_ERROR_OUT_OF_MEMORY;
         if (r) {
-                block_free(chunk);
+                free_chunk(pool, chunk);
                 return r;
         }
-        block_link(&pool->chunks, chunk);
-        pool->reserved += memory->size;
-        if (pool->reserved > pool->reserved_high)
-                pool->reserved_high = pool->reserved;
         *ret = chunk;
         return CUDA_SUCCESS;
 }
@@ -789,6 +808,31 @@ uint64_t sim_pool_reserved(struct sim_pool *pool)
         reserved = pool ? pool->reserved : 0;
         region_unlock();
         return reserved;
+}
+
+uint64_t sim_pool_occupied(struct sim_pool *pool)
+{
+        uint64_t bytes = 0;
+
+        region_lock_shared();
+        for (struct block *chunk = pool ? pool->chunks : NULL; chunk; chunk = chunk->next)
+                if (chunk->heap.used)
+                        bytes += chunk_bytes(chunk);
+        region_unlock();
+        return bytes;
+}
+
+CUresult sim_pool_back(CUdeviceptr pointer)
+{
+        struct block *chunk;
+        CUresult r;
+
+        region_lock();
+        chunk = block_at(pointer);
+        r = chunk && chunk->kind == BLOCK_CHUNK ? back(chunk->pool, chunk)
+                                                : CUDA_ERROR_INVALID_VALUE;
+        region_unlock();
+        return r;
 }
 
 void sim_pool_trim(struct sim_pool *pool, uint64_t keep)

@@ -395,6 +395,13 @@ static bool writable(const struct block *block, uint64_t begin, uint64_t end)
         return true;
 }
 
+bool sim_is_backed(const void *host)
+{
+        const struct block *block = block_at((uintptr_t)host);
+
+        return !block || block->kind != BLOCK_CHUNK || block->memory;
+}
+
 CUresult sim_touch(void *host, size_t bytes)
 {
         uint64_t begin = (uintptr_t)host & ~4095ull;
@@ -404,6 +411,8 @@ CUresult sim_touch(void *host, size_t bytes)
 
         if (bytes == 0 || !block)
                 return CUDA_SUCCESS;
+        if (!sim_is_backed(host))
+                return CUDA_ERROR_ILLEGAL_ADDRESS;
         if (block->kind == BLOCK_RESERVED) {
                 bool may;
 

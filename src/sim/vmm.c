@@ -293,12 +293,16 @@ CUresult cuMemMap(CUdeviceptr ptr, size_t size, size_t offset, CUmemGenericAlloc
         return r;
 }
 
-/* Whether a range consists of whole mappings. */
-static bool whole_mappings(const struct block *block, uint64_t first, uint64_t n)
+/* Whether a range consists of whole mappings; with holes, if they are allowed. */
+static bool whole_mappings(const struct block *block, uint64_t first, uint64_t n, bool holes)
 {
         for (uint64_t i = first; i < first + n;) {
                 const struct vmm_slot *slot = block->slot + i;
 
+                if (!slot->handle && holes) {
+                        i++;
+                        continue;
+                }
                 if (!slot->handle || slot->start != i || slot->slots > first + n - i)
                         return false;
                 i += slot->slots;
@@ -324,12 +328,12 @@ CUresult cuMemUnmap(CUdeviceptr ptr, size_t size)
         region_lock();
         block = reservation(ptr, size);
         first = block ? (ptr - block->base) >> SLOT_SHIFT : 0;
-        if (!block || !whole_mappings(block, first, n)) {
+        if (!block || !whole_mappings(block, first, n, true)) {
                 r = CUDA_ERROR_INVALID_VALUE;
         } else {
                 region_unmap(ptr, size);
                 for (uint64_t i = first; i < first + n; i++) {
-                        if (block->slot[i].start == i)
+                        if (block->slot[i].handle && block->slot[i].start == i)
                                 vmm_unref(block->slot[i].handle);
                         block->slot[i] = (struct vmm_slot){0};
                 }
@@ -389,7 +393,7 @@ CUresult cuMemSetAccess(CUdeviceptr ptr, size_t size, const CUmemAccessDesc *des
         region_lock();
         block = reservation(ptr, size);
         first = block ? (ptr - block->base) >> SLOT_SHIFT : 0;
-        if (!block || !whole_mappings(block, first, n))
+        if (!block || !whole_mappings(block, first, n, false))
                 r = CUDA_ERROR_INVALID_VALUE;
         for (uint64_t i = first; !r && i < first + n; i++) {
                 block->slot[i].access = (block->slot[i].access & ~clear) | set;

@@ -169,6 +169,8 @@ static int check_side(const struct copy_side *side, const struct copy *copy, boo
 
         if (!side->device)
                 return 0;
+        if (!sim_is_backed(side->base))
+                return -(int)CUDA_ERROR_ILLEGAL_ADDRESS;
         return gone(memory_check((CUdeviceptr)(uintptr_t)side->base, bytes, write));
 }
 

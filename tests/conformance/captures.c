@@ -66,7 +66,6 @@ static void capture_fork(void)
         CHECK(status == CU_STREAM_CAPTURE_STATUS_ACTIVE && id_a == id_b);
         OK(cu(cuMemsetD32Async)(p, 2, 32, b));
         OK(cu(cuMemsetD32Async)(p + 128, 3, 32, a));
-        IS(CUDA_ERROR_CAPTURED_EVENT, cu(cuEventQuery)(forked));
         OK(cu(cuEventRecord)(joined, b));
         OK(cu(cuStreamWaitEvent)(a, joined, 0));
         OK(cu(cuMemsetD32Async)(p, 4, 1, a));
@@ -79,6 +78,28 @@ static void capture_fork(void)
         OK(cu(cuGraphLaunch)(exec, a));
         OK(cu(cuStreamSynchronize)(a));
         CHECK(words_are(p, 1, 4) && words_are(p + 4, 31, 2) && words_are(p + 128, 32, 3));
+}
+
+/* Whoever asks about an event of a capture spoils the capture. */
+static void capture_event_asked(void)
+{
+        CUdeviceptr p = words_new(64, 0);
+        CUstream stream = stream_new();
+        CUstreamCaptureStatus status;
+        CUevent event;
+        CUgraph graph;
+
+        OK(cu(cuEventCreate)(&event, CU_EVENT_DISABLE_TIMING));
+        for (int i = 0; i < 2; i++) {
+                OK(cu(cuStreamBeginCapture_v2)(stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL));
+                OK(cu(cuMemsetD32Async)(p, 1, 64, stream));
+                OK(cu(cuEventRecord)(event, stream));
+                IS(CUDA_ERROR_CAPTURED_EVENT,
+                        i ? cu(cuEventSynchronize)(event) : cu(cuEventQuery)(event));
+                OK(cu(cuStreamIsCapturing)(stream, &status));
+                CHECK(status == CU_STREAM_CAPTURE_STATUS_INVALIDATED);
+                IS(CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, cu(cuStreamEndCapture)(stream, &graph));
+        }
 }
 
 static void capture_unjoined(void)
@@ -218,7 +239,8 @@ static void capture_threads(void)
         OK(cu(cuStreamBeginCapture_v2)(stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL));
         pthread_create(&thread, NULL, end_elsewhere, stream);
         pthread_join(thread, NULL);
-        PROBE(CUDA_SUCCESS, cu(cuStreamEndCapture)(stream, &graph));
+        /* that has ended the capture */
+        IS(CUDA_ERROR_ILLEGAL_STATE, cu(cuStreamEndCapture)(stream, &graph));
 }
 
 static void capture_memory(void)
@@ -290,6 +312,7 @@ static void capture_to_graph(void)
 const struct test_case capture_cases[] = {
         {"capture_run", capture_run, false},
         {"capture_fork", capture_fork, false},
+        {"capture_event_asked", capture_event_asked, false},
         {"capture_unjoined", capture_unjoined, false},
         {"capture_unmatched", capture_unmatched, false},
         {"capture_refused", capture_refused, false},

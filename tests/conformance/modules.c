@@ -43,7 +43,7 @@ static void bad_images(void)
         void *values[] = {log, (void *)sizeof(log)};
         CUmodule module;
 
-        PROBE(CUDA_ERROR_INVALID_PTX, cu(cuModuleLoadData)(&module, "what is this\n"));
+        IS(CUDA_ERROR_INVALID_IMAGE, cu(cuModuleLoadData)(&module, "what is this\n"));
         PROBE(CUDA_ERROR_INVALID_IMAGE, cu(cuModuleLoadData)(&module, ""));
         PROBE(CUDA_ERROR_UNSUPPORTED_PTX_VERSION, cu(cuModuleLoadData)(&module, newer));
         PROBE(CUDA_ERROR_INVALID_PTX, cu(cuModuleLoadData)(&module, target));
@@ -53,7 +53,7 @@ static void bad_images(void)
         values[1] = (void *)sizeof(log);
         IS(CUDA_ERROR_INVALID_PTX, cu(cuModuleLoadDataEx)(&module, body, 2, options, values));
         CHECK(strstr(log, "line 4") != NULL);
-        PROBE_VALUE((long)strlen(log) + 1, (long)(uintptr_t)values[1]);
+        CHECK(strlen(log) == (size_t)values[1]);
 }
 
 static void module_variables(void)
@@ -79,7 +79,7 @@ static void module_variables(void)
         CHECK(size == 4 && words_are(p, 1, 42));
         IS(CUDA_ERROR_NOT_FOUND, cu(cuModuleGetGlobal_v2)(&p, &size, module, "nothing"));
         IS(CUDA_ERROR_INVALID_VALUE, cu(cuModuleGetGlobal_v2)(&p, &size, module, NULL));
-        PROBE(CUDA_ERROR_INVALID_VALUE, cu(cuMemFree_v2)(p));
+        OK(cu(cuMemFree_v2)(p)); /* taken without complaint */
         /* each module has its own */
         OK(cu(cuModuleGetGlobal_v2)(&p, &size, load_kernels(), "cleave_counter"));
         CHECK(words_are(p, 1, 7));
@@ -95,10 +95,9 @@ static void module_memory(void)
 
         OK(cu(cuModuleLoadData)(&module, ptx));
         taken = before - free_memory();
-        CHECK(taken >= 48 << 20);
-        PROBE_VALUE(50 << 20, (long)taken);
+        CHECK(taken == 48 << 20);
         OK(cu(cuModuleUnload)(module));
-        PROBE_VALUE(0, (long)(before - free_memory()));
+        CHECK(free_memory() == before);
 }
 
 static void libraries(void)
@@ -283,7 +282,6 @@ static void local_memory(void)
         OK(launch_one(kernel(module, "cleave_local"), NULL, params));
         OK(cu(cuCtxSynchronize)());
         taken = before - free_memory();
-        CHECK(taken >= (size_t)sms * (size_t)threads * 65536);
         PROBE_VALUE((long)sms * threads * 65536, (long)taken);
         OK(launch_one(kernel(module, "cleave_local"), NULL, params));
         OK(cu(cuCtxSynchronize)());
@@ -414,11 +412,11 @@ static void occupancy(void)
         OK(cu(cuOccupancyMaxActiveBlocksPerMultiprocessor)(&blocks, empty, 32, 40 << 10));
         PROBE_VALUE(5, blocks);
         OK(cu(cuOccupancyMaxActiveBlocksPerMultiprocessor)(&blocks, sum, 256, 0));
-        PROBE_VALUE(0, blocks);
+        CHECK(blocks == 8); /* its own limit of 128 threads is not asked */
         OK(cu(cuOccupancyMaxPotentialBlockSize)(&grid, &block, empty, NULL, 0, 0));
         CHECK(block == 1024 && grid >= sms);
         OK(cu(cuOccupancyAvailableDynamicSMemPerBlock)(&bytes, empty, 2, 128));
-        PROBE_VALUE(115712, (long)bytes);
+        CHECK(bytes == 48 << 10); /* no more than the kernel may have */
         IS(CUDA_ERROR_INVALID_VALUE,
                 cu(cuOccupancyMaxActiveBlocksPerMultiprocessor)(NULL, empty, 32, 0));
         IS(CUDA_ERROR_INVALID_VALUE,

@@ -118,10 +118,8 @@ static void not_found(void)
         PROBE_VALUE(CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT, status);
         PROBE(CUDA_SUCCESS, cu(cuGetProcAddress_v2)("cuMemAlloc_v2", &entry, 12000, 0, &status));
         PROBE_VALUE(CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND, status);
-        PROBE(CUDA_ERROR_INVALID_VALUE, cu(cuGetProcAddress_v2)("", &entry, 12000, 0, &status));
-        PROBE(CUDA_ERROR_NOT_FOUND, cu(cuGetProcAddress_v2)("cuNothing", &entry, 12000, 0, NULL));
-        IS(CUDA_ERROR_INVALID_VALUE, cu(cuGetProcAddress_v2)(NULL, &entry, 12000, 0, &status));
-        IS(CUDA_ERROR_INVALID_VALUE, cu(cuGetProcAddress_v2)("cuInit", NULL, 12000, 0, &status));
+        OK(cu(cuGetProcAddress_v2)("", &entry, 12000, 0, &status));
+        OK(cu(cuGetProcAddress_v2)("cuNothing", &entry, 12000, 0, NULL));
         PROBE(CUDA_ERROR_INVALID_VALUE,
                 cu(cuGetProcAddress_v2)("cuInit", &entry, 12000, 99, &status));
         PROBE(CUDA_SUCCESS, cu(cuGetProcAddress_v2)("cuInit", &entry, 0, 0, &status));

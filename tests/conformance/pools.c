@@ -187,7 +187,7 @@ static void vmm_errors(void)
         IS(CUDA_ERROR_INVALID_VALUE, cu(cuMemAddressReserve)(&base, 4096, 0, 0, 0));
         IS(CUDA_ERROR_INVALID_VALUE, cu(cuMemAddressReserve)(NULL, 2 << 20, 0, 0, 0));
         OK(cu(cuMemAddressReserve)(&base, 2 << 20, 0, 0, 0));
-        IS(CUDA_ERROR_INVALID_VALUE, cu(cuMemUnmap)(base, 2 << 20));
+        OK(cu(cuMemUnmap)(base, 2 << 20)); /* nothing is mapped there */
         OK(cu(cuMemCreate)(&handle, 2 << 20, &prop, 0));
         IS(CUDA_ERROR_INVALID_VALUE, cu(cuMemMap)(base + (2 << 20), 2 << 20, 0, handle, 0));
         OK(cu(cuMemMap)(base, 2 << 20, 0, handle, 0));
