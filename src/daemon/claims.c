@@ -150,6 +150,7 @@ int claims_open(const char *directory, const char *uuid, struct claims *ret)
                 return -errno;
         text[n] = '\0';
         ret->count = claims_parse(text, ret->claim, claim_alive);
+        ret->text = TAKE_PTR(text);
         ret->fd = TAKE_FD(fd);
         return 0;
 }
@@ -196,6 +197,10 @@ int claims_set(struct claims *claims, const struct claim *own)
         if (!text)
                 return -ENOMEM;
         length = strlen(text);
+        if (claims->text && strcmp(claims->text, text) == 0)
+                return 0; /* it says so already */
+        free(claims->text);
+        claims->text = NULL;
         for (size_t done = 0; done < length;) {
                 ssize_t n = pwrite(claims->fd, text + done, length - done, (off_t)done);
 
@@ -212,4 +217,6 @@ void claims_close(struct claims *claims)
 {
         /* closing unlocks */
         claims->fd = close_safe(claims->fd);
+        free(claims->text);
+        claims->text = NULL;
 }

@@ -33,7 +33,8 @@ struct claim {
 };
 
 struct claims {
-        int fd; /* locked; -EBADF: none */
+        int fd;     /* locked; -EBADF: none */
+        char *text; /* what the file said; NULL: written since */
         size_t count;
         struct claim claim[CLAIMS_MAX];
 };

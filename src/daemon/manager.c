@@ -15,6 +15,8 @@
 #include "daemon/manager.h"
 #include "proto/environment.h"
 
+#define KEEPER_LINGER (10 * USEC_PER_SEC)
+
 void manager_warn(struct manager *manager, const char *format, ...)
 {
         char text[512];
@@ -157,6 +159,7 @@ struct manager *manager_free(struct manager *manager)
         sd_event_source_unref(manager->audit_timer);
         sd_event_source_unref(manager->returning_timer);
         sd_event_source_unref(manager->idle_timer);
+        sd_event_source_unref(manager->keeper_timer);
         sd_event_source_unref(manager->serve_source);
         close_devices(manager);
         ledger_done(&manager->ledger);
@@ -680,6 +683,25 @@ void manager_arm_returning(struct manager *manager)
 {
         if (manager->returning)
                 arm(manager, &manager->returning_timer, 1 * USEC_PER_MSEC, returning_tick);
+}
+
+static int keeper_tick(sd_event_source *source, uint64_t usec, void *userdata)
+{
+        struct manager *manager = userdata;
+
+        (void)source;
+        (void)usec;
+        if (!manager->tenants)
+                store_let_go(&manager->store);
+        return 0;
+}
+
+void manager_look_keeper(struct manager *manager)
+{
+        if (!manager->tenants && manager->store.kind == STORE_KEEPER && manager->store.fd >= 0)
+                arm(manager, &manager->keeper_timer, KEEPER_LINGER, keeper_tick);
+        else if (manager->keeper_timer)
+                sd_event_source_set_enabled(manager->keeper_timer, SD_EVENT_OFF);
 }
 
 static int idle_tick(sd_event_source *source, uint64_t usec, void *userdata)

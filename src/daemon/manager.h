@@ -195,7 +195,7 @@ struct manager {
         unsigned guard_count;
         struct stop *stops; /* tenant.stop in progress */
 
-        sd_event_source *audit_timer, *returning_timer, *idle_timer, *serve_source;
+        sd_event_source *audit_timer, *returning_timer, *idle_timer, *keeper_timer, *serve_source;
         uint64_t next_search; /* for devices; monotonic, usec */
         bool stopping;
 };
@@ -249,6 +249,9 @@ void manager_arm_audit(struct manager *manager);
 void manager_arm_returning(struct manager *manager);
 /* Looks whether the daemon has nothing to do, and ends it a while after. */
 void manager_look_idle(struct manager *manager);
+/* The keeper stays for a while after the last tenant: the next one may come soon, and starting a
+ * process for it would cost a fifth of what starting a tenant costs. */
+void manager_look_keeper(struct manager *manager);
 /* All of the state as journal records. */
 int manager_rewrite_journal(struct manager *manager);
 /* Appends; on failure tells it once. */

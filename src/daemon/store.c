@@ -257,3 +257,10 @@ void store_farewell(struct store *store, bool ending)
         if (store->kind == STORE_KEEPER && store->fd >= 0)
                 (void)keeper_send(store->fd, ending ? KEEPER_QUIT : KEEPER_FAREWELL, NULL, -EBADF);
 }
+
+void store_let_go(struct store *store)
+{
+        store_farewell(store, true);
+        store->fd = close_safe(store->fd);
+        store->keeper = 0;
+}

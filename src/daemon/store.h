@@ -55,6 +55,9 @@ int store_put(struct store *store, const char *name, int fd);
 /* Keeps it no longer. */
 void store_drop(struct store *store, const char *name);
 
+/* Ends the keeper, which has nothing to keep. */
+void store_let_go(struct store *store);
+
 /* Tells the keeper that the daemon ends on purpose. ending: it need not keep anything either. */
 void store_farewell(struct store *store, bool ending);
 

@@ -403,15 +403,10 @@ void tenant_consider(struct tenant *tenant)
                 cgroup_remove(tenant->cgroup);
         stops_tenant_ended(manager, tenant->id);
         tenant_free(tenant);
-        if (!manager->tenants)
-                store_farewell(&manager->store, true);
-        if (!manager->tenants && manager->store.kind == STORE_KEEPER) {
-                manager->store.fd = close_safe(manager->store.fd);
-                manager->store.keeper = 0;
-        }
         manager_write_limits(manager);
         manager_serve_soon(manager);
         manager_look_idle(manager);
+        manager_look_keeper(manager);
 }
 
 struct tenant *tenant_of_process(struct manager *manager, pid_t pid)

@@ -365,7 +365,7 @@ void op_start(struct op *op)
 static bool can_help(const struct op *op, const struct stream *stream)
 {
         return op && op->stream == stream && op->retry_at == 0 && op->work &&
-                op->work->kind != WORK_HOST && op->work->kind != WORK_CALLBACK;
+               op->work->kind != WORK_HOST && op->work->kind != WORK_CALLBACK;
 }
 
 void op_help(struct op *op, struct stream *stream)

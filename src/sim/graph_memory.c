@@ -32,7 +32,8 @@ static struct graph_memory *find(CUdeviceptr pointer)
 
 static void note_highs(struct sim_device *device)
 {
-        uint64_t used = sim_pool_occupied(sim_pool_graph(device)), reserved = sim_pool_reserved(sim_pool_graph(device));
+        uint64_t used = sim_pool_occupied(sim_pool_graph(device)),
+                 reserved = sim_pool_reserved(sim_pool_graph(device));
 
         if (used > used_high[device->index])
                 used_high[device->index] = used;

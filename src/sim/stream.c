@@ -456,7 +456,7 @@ CUresult cuStreamDestroy_v2(CUstream handle)
         pthread_mutex_lock(&exec_lock);
         stream = handle_get(HANDLE_STREAM, handle);
         if (stream) {
-                r = (CUresult) atomic_load(&stream->context->error);
+                r = (CUresult)atomic_load(&stream->context->error);
                 handle_free(handle);
                 stream->handle = NULL;
                 stream->destroyed = true;
