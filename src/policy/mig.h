@@ -71,7 +71,8 @@ unsigned mig_profile_nominal_gb(const struct mig_profile *profile);
 struct mig_instance {
         uint8_t profile; /* index in the geometry */
         uint8_t start;
-        bool busy; /* cannot be destroyed now */
+        bool busy;    /* cannot be destroyed now */
+        bool foreign; /* somebody else's: stays, and serves no wish of ours */
 };
 
 /* One instance that is wished for. */
@@ -92,7 +93,8 @@ struct mig_plan {
                 int8_t existing; /* index of the instance that is kept for it, or -1: created */
         } place[MIG_SLICES_MAX];
         uint8_t destroy; /* a bit for each existing instance that has to go */
-        uint8_t extra;   /* a bit for each busy one that nobody wished for, and that stays */
+        uint8_t extra; /* a bit for each busy or foreign one that nobody wished for, and that stays
+                        */
 };
 
 /*

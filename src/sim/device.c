@@ -62,6 +62,10 @@ static CUresult add_device(int instance)
         struct sim_device *device = devices + n_devices;
         const struct kernel_device *known = kernel_state()->device + instance;
 
+        /* A GPU in MIG mode is none that CUDA could use as a whole; its instances are not simulated
+         * beyond NVML. */
+        if (atomic_load(&kernel_state()->mig[instance].on))
+                return CUDA_SUCCESS;
         *device = (struct sim_device){
                 .model = sim_model_find(known->model, strlen(known->model)),
                 .index = n_devices,

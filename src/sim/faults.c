@@ -23,6 +23,8 @@ enum kind {
         MISSING,
         LOST,
         FOREIGN,
+        USER,
+        RESET,
         RELEASE,
         CONTROL,
 };
@@ -123,7 +125,7 @@ static int parse_fault(char *text, struct fault *fault)
         value = strchr(text, '=');
         if (value)
                 *value++ = '\0';
-        if (at && strcmp(text, "foreign")) {
+        if (at && strcmp(text, "foreign") && strncmp(text, "user=", 5)) {
                 if (!*at || strlen(at) >= sizeof(fault->entry))
                         return -EINVAL;
                 strcpy(fault->entry, at);
@@ -161,6 +163,19 @@ static int parse_fault(char *text, struct fault *fault)
                         fault->device = (int)device;
                 }
                 return parse_size(value, &fault->value);
+        }
+        if (!strcmp(text, "user") && value) {
+                fault->kind = USER;
+                if (at) {
+                        if (parse_number(at, &device) < 0 || device >= 64)
+                                return -EINVAL;
+                        fault->device = (int)device;
+                }
+                return parse_number(value, &fault->value);
+        }
+        if (!strcmp(text, "reset") && !value && at && !strcmp(at, "MIG")) {
+                fault->kind = RESET;
+                return 0;
         }
         if (!strcmp(text, "release") && value && !at) {
                 fault->kind = RELEASE;
@@ -227,6 +242,23 @@ uint64_t sim_faults_foreign(int device)
                         (faults[i].device < 0 || faults[i].device == device))
                         sum += faults[i].value;
         return sum;
+}
+
+bool sim_faults_user(int device, unsigned slice)
+{
+        for (int i = 0; i < n_faults; i++)
+                if (faults[i].kind == USER && faults[i].value == slice &&
+                        (faults[i].device < 0 || faults[i].device == device))
+                        return true;
+        return false;
+}
+
+bool sim_faults_reset(void)
+{
+        for (int i = 0; i < n_faults; i++)
+                if (faults[i].kind == RESET)
+                        return true;
+        return false;
 }
 
 uint64_t sim_faults_release(void)

@@ -12,6 +12,8 @@
  *      lost=DEVICE[:N]         the device falls off the bus at this process's N-th call. It is
  *                              lost for every process, until none holds a client any more
  *      foreign=SIZE[@DEVICE]   memory that somebody unseen holds when the machine is first made
+ *      user=SLICE[@DEVICE]     somebody unseen uses the MIG instance that begins at that slice
+ *      reset@MIG               a change of MIG's mode waits for a reset of the GPU
  *      release=TIME            how long after this process's death its memory comes back; 20ms
  *      control=TIME            what each call takes that steers channels, not as measured
  *
@@ -30,6 +32,9 @@ int sim_faults_load(void);
 
 /* The foreign memory of a device, in bytes. */
 uint64_t sim_faults_foreign(int device);
+/* Whether an instance that begins at that slice of the device is used by somebody unseen. */
+bool sim_faults_user(int device, unsigned slice);
+bool sim_faults_reset(void);
 /* nanoseconds */
 uint64_t sim_faults_release(void);
 /* nanoseconds that a steering call takes which was measured to take so many */

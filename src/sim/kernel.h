@@ -42,7 +42,7 @@
 #define KERNEL_BITMAP_WORDS  (KERNEL_MAX_MEMORY * KERNEL_SPREAD / KERNEL_GRANULE / 64)
 
 #define KERNEL_MAGIC   0x4c4e4b4d4953ull /* "SIMKNL" */
-#define KERNEL_VERSION 2u
+#define KERNEL_VERSION 3u
 
 #define KERNEL_NONE UINT32_MAX
 
@@ -115,6 +115,27 @@ struct kernel_device {
         uint64_t pad2[3];
 };
 
+#define KERNEL_MIG_SLICES 8
+
+/* A GPU instance and the compute instances in it. Nothing is derived: an entry becomes valid by the
+ * store to live, as everything here does. */
+struct kernel_mig_instance {
+        uint32_t live;
+        uint32_t profile; /* NVML's number of it */
+        uint32_t start;   /* memory slice */
+        uint32_t id;
+        struct {
+                uint32_t live;
+                uint32_t start, slices; /* compute slices, within the GPU instance */
+        } compute[KERNEL_MIG_SLICES];   /* its place is its id */
+};
+
+struct kernel_mig {
+        _Atomic uint32_t on; /* read without the lock */
+        uint32_t pending;    /* what it will be after a reset */
+        struct kernel_mig_instance instance[KERNEL_MIG_SLICES];
+};
+
 struct kernel_state {
         uint64_t magic;
         uint32_t version;
@@ -130,6 +151,7 @@ struct kernel_state {
         uint32_t free_object;   /* derived: list */
         uint32_t processes;     /* derived: entries that are not free */
         struct kernel_device device[KERNEL_MAX_DEVICES];
+        struct kernel_mig mig[KERNEL_MAX_DEVICES];
         struct kernel_process process[KERNEL_MAX_PROCESSES];
         uint32_t bucket[KERNEL_BUCKETS]; /* derived */
         struct runlist runlist[KERNEL_MAX_DEVICES];

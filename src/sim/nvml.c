@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* NVML of the simulated machine: reads the kernel driver's state, and changes nothing in it. */
+/* NVML of the simulated machine: reads the kernel driver's state, and changes nothing in it.
+ * Partitions are in nvml_mig.c. */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -12,20 +13,12 @@
 
 #include "faults.h"
 #include "identity.h"
-#include "kernel.h"
-#include "models.h"
-#include "nvml_api.h"
+#include "nvml.h"
 
 #define NVML_VERSION   "13.580.159.04"
 #define DRIVER_VERSION "580.159.04"
 #define CUDA_VERSION   13000
 #define XID_LOST       79 /* "GPU has fallen off the bus" */
-
-/* An nvmlDevice_t is the address of one. */
-struct nvmlDevice_st {
-        uint32_t instance;
-        const struct sim_model *model;
-};
 
 struct nvmlEventSet_st {
         bool watched[KERNEL_MAX_DEVICES], told[KERNEL_MAX_DEVICES];
@@ -37,7 +30,7 @@ static struct nvmlDevice_st devices[KERNEL_MAX_DEVICES];
 
 /* ---- every call ---- */
 
-static nvmlReturn_t enter(const char *entry)
+nvmlReturn_t nvml_enter(const char *entry)
 {
         if (sim_faults_any_call()) {
                 int lost, code = sim_faults_call(entry, &lost);
@@ -50,6 +43,11 @@ static nvmlReturn_t enter(const char *entry)
                         atomic_store(&kernel_state()->device[lost].lost, 1);
         }
         return atomic_load(&users) ? NVML_SUCCESS : NVML_ERROR_UNINITIALIZED;
+}
+
+nvmlDevice_t nvml_device(uint32_t instance)
+{
+        return devices + instance;
 }
 
 static bool is_device(nvmlDevice_t device)
@@ -73,21 +71,21 @@ static bool is_lost(nvmlDevice_t device)
 /* For calls that work on a device that is lost. */
 static nvmlReturn_t enter_known(const char *entry, nvmlDevice_t device)
 {
-        nvmlReturn_t r = enter(entry);
+        nvmlReturn_t r = nvml_enter(entry);
 
         if (r == NVML_SUCCESS && !is_device(device))
                 r = NVML_ERROR_INVALID_ARGUMENT;
         return r;
 }
 
-static nvmlReturn_t enter_device(const char *entry, nvmlDevice_t device)
+nvmlReturn_t nvml_enter_device(const char *entry, nvmlDevice_t device)
 {
         nvmlReturn_t r = enter_known(entry, device);
 
         return r == NVML_SUCCESS && is_lost(device) ? NVML_ERROR_GPU_IS_LOST : r;
 }
 
-static nvmlReturn_t give_text(const char *text, char *ret, unsigned int length)
+nvmlReturn_t nvml_give_text(const char *text, char *ret, unsigned int length)
 {
         if (!ret)
                 return NVML_ERROR_INVALID_ARGUMENT;
@@ -101,7 +99,7 @@ static nvmlReturn_t give_text(const char *text, char *ret, unsigned int length)
 static nvmlReturn_t give(
         const char *entry, nvmlDevice_t device, unsigned int value, unsigned int *ret)
 {
-        nvmlReturn_t r = enter_device(entry, device);
+        nvmlReturn_t r = nvml_enter_device(entry, device);
 
         if (r != NVML_SUCCESS)
                 return r;
@@ -113,11 +111,16 @@ static nvmlReturn_t give(
 
 /* ---- the library ---- */
 
-static nvmlReturn_t init(void)
+static nvmlReturn_t init(const char *entry)
 {
         nvmlReturn_t r = NVML_SUCCESS;
-        int error;
+        int error, lost;
 
+        if (sim_faults_load() == 0 && sim_faults_any_call()) {
+                r = (nvmlReturn_t)sim_faults_call(entry, &lost);
+                if (r != NVML_SUCCESS)
+                        return r;
+        }
         pthread_mutex_lock(&mutex);
         error = kernel_open();
         if (error == 0) {
@@ -141,19 +144,19 @@ static nvmlReturn_t init(void)
 
 nvmlReturn_t nvmlInit(void)
 {
-        return init();
+        return init(__func__);
 }
 
 nvmlReturn_t nvmlInit_v2(void)
 {
-        return init();
+        return init(__func__);
 }
 
 nvmlReturn_t nvmlInitWithFlags(unsigned int flags)
 {
         if (flags & ~(unsigned)(NVML_INIT_FLAG_NO_GPUS | NVML_INIT_FLAG_NO_ATTACH))
                 return NVML_ERROR_INVALID_ARGUMENT;
-        return init();
+        return init(__func__);
 }
 
 nvmlReturn_t nvmlShutdown(void)
@@ -214,14 +217,14 @@ const char *nvmlErrorString(nvmlReturn_t result)
 
 nvmlReturn_t nvmlSystemGetDriverVersion(char *version, unsigned int length)
 {
-        nvmlReturn_t r = enter(__func__);
+        nvmlReturn_t r = nvml_enter(__func__);
 
-        return r != NVML_SUCCESS ? r : give_text(DRIVER_VERSION, version, length);
+        return r != NVML_SUCCESS ? r : nvml_give_text(DRIVER_VERSION, version, length);
 }
 
 nvmlReturn_t nvmlSystemGetNVMLVersion(char *version, unsigned int length)
 {
-        return give_text(NVML_VERSION, version, length);
+        return nvml_give_text(NVML_VERSION, version, length);
 }
 
 nvmlReturn_t nvmlSystemGetCudaDriverVersion(int *cudaDriverVersion)
@@ -242,7 +245,7 @@ nvmlReturn_t nvmlSystemGetProcessName(unsigned int pid, char *name, unsigned int
         char path[64], text[1024];
         ssize_t n = -1;
         int fd;
-        nvmlReturn_t r = enter(__func__);
+        nvmlReturn_t r = nvml_enter(__func__);
 
         if (r != NVML_SUCCESS)
                 return r;
@@ -265,7 +268,7 @@ nvmlReturn_t nvmlSystemGetProcessName(unsigned int pid, char *name, unsigned int
 
 static nvmlReturn_t get_count(const char *entry, unsigned int *deviceCount)
 {
-        nvmlReturn_t r = enter(entry);
+        nvmlReturn_t r = nvml_enter(entry);
 
         if (r != NVML_SUCCESS)
                 return r;
@@ -287,7 +290,7 @@ nvmlReturn_t nvmlDeviceGetCount_v2(unsigned int *deviceCount)
 
 static nvmlReturn_t get_by_index(const char *entry, unsigned int index, nvmlDevice_t *device)
 {
-        nvmlReturn_t r = enter(entry);
+        nvmlReturn_t r = nvml_enter(entry);
 
         if (r != NVML_SUCCESS)
                 return r;
@@ -310,12 +313,14 @@ nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned int index, nvmlDevice_t *dev
 nvmlReturn_t nvmlDeviceGetHandleByUUID(const char *uuid, nvmlDevice_t *device)
 {
         char text[SIM_UUID_TEXT];
-        nvmlReturn_t r = enter(__func__);
+        nvmlReturn_t r = nvml_enter(__func__);
 
         if (r != NVML_SUCCESS)
                 return r;
         if (!uuid || !device)
                 return NVML_ERROR_INVALID_ARGUMENT;
+        if (!strncasecmp(uuid, "MIG-", 4))
+                return nvml_mig_by_uuid(uuid, device);
         for (uint32_t i = 0; i < kernel_state()->devices; i++) {
                 sim_uuid_text(kernel_state()->device[i].uuid, text);
                 if (!strcasecmp(text, uuid)) {
@@ -329,7 +334,7 @@ nvmlReturn_t nvmlDeviceGetHandleByUUID(const char *uuid, nvmlDevice_t *device)
 static nvmlReturn_t get_by_pci(const char *entry, const char *pciBusId, nvmlDevice_t *device)
 {
         unsigned int domain = 0, bus, slot, function = 0;
-        nvmlReturn_t r = enter(entry);
+        nvmlReturn_t r = nvml_enter(entry);
 
         if (r != NVML_SUCCESS)
                 return r;
@@ -379,43 +384,49 @@ nvmlReturn_t nvmlDeviceGetMinorNumber(nvmlDevice_t device, unsigned int *minorNu
 
 nvmlReturn_t nvmlDeviceGetName(nvmlDevice_t device, char *name, unsigned int length)
 {
-        nvmlReturn_t r = enter_device(__func__, device);
+        nvmlReturn_t r;
 
-        return r != NVML_SUCCESS ? r : give_text(device->model->name, name, length);
+        if (nvml_is_mig(device))
+                return nvml_mig_name(device, name, length);
+        r = nvml_enter_device(__func__, device);
+        return r != NVML_SUCCESS ? r : nvml_give_text(device->model->name, name, length);
 }
 
 nvmlReturn_t nvmlDeviceGetUUID(nvmlDevice_t device, char *uuid, unsigned int length)
 {
         char text[SIM_UUID_TEXT];
-        nvmlReturn_t r = enter_known(__func__, device);
+        nvmlReturn_t r;
 
+        if (nvml_is_mig(device))
+                return nvml_mig_uuid(device, uuid, length);
+        r = enter_known(__func__, device);
         if (r != NVML_SUCCESS)
                 return r;
         sim_uuid_text(kernel_state()->device[device->instance].uuid, text);
-        return give_text(text, uuid, length);
+        return nvml_give_text(text, uuid, length);
 }
 
 nvmlReturn_t nvmlDeviceGetSerial(nvmlDevice_t device, char *serial, unsigned int length)
 {
         char text[16];
-        nvmlReturn_t r = enter_device(__func__, device);
+        nvmlReturn_t r = nvml_enter_device(__func__, device);
 
         if (r != NVML_SUCCESS)
                 return r;
         snprintf(text, sizeof(text), "16500230000%02u", device->instance);
-        return give_text(text, serial, length);
+        return nvml_give_text(text, serial, length);
 }
 
 nvmlReturn_t nvmlDeviceGetVbiosVersion(nvmlDevice_t device, char *version, unsigned int length)
 {
-        nvmlReturn_t r = enter_device(__func__, device);
+        nvmlReturn_t r = nvml_enter_device(__func__, device);
 
-        return r != NVML_SUCCESS ? r : give_text("96.00.00.00.01", version, length);
+        return r != NVML_SUCCESS ? r : nvml_give_text("96.00.00.00.01", version, length);
 }
 
 nvmlReturn_t nvmlDeviceGetBrand(nvmlDevice_t device, nvmlBrandType_t *type)
 {
-        nvmlReturn_t r = enter_device(__func__, device);
+        nvmlReturn_t r = nvml_enter_device(__func__, device);
 
         if (r != NVML_SUCCESS)
                 return r;
@@ -434,7 +445,7 @@ nvmlReturn_t nvmlDeviceGetArchitecture(nvmlDevice_t device, nvmlDeviceArchitectu
 
 nvmlReturn_t nvmlDeviceGetCudaComputeCapability(nvmlDevice_t device, int *major, int *minor)
 {
-        nvmlReturn_t r = enter_device(__func__, device);
+        nvmlReturn_t r = nvml_enter_device(__func__, device);
 
         if (r != NVML_SUCCESS)
                 return r;
@@ -448,7 +459,7 @@ nvmlReturn_t nvmlDeviceGetCudaComputeCapability(nvmlDevice_t device, int *major,
 nvmlReturn_t nvmlDeviceGetNumGpuCores(nvmlDevice_t device, unsigned int *numCores)
 {
         unsigned int per_sm;
-        nvmlReturn_t r = enter_device(__func__, device);
+        nvmlReturn_t r = nvml_enter_device(__func__, device);
 
         if (r != NVML_SUCCESS)
                 return r;
@@ -521,8 +532,17 @@ static uint64_t used_of(const struct kernel_device *known)
 nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *memory)
 {
         const struct kernel_device *known;
-        nvmlReturn_t r = enter_device(__func__, device);
+        uint64_t total, used;
+        nvmlReturn_t r;
 
+        if (memory && nvml_is_mig(device)) {
+                r = nvml_mig_memory(device, &total, &used);
+                if (r == NVML_SUCCESS)
+                        *memory =
+                                (nvmlMemory_t){.total = total, .free = total - used, .used = used};
+                return r;
+        }
+        r = nvml_enter_device(__func__, device);
         if (r != NVML_SUCCESS)
                 return r;
         if (!memory)
@@ -537,7 +557,7 @@ nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *memory)
 nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory_v2_t *memory)
 {
         const struct kernel_device *known;
-        nvmlReturn_t r = enter_device(__func__, device);
+        nvmlReturn_t r = nvml_enter_device(__func__, device);
 
         if (r != NVML_SUCCESS)
                 return r;
@@ -555,7 +575,7 @@ nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory_v2_t *me
 
 nvmlReturn_t nvmlDeviceGetBAR1MemoryInfo(nvmlDevice_t device, nvmlBAR1Memory_t *bar1Memory)
 {
-        nvmlReturn_t r = enter_device(__func__, device);
+        nvmlReturn_t r = nvml_enter_device(__func__, device);
 
         if (r != NVML_SUCCESS)
                 return r;
@@ -583,9 +603,10 @@ static nvmlReturn_t get_processes(
         const char *entry, nvmlDevice_t device, unsigned int *count, void *infos, size_t info_bytes)
 {
         const struct kernel_state *state = kernel_state();
-        unsigned int room, n = 0;
+        nvmlProcessInfo_v2_t unseen[KERNEL_MIG_SLICES];
+        unsigned int room, users, n = 0;
         bool locked;
-        nvmlReturn_t r = enter_device(entry, device);
+        nvmlReturn_t r = nvml_enter_device(entry, device);
 
         if (r != NVML_SUCCESS)
                 return r;
@@ -613,6 +634,10 @@ static nvmlReturn_t get_processes(
                         memcpy((char *)infos + n * info_bytes, &info, info_bytes);
                 n++;
         }
+        users = nvml_mig_users(device->instance, unseen, KERNEL_MIG_SLICES);
+        for (unsigned int i = 0; i < users && i < KERNEL_MIG_SLICES; i++, n++)
+                if (n < room)
+                        memcpy((char *)infos + n * info_bytes, unseen + i, info_bytes);
         if (locked)
                 kernel_unlock();
         *count = n;
@@ -683,7 +708,7 @@ nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t device,
         nvmlProcessUtilizationSample_t *utilization, unsigned int *processSamplesCount,
         unsigned long long lastSeenTimeStamp)
 {
-        nvmlReturn_t r = enter_device(__func__, device);
+        nvmlReturn_t r = nvml_enter_device(__func__, device);
 
         if (r != NVML_SUCCESS)
                 return r;
@@ -699,7 +724,7 @@ nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t device,
 
 nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_t *utilization)
 {
-        nvmlReturn_t r = enter_device(__func__, device);
+        nvmlReturn_t r = nvml_enter_device(__func__, device);
 
         if (r != NVML_SUCCESS)
                 return r;
@@ -714,7 +739,7 @@ nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_
 static nvmlReturn_t get_clock(
         const char *entry, nvmlDevice_t device, nvmlClockType_t type, unsigned int *clock)
 {
-        nvmlReturn_t r = enter_device(entry, device);
+        nvmlReturn_t r = nvml_enter_device(entry, device);
 
         if (r != NVML_SUCCESS)
                 return r;
@@ -781,7 +806,7 @@ nvmlReturn_t nvmlDeviceGetPowerManagementDefaultLimit(
 
 nvmlReturn_t nvmlDeviceGetPerformanceState(nvmlDevice_t device, nvmlPstates_t *pState)
 {
-        nvmlReturn_t r = enter_device(__func__, device);
+        nvmlReturn_t r = nvml_enter_device(__func__, device);
 
         if (r != NVML_SUCCESS)
                 return r;
@@ -793,7 +818,7 @@ nvmlReturn_t nvmlDeviceGetPerformanceState(nvmlDevice_t device, nvmlPstates_t *p
 
 nvmlReturn_t nvmlDeviceGetPersistenceMode(nvmlDevice_t device, nvmlEnableState_t *mode)
 {
-        nvmlReturn_t r = enter_device(__func__, device);
+        nvmlReturn_t r = nvml_enter_device(__func__, device);
 
         if (r != NVML_SUCCESS)
                 return r;
@@ -806,7 +831,7 @@ nvmlReturn_t nvmlDeviceGetPersistenceMode(nvmlDevice_t device, nvmlEnableState_t
 nvmlReturn_t nvmlDeviceGetEccMode(
         nvmlDevice_t device, nvmlEnableState_t *current, nvmlEnableState_t *pending)
 {
-        nvmlReturn_t r = enter_device(__func__, device);
+        nvmlReturn_t r = nvml_enter_device(__func__, device);
 
         if (r != NVML_SUCCESS)
                 return r;
@@ -818,7 +843,7 @@ nvmlReturn_t nvmlDeviceGetEccMode(
 
 nvmlReturn_t nvmlDeviceGetComputeMode(nvmlDevice_t device, nvmlComputeMode_t *mode)
 {
-        nvmlReturn_t r = enter_device(__func__, device);
+        nvmlReturn_t r = nvml_enter_device(__func__, device);
 
         if (r != NVML_SUCCESS)
                 return r;
@@ -853,50 +878,11 @@ nvmlReturn_t nvmlDeviceGetMaxPcieLinkWidth(nvmlDevice_t device, unsigned int *ma
         return give(__func__, device, 16, maxLinkWidth);
 }
 
-/* ---- partitions ---- */
-
-nvmlReturn_t nvmlDeviceGetMigMode(
-        nvmlDevice_t device, unsigned int *currentMode, unsigned int *pendingMode)
-{
-        nvmlReturn_t r = enter_device(__func__, device);
-
-        if (r != NVML_SUCCESS)
-                return r;
-        if (!currentMode || !pendingMode)
-                return NVML_ERROR_INVALID_ARGUMENT;
-        if (!device->model->mig)
-                return NVML_ERROR_NOT_SUPPORTED;
-        *currentMode = *pendingMode = NVML_DEVICE_MIG_DISABLE;
-        return NVML_SUCCESS;
-}
-
-nvmlReturn_t nvmlDeviceGetMaxMigDeviceCount(nvmlDevice_t device, unsigned int *count)
-{
-        return give(__func__, device, is_device(device) && device->model->mig ? 7 : 0, count);
-}
-
-nvmlReturn_t nvmlDeviceIsMigDeviceHandle(nvmlDevice_t device, unsigned int *isMigDevice)
-{
-        return give(__func__, device, 0, isMigDevice);
-}
-
-nvmlReturn_t nvmlDeviceGetMigDeviceHandleByIndex(
-        nvmlDevice_t device, unsigned int index, nvmlDevice_t *migDevice)
-{
-        nvmlReturn_t r = enter_device(__func__, device);
-
-        if (r != NVML_SUCCESS)
-                return r;
-        if (!migDevice || !device->model->mig || index >= 7)
-                return NVML_ERROR_INVALID_ARGUMENT;
-        return NVML_ERROR_NOT_FOUND;
-}
-
 /* ---- events ---- */
 
 nvmlReturn_t nvmlDeviceGetSupportedEventTypes(nvmlDevice_t device, unsigned long long *eventTypes)
 {
-        nvmlReturn_t r = enter_device(__func__, device);
+        nvmlReturn_t r = nvml_enter_device(__func__, device);
 
         if (r != NVML_SUCCESS)
                 return r;
@@ -908,7 +894,7 @@ nvmlReturn_t nvmlDeviceGetSupportedEventTypes(nvmlDevice_t device, unsigned long
 
 nvmlReturn_t nvmlEventSetCreate(nvmlEventSet_t *set)
 {
-        nvmlReturn_t r = enter(__func__);
+        nvmlReturn_t r = nvml_enter(__func__);
 
         if (r != NVML_SUCCESS)
                 return r;
@@ -920,7 +906,7 @@ nvmlReturn_t nvmlEventSetCreate(nvmlEventSet_t *set)
 
 nvmlReturn_t nvmlEventSetFree(nvmlEventSet_t set)
 {
-        nvmlReturn_t r = enter(__func__);
+        nvmlReturn_t r = nvml_enter(__func__);
 
         if (r != NVML_SUCCESS)
                 return r;
@@ -933,7 +919,7 @@ nvmlReturn_t nvmlEventSetFree(nvmlEventSet_t set)
 nvmlReturn_t nvmlDeviceRegisterEvents(
         nvmlDevice_t device, unsigned long long eventTypes, nvmlEventSet_t set)
 {
-        nvmlReturn_t r = enter_device(__func__, device);
+        nvmlReturn_t r = nvml_enter_device(__func__, device);
 
         if (r != NVML_SUCCESS)
                 return r;
@@ -950,7 +936,7 @@ static nvmlReturn_t wait_event(
         const char *entry, nvmlEventSet_t set, nvmlEventData_t *data, unsigned int timeoutms)
 {
         uint64_t end = kernel_now() + timeoutms * 1000000ull;
-        nvmlReturn_t r = enter(entry);
+        nvmlReturn_t r = nvml_enter(entry);
 
         if (r != NVML_SUCCESS)
                 return r;
