@@ -1,10 +1,106 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
+#include "base/file.h"
+#include "cli/driver_files.h"
 #include "cli/machine.h"
 #include "cli/output.h"
+#include "partition/attach.h"
+#include "proto/environment.h"
 
 #define NAME_WIDTH 14
+
+/* Where the simulated driver's NVML is, beside the program or where it is installed; or NULL. */
+static char *simulated_library(void)
+{
+        static const char *const places[] = {
+                "src/sim/libnvidia-ml.so.1", "../lib/cleave/sim/libnvidia-ml.so.1"};
+        _cleanup_free_ char *program = NULL;
+        char *slash;
+
+        if (own_executable(&program) < 0)
+                return NULL;
+        slash = strrchr(program, '/');
+        if (slash)
+                *slash = '\0';
+        for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+                _cleanup_free_ char *path = path_join(program, places[i]);
+                char *real = path ? realpath(path, NULL) : NULL;
+
+                if (real)
+                        return real;
+        }
+        return NULL;
+}
+
+void machine_host(
+        struct host *ret, const char *sysfs, const char *proc, const char *dev, const char *state)
+{
+        const char *models = getenv(CLEAVE_ENV_SIM);
+        bool simulated = models && *models;
+        static struct mig_link *link;
+
+        host_init(ret, sysfs, proc, dev, state);
+        if (!link && (simulated || !sysfs)) {
+                _cleanup_free_ char *library = simulated ? simulated_library() : NULL;
+
+                if (library || !simulated)
+                        link = mig_link_new(library);
+        }
+        ret->mig = link;
+}
+
+bool machine_is_container(enum technique_form form)
+{
+        return form == FORM_CDI || form == FORM_PODMAN || form == FORM_POD;
+}
+
+int machine_show_container(
+        const json_t *devices, enum technique_form form, struct cleave_error *error)
+{
+        json_t *libraries = json_array();
+        int r;
+
+        driver_files_libraries(libraries);
+        driver_files_companions(libraries);
+        r = attach_print_container(stdout, devices, libraries, form, error);
+        json_decref(libraries);
+        return r;
+}
+
+int machine_show(const struct host *host, const struct change *change, enum technique_form form,
+        struct cleave_error *error)
+{
+        const struct technique *technique = technique_find(change->technique);
+        json_t *devices;
+        int r;
+
+        if (technique && machine_is_container(form) && technique->attach) {
+                devices = technique->attach(host, change, error);
+                if (!devices)
+                        return -EIO;
+                r = machine_show_container(devices, form, error);
+                json_decref(devices);
+                return r;
+        }
+        if (technique && !machine_is_container(form) && technique->print)
+                return technique->print(stdout, host, change, form, error);
+        if (technique && technique->attach) {
+                error_set(error, CLEAVE_REASON_BAD_REQUEST, "%s is given to containers, not to VMs",
+                        change->id);
+                error_set_hint(error,
+                        "--for cdi, podman or pod. A VM gets a MIG instance as a vGPU only.");
+        } else {
+                error_set(error, CLEAVE_REASON_BAD_REQUEST, "%s is not given away as a whole",
+                        change->id);
+                error_set_hint(error, "Its virtual functions are: cleave passthrough attach.");
+        }
+        return -EINVAL;
+}
 
 static void print_obstacle(FILE *out, bool blocks, const char *sentence, const char *hint)
 {

@@ -18,6 +18,19 @@
                 .help = "Where proc is.",                                                          \
                 .preset = "/proc"}
 
+/* host_init(), and a link to NVIDIA's driver: to the simulated one where CLEAVE_SIM names GPUs, to
+ * none where sysfs is a copy of another machine's. The link lasts as long as the program. Each NULL
+ * is the usual place. */
+void machine_host(
+        struct host *ret, const char *sysfs, const char *proc, const char *dev, const char *state);
+
+/* How a VM or a container gets what the record says was made. */
+int machine_show(const struct host *host, const struct change *change, enum technique_form form,
+        struct cleave_error *error);
+int machine_show_container(
+        const json_t *devices, enum technique_form form, struct cleave_error *error);
+bool machine_is_container(enum technique_form form);
+
 /* Prints a line for each obstacle, the blocking ones first, each with its hint. */
 void machine_print_obstacles(FILE *out, const struct obstacles *obstacles);
 

@@ -20,7 +20,7 @@ enum cli_exit {
         CLI_RUN_FAILED = 125,
 };
 
-#define CLI_MAX_OPTIONS 16 /* of one verb */
+#define CLI_MAX_OPTIONS 24 /* of one verb */
 
 /* What a word stands for, so that a shell can complete it. */
 enum cli_words {

@@ -245,7 +245,7 @@ static uint64_t smallest_memory(void)
 /* What is not built yet blocks wherever it would be best. */
 static void mark_what_is_missing(struct advise_machine *machine)
 {
-        static const enum advise_way ways[] = {ADVISE_SLICES, ADVISE_SPATIAL, ADVISE_REMOTE};
+        static const enum advise_way ways[] = {ADVISE_SPATIAL, ADVISE_REMOTE};
 
         for (size_t i = 0; i < ARRAY_SIZE(ways); i++)
                 machine->blocked[ways[i]] = "this version of Cleave does not offer it yet";
@@ -254,16 +254,16 @@ static void mark_what_is_missing(struct advise_machine *machine)
 /* How to get it. DEVICE and COMMAND are left for the user to fill in. */
 static const char *const commands[ADVISE_N_WAYS] = {
         [ADVISE_QUOTA] = "cleave run --memory %s -- COMMAND",
+        [ADVISE_SLICES] = "cleave run --memory %s --compute PERCENT -- COMMAND",
         [ADVISE_WHOLE] = "cleave run --memory 100%% -- COMMAND",
         [ADVISE_PLAIN] = "COMMAND",
         [ADVISE_PASSTHROUGH] = "cleave passthrough check DEVICE; cleave passthrough attach DEVICE",
         [ADVISE_SRIOV] = "cleave partition create sriov DEVICE --count NUMBER",
         [ADVISE_VGPU] = "cleave partition create vgpu DEVICE --type TYPE",
-        [ADVISE_MIG_VGPU] =
-                "nvidia-smi -i INDEX -mig 1; cleave partition layouts DEVICE --want %s; "
-                "cleave partition create vgpu DEVICE --type TYPE",
-        [ADVISE_MIG] = "nvidia-smi -i INDEX -mig 1; cleave partition layouts DEVICE --want %s",
-        [ADVISE_MPS] = "nvidia-cuda-mps-control -d; cleave run --memory %s -- COMMAND",
+        [ADVISE_MIG_VGPU] = "cleave partition create mig DEVICE --turn-on-mig --want %s; "
+                            "cleave partition create vgpu FUNCTION --type TYPE",
+        [ADVISE_MIG] = "cleave partition create mig DEVICE --turn-on-mig --want %s",
+        [ADVISE_MPS] = "cleave mps start DEVICE --memory %s",
 };
 
 static void command_of(enum advise_way way, const struct advise_ask *ask, char *ret, size_t size)
@@ -396,7 +396,7 @@ static int run_advise(const struct cli_args *args)
         if (r == 0 && args->value[OPT_GPU])
                 r = read_gpus(args->value[OPT_GPU], &machine, &error);
         else if (r == 0) {
-                host_init(&host, args->value[OPT_SYSFS], args->value[OPT_PROC], NULL, NULL);
+                machine_host(&host, args->value[OPT_SYSFS], args->value[OPT_PROC], NULL, NULL);
                 r = survey_gpus(&host, &gpus);
                 if (r < 0)
                         error_set_errno(&error, r, "cannot look at the machine's devices");

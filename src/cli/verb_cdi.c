@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cleave cdi: says in the Container Device Interface's words how a container becomes a tenant. */
-#include <dlfcn.h>
 #include <errno.h>
 #include <glob.h>
-#include <link.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +12,7 @@
 #include "base/parse.h"
 #include "base/paths.h"
 #include "cli/daemon.h"
+#include "cli/driver_files.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
 #include "proto/environment.h"
@@ -30,14 +29,6 @@
 /* Inside the container. */
 #define INSIDE_RUNTIME_DIR "/run/cleave"
 #define INSIDE_SIM_DIR     "/run/cleave-sim"
-
-/* Where the dynamic linker of one or another distribution looks without being told. */
-#if defined(__x86_64__)
-#define MULTIARCH "/usr/lib/x86_64-linux-gnu"
-#else
-#define MULTIARCH "/usr/lib/aarch64-linux-gnu"
-#endif
-static const char *const library_dirs[] = {MULTIARCH, "/usr/lib64"};
 
 enum {
         OPT_WRITE,
@@ -112,35 +103,6 @@ static void add_env(struct spec *spec, const char *name, const char *value)
                 json_array_append_new(spec->env, json_string(text));
 }
 
-static void add_mount(struct spec *spec, const char *host, const char *inside, bool writable)
-{
-        json_array_append_new(spec->mounts,
-                json_pack("{s:s, s:s, s:[s, s, s, s]}", "hostPath", host, "containerPath", inside,
-                        "options", writable ? "rw" : "ro", "nosuid", "nodev", "bind"));
-}
-
-/* A host's file in every directory where it could be looked for. */
-static void add_library(struct spec *spec, const char *host, const char *name)
-{
-        for (size_t i = 0; i < ARRAY_SIZE(library_dirs); i++) {
-                _cleanup_free_ char *inside = path_join(library_dirs[i], name);
-
-                if (inside)
-                        add_mount(spec, host, inside, false);
-        }
-}
-
-/* The file behind the name that a program gives to dlopen, in new memory, or NULL. */
-static char *locate(const char *soname)
-{
-        void *library = dlopen(soname, RTLD_LAZY | RTLD_LOCAL);
-        struct link_map *map = NULL;
-
-        if (!library || dlinfo(library, RTLD_DI_LINKMAP, &map) < 0 || !map)
-                return NULL;
-        return realpath(map->l_name, NULL);
-}
-
 /* The guard under both of a library's names, and the library itself where only the guard finds it.
  */
 static int add_guarded(
@@ -154,7 +116,7 @@ static int add_guarded(
         }
         guard = path_join(spec->guard_dir, soname);
         inside = path_join(CLEAVE_CONTAINER_DRIVER_DIR, soname);
-        real = spec->sim_dir ? path_join(spec->sim_dir, soname) : locate(soname);
+        real = spec->sim_dir ? path_join(spec->sim_dir, soname) : driver_file_locate(soname);
         if (!real)
                 return error_set(error, CLEAVE_REASON_NO_DRIVER, "there is no %s here", soname);
         if (!guard || !inside)
@@ -162,42 +124,16 @@ static int add_guarded(
         if (access(guard, R_OK) < 0)
                 return error_set(
                         error, CLEAVE_REASON_GUARD_MISSING, "the guard %s cannot be read", guard);
-        add_library(spec, guard, soname);
-        add_library(spec, guard, name);
-        add_mount(spec, real, inside, false);
+        driver_files_library(spec->mounts, guard, soname);
+        driver_files_library(spec->mounts, guard, name);
+        driver_files_mount(spec->mounts, real, inside, false);
         add_env(spec, variable, inside);
         return 0;
 }
 
-/* What the driver's libcuda loads in turn, and the tool that everybody looks with. */
-static void add_driver(struct spec *spec)
+static void add_nodes(struct spec *spec)
 {
-        static const char *const companions[] = {"libnvidia-ptxjitcompiler.so.*",
-                "libnvidia-nvvm*.so.*", "libnvidia-gpucomp.so.*", "libnvidia-cfg.so.*",
-                "libnvidia-allocator.so.*", "libnvidia-opencl.so.*", "libnvidia-tileiras.so.*",
-                "libcudadebugger.so.*", "libnvcuvid.so.*", "libnvidia-encode.so.*"};
-        static const char *const tools[] = {
-                "/usr/bin/nvidia-smi", "/usr/local/nvidia/bin/nvidia-smi"};
-        _cleanup_free_ char *libcuda = locate("libcuda.so.1");
-        char *slash = libcuda ? strrchr(libcuda, '/') : NULL;
         glob_t found = {0};
-
-        if (slash)
-                *slash = 0;
-        for (size_t i = 0; slash && i < ARRAY_SIZE(companions); i++) {
-                _cleanup_free_ char *pattern = path_join(libcuda, companions[i]);
-
-                if (pattern)
-                        glob(pattern, i > 0 && found.gl_pathc ? GLOB_APPEND : 0, NULL, &found);
-        }
-        for (size_t i = 0; i < found.gl_pathc; i++)
-                add_library(spec, found.gl_pathv[i], strrchr(found.gl_pathv[i], '/') + 1);
-        globfree(&found);
-        for (size_t i = 0; i < ARRAY_SIZE(tools); i++)
-                if (access(tools[i], X_OK) == 0) {
-                        add_mount(spec, tools[i], tools[0], false);
-                        break;
-                }
 
         glob("/dev/nvidia[0-9]*", 0, NULL, &found);
         for (size_t i = 0; i < found.gl_pathc; i++)
@@ -218,7 +154,7 @@ static void add_simulated(struct spec *spec)
         char own[64];
 
         snprintf(own, sizeof(own), "/dev/shm/cleave-sim-%u", (unsigned)geteuid());
-        add_mount(spec, given && *given ? given : own, INSIDE_SIM_DIR, true);
+        driver_files_mount(spec->mounts, given && *given ? given : own, INSIDE_SIM_DIR, true);
         add_env(spec, CLEAVE_ENV_SIM_DIR, INSIDE_SIM_DIR);
         add_env(spec, CLEAVE_ENV_SIM, output_text(json_object_get(spec->info, "sim"), ""));
 }
@@ -288,13 +224,15 @@ static int collect(struct spec *spec, unsigned flags, struct cleave_error *error
                 return r;
         if (spec->sim_dir)
                 add_simulated(spec);
-        else
-                add_driver(spec);
+        else {
+                driver_files_companions(spec->mounts);
+                add_nodes(spec);
+        }
         /* the guard's socket alone: who can reach the other one could make tenants */
         socket = path_join(spec->runtime_dir, CLEAVE_GUARD_SOCKET);
         if (!socket)
                 return no_memory(error);
-        add_mount(spec, socket, INSIDE_RUNTIME_DIR "/" CLEAVE_GUARD_SOCKET, true);
+        driver_files_mount(spec->mounts, socket, INSIDE_RUNTIME_DIR "/" CLEAVE_GUARD_SOCKET, true);
         add_env(spec, CLEAVE_ENV_RUNTIME, INSIDE_RUNTIME_DIR);
         /* no id can stand here before there is a tenant; that there is one, the guard is told */
         add_env(spec, CLEAVE_ENV_TENANT, "container");

@@ -135,7 +135,7 @@ static int run_devices(const struct cli_args *args)
         if (r < 0)
                 return cli_report(args->verb, &error);
         /* What cannot be looked at is not listed; the daemon's devices are what matters most. */
-        host_init(&host, args->value[OPT_SYSFS], args->value[OPT_PROC], NULL, NULL);
+        machine_host(&host, args->value[OPT_SYSFS], args->value[OPT_PROC], NULL, NULL);
         if (survey_gpus(&host, &hardware) < 0)
                 hardware = json_array();
         json_object_set(result, "hardware", hardware);

@@ -23,6 +23,8 @@ enum {
         OPT_QUANTUM,
         OPT_PREEMPT,
         OPT_WANT,
+        OPT_COMPUTE,
+        OPT_TURN_ON,
         OPT_FOR,
         OPT_DRY_RUN,
         OPT_ANY_DEVICE,
@@ -62,13 +64,22 @@ static const struct cli_option options[] = {
         [OPT_WANT] = {.name = "want",
                 .letter = 'w',
                 .argument = "INSTANCES",
-                .help = "For layouts: find the best one for these, as 3x10G,rest or "
-                        "2x1g.10gb,3g.40gb."},
+                .help = "MIG instances, by size or profile, as 3x10G,rest or 2x1g.10gb,3g.40gb. "
+                        "With "
+                        "layouts: find the best layout for these."},
+        [OPT_COMPUTE] = {.name = "compute-instances",
+                .argument = "NUMBER",
+                .help = "Into how many equal compute instances each new MIG instance is cut; they "
+                        "share its memory.",
+                .preset = "1"},
+        [OPT_TURN_ON] = {.name = "turn-on-mig",
+                .help = "Turn on MIG mode where it is off. It is never turned on without this."},
         [OPT_FOR] = {.name = "for",
                 .argument = "SYSTEM",
                 .words = CLI_WORDS_LIST,
                 .choices = FORM_WORDS,
-                .help = "For show: the words by which that system gives it to a VM.",
+                .help = "For show: the words by which that system gives it to a VM or, with cdi, "
+                        "podman and pod, to a container.",
                 .preset = "qemu"},
         [OPT_DRY_RUN] = {.name = "dry-run",
                 .letter = 'n',
@@ -97,9 +108,11 @@ static const char *standing_word(const struct host *host, const struct change *c
         case CHANGE_PARTLY:
                 return change->phase == CHANGE_DONE ? "changed by others" : "cut short";
         case CHANGE_GONE:
+                return "gone";
+        case CHANGE_UNKNOWN:
                 break;
         }
-        return "gone";
+        return "not known";
 }
 
 static int run_list(struct partition *p, struct cleave_error *error)
@@ -171,6 +184,8 @@ static int read_ask(struct partition *p, struct technique_ask *ask, struct cleav
                 .type = args->value[OPT_TYPE],
                 .memory_mode = args->value[OPT_MEMORY_MODE],
                 .uuid = args->value[OPT_UUID],
+                .want = args->value[OPT_WANT],
+                .turn_on = args->count[OPT_TURN_ON],
                 .any_device = args->count[OPT_ANY_DEVICE],
         };
         if (args->value[OPT_COUNT]) {
@@ -178,6 +193,13 @@ static int read_ask(struct partition *p, struct technique_ask *ask, struct cleav
                         return error_set(error, CLEAVE_REASON_USAGE,
                                 "'%s' is no number of virtual functions", args->value[OPT_COUNT]);
                 ask->count = (unsigned)number;
+        }
+        if (args->value[OPT_COMPUTE]) {
+                if (parse_unsigned(args->value[OPT_COMPUTE], MIG_SLICES_MAX, &number) < 0 ||
+                        number == 0)
+                        return error_set(error, CLEAVE_REASON_USAGE,
+                                "'%s' is no number of compute instances", args->value[OPT_COMPUTE]);
+                ask->compute = (unsigned)number;
         }
         if (args->value[OPT_QUANTUM]) {
                 if (parse_duration(args->value[OPT_QUANTUM], &number) < 0 || number < 1000)
@@ -195,28 +217,19 @@ static int read_ask(struct partition *p, struct technique_ask *ask, struct cleav
                                        : 0;
 }
 
-static int run_create(struct partition *p, struct cleave_error *error)
+static int make(struct partition *p, const struct technique *technique, const char *device,
+        const struct technique_ask *ask, struct cleave_error *error)
 {
-        const struct technique *technique = technique_find(p->args->operands[1]);
         _cleanup_obstacles_ struct obstacles obstacles = {0};
         _cleanup_change_ struct change change = {0};
-        struct technique_ask ask;
-        const char *device = p->args->operands[2];
         int r;
 
-        if (!technique)
-                return error_set(error, CLEAVE_REASON_USAGE,
-                        "there is no technique %s: sriov, vgpu, mediated or modes",
-                        p->args->operands[1]);
-        r = read_ask(p, &ask, error);
-        if (r < 0)
-                return r;
         if (p->args->count[OPT_DRY_RUN]) {
-                r = technique_plan(technique, &p->host, device, &ask, &change, &obstacles, error);
+                r = technique_plan(technique, &p->host, device, ask, &change, &obstacles, error);
                 if (r == 0 && !p->json)
                         change_print(stdout, &p->host, &change);
         } else {
-                r = technique_apply(technique, &p->host, device, &ask, &change, &obstacles, error);
+                r = technique_apply(technique, &p->host, device, ask, &change, &obstacles, error);
                 if (r == 0 && !p->json)
                         printf("%s\n", change.id);
         }
@@ -230,6 +243,41 @@ static int run_create(struct partition *p, struct cleave_error *error)
         } else
                 machine_print_obstacles(stderr, &obstacles);
         return r;
+}
+
+static int run_create(struct partition *p, struct cleave_error *error)
+{
+        const struct technique *technique = technique_find(p->args->operands[1]);
+        struct technique_ask ask;
+        int r;
+
+        if (!technique)
+                return error_set(error, CLEAVE_REASON_USAGE,
+                        "there is no technique %s: mig, sriov, vgpu, mediated or modes",
+                        p->args->operands[1]);
+        r = read_ask(p, &ask, error);
+        return r < 0 ? r : make(p, technique, p->args->operands[2], &ask, error);
+}
+
+/* Another layout in the place of what was made. */
+static int run_change(struct partition *p, struct cleave_error *error)
+{
+        _cleanup_change_ struct change change = {0};
+        struct technique_ask ask;
+        int r;
+
+        r = read_ask(p, &ask, error);
+        if (r == 0)
+                r = change_load(&p->host, p->args->operands[1], &change, error);
+        if (r < 0)
+                return r;
+        if (strcmp(change.technique, technique_mig.name) != 0) {
+                error_set(error, CLEAVE_REASON_BAD_REQUEST, "%s cannot be changed", change.id);
+                error_set_hint(error, "Remove it and make it anew.");
+                return -EINVAL;
+        }
+        ask.replace = true;
+        return make(p, &technique_mig, change.device, &ask, error);
 }
 
 static int run_remove(struct partition *p, struct cleave_error *error)
@@ -246,7 +294,6 @@ static int run_show(struct partition *p, struct cleave_error *error)
 {
         _cleanup_change_ struct change change = {0};
         enum technique_form form = FORM_QEMU;
-        const struct technique *technique;
         int r;
 
         if (p->args->value[OPT_FOR])
@@ -261,14 +308,7 @@ static int run_show(struct partition *p, struct cleave_error *error)
                 json_decref(json);
                 return r;
         }
-        technique = technique_find(change.technique);
-        if (!technique || !technique->print) {
-                error_set(error, CLEAVE_REASON_BAD_REQUEST, "%s is not given to VMs as a whole",
-                        change.id);
-                error_set_hint(error, "Its virtual functions are: cleave passthrough attach.");
-                return -EINVAL;
-        }
-        return technique->print(stdout, &p->host, &change, form, error);
+        return machine_show(&p->host, &change, form, error);
 }
 
 static json_t *profiles_json(const struct mig_geometry *geometry)
@@ -369,7 +409,10 @@ static int plan_layout(struct partition *p, const struct mig_geometry *geometry,
                                 plan.place[i].start + profile->size - 1u);
         }
         if (!p->json) {
-                printf("with the vendor's tool: nvidia-smi mig -cgi ");
+                printf("to make it: cleave partition create mig %s --want %s\n"
+                       "with the vendor's tool: nvidia-smi mig -cgi ",
+                        mig_geometry_find(p->args->operands[1]) ? "DEVICE" : p->args->operands[1],
+                        p->args->value[OPT_WANT]);
                 for (int i = 0; i < n; i++)
                         printf("%s%u:%u", i ? "," : "",
                                 geometry->profiles[plan.place[i].profile].id, plan.place[i].start);
@@ -392,7 +435,7 @@ static int run_layouts(struct partition *p, struct cleave_error *error)
         int r;
 
         if (!geometry && pci_address_parse(name, address) == 0) {
-                r = mig_driver_read(NULL, address, &driver, error);
+                r = mig_driver_read(p->host.mig, p->host.msec, address, &driver, error);
                 if (r < 0)
                         return r;
                 if (pci_read(&p->host, address, &f) == 0)
@@ -439,6 +482,7 @@ static int run_partition(const struct cli_args *args)
         } actions[] = {
                 {"list", "nothing", 0, run_list},
                 {"create", "a technique and a device", 2, run_create},
+                {"change", "an id", 1, run_change},
                 {"remove", "an id", 1, run_remove},
                 {"show", "an id", 1, run_show},
                 {"reconcile", "nothing", 0, run_reconcile},
@@ -450,7 +494,7 @@ static int run_partition(const struct cli_args *args)
                 .json = output_format(args->value[OPT_OUTPUT]) == OUTPUT_JSON,
         };
 
-        host_init(&p.host, args->value[OPT_SYSFS], args->value[OPT_PROC], NULL,
+        machine_host(&p.host, args->value[OPT_SYSFS], args->value[OPT_PROC], NULL,
                 args->value[OPT_STATE]);
         for (size_t i = 0; i < ARRAY_SIZE(actions); i++) {
                 if (strcmp(actions[i].word, args->operands[0]) != 0)
@@ -471,6 +515,11 @@ static int run_partition(const struct cli_args *args)
 static const struct cli_example examples[] = {
         {"cleave partition layouts h100-80 --want 3x10G,rest",
                 "where MIG instances would lie, also without a GPU"},
+        {"cleave partition create mig 0000:01:00.0 --want 3x10G,rest --dry-run",
+                "what making these would take"},
+        {"cleave partition change mig-0000:01:00.0 --want 2x3g.40gb", "another layout"},
+        {"cleave partition show mig-0000:01:00.0 --for cdi > /etc/cdi/cleave-partition.json",
+                "give them to containers"},
         {"cleave partition create sriov 0000:03:00.0 --count 4 --dry-run",
                 "every write that this would make"},
         {"cleave partition create mediated 0000:01:00.0 --type A30-6C", "make a vGPU"},
@@ -486,12 +535,16 @@ const struct cli_verb verb_partition = {
         .description =
                 "Makes parts of a GPU that its hardware or its driver offers. Actions:\n\n"
                 "list: what Cleave has made.\n\n"
-                "create TECHNIQUE DEVICE: sriov makes virtual functions, vgpu gives a virtual "
+                "create TECHNIQUE DEVICE: mig makes MIG instances beside those that exist, sriov "
+                "makes virtual functions, vgpu gives a virtual "
                 "function of NVIDIA's a type, mediated makes a mediated device (NVIDIA vGPU up to "
                 "Ampere, Intel GVT-g), modes sets the partition modes of an AMD Instinct. Prints "
                 "the partition's id.\n\n"
+                "change ID: makes of it what --want says. Instances in use stay where they are, "
+                "also "
+                "those that nobody wants any more; those of others are not touched.\n\n"
                 "remove ID: takes back what create made, if nobody uses it.\n\n"
-                "show ID: the words by which a VM gets it.\n\n"
+                "show ID: the words by which a VM or a container gets it.\n\n"
                 "reconcile: takes back what a crash has cut short, and forgets what is gone.\n\n"
                 "layouts GPU: profiles and places of MIG instances, from the driver of the GPU at "
                 "that PCI address, or from Cleave's table of a model; with --want the best layout "
@@ -505,6 +558,6 @@ const struct cli_verb verb_partition = {
         .least = 1,
         .most = 3,
         .words = CLI_WORDS_LIST,
-        .choices = "list create remove show reconcile layouts",
+        .choices = "list create change remove show reconcile layouts",
         .run = run_partition,
 };

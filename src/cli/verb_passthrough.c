@@ -33,7 +33,9 @@ static const struct cli_option options[] = {
                 .argument = "SYSTEM",
                 .words = CLI_WORDS_LIST,
                 .choices = FORM_WORDS,
-                .help = "For show: the words by which that system gives the device to a VM.",
+                .help = "For show: the words by which that system gives the device to a VM, or to "
+                        "a "
+                        "container in which a hypervisor runs (cdi, podman, pod).",
                 .preset = "qemu"},
         [OPT_ALLOW_CONSOLE_LOSS] = {.name = "allow-console-loss",
                 .help = "Go on although the text console is drawn on the device."},
@@ -173,6 +175,17 @@ static int run_show(struct passthrough *p, struct cleave_error *error)
         n = passthrough_functions(&p->host, &function, functions);
         if (n < 0)
                 return error_set_errno(error, n, "cannot look at %s", p->device);
+        if (machine_is_container(form)) {
+                json_t *devices;
+
+                if (function.group < 0)
+                        return error_set(error, CLEAVE_REASON_BAD_REQUEST,
+                                "%s is in no IOMMU group, so VFIO has no file of it", p->device);
+                devices = json_pack("[o]", attach_vfio(function.address, function.group));
+                r = machine_show_container(devices, form, error);
+                json_decref(devices);
+                return r;
+        }
         /* On its vendor's driver, libvirt can do the binding by itself. */
         return attach_print_functions(stdout, &p->host, functions, n,
                 strstr(function.driver, "vfio") == NULL, form, error);
@@ -202,7 +215,7 @@ static int run_passthrough(const struct cli_args *args)
 
         if (args->n_operands < 2)
                 return cli_usage(args->verb, "DEVICE is missing");
-        host_init(&p.host, args->value[OPT_SYSFS], args->value[OPT_PROC], args->value[OPT_DEV],
+        machine_host(&p.host, args->value[OPT_SYSFS], args->value[OPT_PROC], args->value[OPT_DEV],
                 args->value[OPT_STATE]);
         if (args->value[OPT_DEADLINE]) {
                 if (parse_duration(args->value[OPT_DEADLINE], &deadline) < 0 || deadline < 1000 ||

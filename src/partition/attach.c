@@ -209,10 +209,9 @@ int attach_print_functions(FILE *out, const struct host *host, const struct pci_
         case FORM_HYPERV:
                 print_hyperv(out, functions, n);
                 return 0;
-        case FORM_N:
-                break;
+        default:
+                return error_set(error, CLEAVE_REASON_BAD_REQUEST, "there is no such form");
         }
-        return error_set(error, CLEAVE_REASON_BAD_REQUEST, "there is no such form");
 }
 
 int attach_print_mediated(FILE *out, const char *uuid, const char *type, enum technique_form form,
@@ -260,4 +259,117 @@ int attach_print_mediated(FILE *out, const char *uuid, const char *type, enum te
                         "the pool's.");
                 return -EINVAL;
         }
+}
+
+json_t *attach_vfio(const char *name, int group)
+{
+        char node[64];
+
+        snprintf(node, sizeof(node), "/dev/vfio/%d", group);
+        return json_pack("{s:s,s:[s,s],s:[],s:[],s:b}", "name", name, "nodes", "/dev/vfio/vfio",
+                node, "env", "mounts", "libraries", false);
+}
+
+static bool needs_libraries(const json_t *devices)
+{
+        const json_t *device;
+        size_t i;
+
+        json_array_foreach((json_t *)devices, i, device)
+        {
+                if (json_is_true(json_object_get(device, "libraries")))
+                        return true;
+        }
+        return false;
+}
+
+static int print_cdi(FILE *out, const json_t *devices, const json_t *libraries)
+{
+        json_t *list = json_array(), *device, *item, *spec;
+        size_t i, j;
+        int r;
+
+        json_array_foreach((json_t *)devices, i, device)
+        {
+                json_t *nodes = json_array(), *mounts = json_array(), *edits;
+
+                json_array_foreach(json_object_get(device, "nodes"), j, item)
+                        json_array_append_new(nodes, json_pack("{s:O}", "path", item));
+                json_array_foreach(json_object_get(device, "mounts"), j, item)
+                        json_array_append_new(
+                                mounts, json_pack("{s:O,s:O,s:[s,s]}", "hostPath", item,
+                                                "containerPath", item, "options", "rw", "bind"));
+                edits = json_pack("{s:o}", "deviceNodes", nodes);
+                if (json_array_size(json_object_get(device, "env")) > 0)
+                        json_object_set(edits, "env", json_object_get(device, "env"));
+                if (json_array_size(mounts) > 0)
+                        json_object_set(edits, "mounts", mounts);
+                json_decref(mounts);
+                json_array_append_new(
+                        list, json_pack("{s:O,s:o}", "name", json_object_get(device, "name"),
+                                      "containerEdits", edits));
+        }
+        spec = json_pack(
+                "{s:s,s:s,s:o}", "cdiVersion", "0.3.0", "kind", ATTACH_KIND, "devices", list);
+        if (needs_libraries(devices) && json_array_size(libraries) > 0)
+                json_object_set_new(
+                        spec, "containerEdits", json_pack("{s:O}", "mounts", (json_t *)libraries));
+        r = json_dumpf(spec, out, JSON_INDENT(2));
+        fputc('\n', out);
+        json_decref(spec);
+        return r < 0 ? -EIO : 0;
+}
+
+static void print_podman(FILE *out, const json_t *devices, const json_t *libraries)
+{
+        const json_t *device, *item;
+        size_t i, j;
+
+        json_array_foreach((json_t *)devices, i, device)
+        {
+                if (json_array_size(devices) > 1)
+                        fprintf(out, "# %s\n", json_string_value(json_object_get(device, "name")));
+                json_array_foreach(json_object_get(device, "nodes"), j, item)
+                        fprintf(out, "--device=%s\n", json_string_value(item));
+                json_array_foreach(json_object_get(device, "env"), j, item)
+                        fprintf(out, "--env=%s\n", json_string_value(item));
+                json_array_foreach(json_object_get(device, "mounts"), j, item) fprintf(
+                        out, "--volume=%s:%s\n", json_string_value(item), json_string_value(item));
+                if (!json_is_true(json_object_get(device, "libraries")))
+                        continue;
+                json_array_foreach((json_t *)libraries, j, item) fprintf(out, "--volume=%s:%s:ro\n",
+                        json_string_value(json_object_get(item, "hostPath")),
+                        json_string_value(json_object_get(item, "containerPath")));
+        }
+}
+
+static void print_pod(FILE *out, const json_t *devices)
+{
+        const json_t *device;
+        size_t i;
+
+        fprintf(out,
+                "# On the node: cleave partition show ID --for cdi > "
+                "/etc/cdi/cleave-partition.json\n"
+                "# (containerd 1.7 or later with enable_cdi, or CRI-O). In the pod, one of:\n");
+        json_array_foreach((json_t *)devices, i, device) fprintf(out,
+                "metadata:\n"
+                "  annotations:\n"
+                "    cdi.k8s.io/cleave: \"" ATTACH_KIND "=%s\"\n",
+                json_string_value(json_object_get(device, "name")));
+}
+
+int attach_print_container(FILE *out, const json_t *devices, const json_t *libraries,
+        enum technique_form form, struct cleave_error *error)
+{
+        if (json_array_size(devices) == 0)
+                return error_set(error, CLEAVE_REASON_NO_SUCH_DEVICE,
+                        "nothing of it is there for a container");
+        if (form == FORM_CDI)
+                return print_cdi(out, devices, libraries);
+        if (form == FORM_PODMAN)
+                print_podman(out, devices, libraries);
+        else
+                print_pod(out, devices);
+        return 0;
 }

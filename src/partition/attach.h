@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Words for hypervisors: how a VM gets the functions or the mediated device. */
+/* Words for hypervisors and containers: how a VM or a container gets what was made. */
 #pragma once
 
 #include "partition/technique.h"
@@ -11,3 +11,13 @@ int attach_print_functions(FILE *out, const struct host *host, const struct pci_
 
 int attach_print_mediated(FILE *out, const char *uuid, const char *type, enum technique_form form,
         struct cleave_error *error);
+
+/* devices: as technique.attach gives them. libraries: mounts of the driver's own files, as the
+ * Container Device Interface has them. form: FORM_CDI, FORM_PODMAN or FORM_POD. */
+#define ATTACH_KIND "cleave.dev/partition"
+int attach_print_container(FILE *out, const json_t *devices, const json_t *libraries,
+        enum technique_form form, struct cleave_error *error);
+
+/* The device for a container in which a hypervisor runs: the files of VFIO for that IOMMU group. A
+ * new reference. */
+json_t *attach_vfio(const char *name, int group);

@@ -22,31 +22,40 @@ static const char *const phase_words[] = {
         [CHANGE_UNDOING] = "undoing",
 };
 
+static const char *const role_words[] = {
+        [CHANGE_MAKES] = "makes",
+        [CHANGE_KEEPS] = "keeps",
+        [CHANGE_CLEARS] = "clears",
+};
+
 const char *change_phase_word(enum change_phase phase)
 {
         return phase_words[phase];
 }
 
+static void step_done(struct change_step *step)
+{
+        free(step->what);
+        free(step->path);
+        free(step->value);
+        free(step->expect_path);
+        free(step->expect_value);
+        free(step->before);
+        for (size_t j = 0; j < step->n_undo; j++) {
+                free(step->undo[j].path);
+                free(step->undo[j].value);
+                free(step->undo[j].when_path);
+                free(step->undo[j].when_value);
+        }
+}
+
 void change_done(struct change *change)
 {
-        for (size_t i = 0; i < change->n_steps; i++) {
-                struct change_step *step = change->steps + i;
-
-                free(step->what);
-                free(step->path);
-                free(step->value);
-                free(step->expect_path);
-                free(step->expect_value);
-                free(step->before);
-                for (size_t j = 0; j < step->n_undo; j++) {
-                        free(step->undo[j].path);
-                        free(step->undo[j].value);
-                        free(step->undo[j].when_path);
-                        free(step->undo[j].when_value);
-                }
-        }
+        for (size_t i = 0; i < change->n_steps; i++)
+                step_done(change->steps + i);
         free(change->steps);
         json_decref(change->geometry);
+        json_decref(change->previous);
         *change = (struct change){0};
 }
 
@@ -117,14 +126,48 @@ int change_add_undo(struct change_step *step, const char *path, const char *valu
         return undo->path && undo->value && undo->when_path && undo->when_value ? 0 : -ENOMEM;
 }
 
+int change_keep(struct change *change, const struct change_step *step)
+{
+        struct change_step *steps, *kept;
+        int r = 0;
+
+        steps = realloc(change->steps, (change->n_steps + 1) * sizeof(*steps));
+        if (!steps)
+                return -ENOMEM;
+        change->steps = steps;
+        kept = steps + change->n_steps++;
+        *kept = (struct change_step){
+                .role = CHANGE_KEEPS,
+                .what = strdup(step->what),
+                .path = strdup(step->path),
+                .value = strdup(step->value),
+                .expect_path = strdup(step->expect_path),
+                .expect_value = strdup(step->expect_value),
+                .before = strdup(step->before),
+        };
+        if (!kept->what || !kept->path || !kept->value || !kept->expect_path ||
+                !kept->expect_value || !kept->before)
+                return -ENOMEM;
+        for (size_t i = 0; r == 0 && i < step->n_undo; i++)
+                r = change_add_undo(kept, step->undo[i].path, step->undo[i].value,
+                        step->undo[i].when_path, step->undo[i].when_value);
+        return r;
+}
+
+/* Of a change that has come to its end: the steps that hold. */
 json_t *change_to_json(const struct change *change)
 {
+        bool ended = change->phase == CHANGE_DONE;
         json_t *steps = json_array();
         json_t *whole;
 
         for (size_t i = 0; i < change->n_steps; i++) {
                 const struct change_step *step = change->steps + i;
-                json_t *undo = json_array();
+                json_t *undo;
+
+                if (ended && step->role == CHANGE_CLEARS)
+                        continue;
+                undo = json_array();
 
                 for (size_t j = 0; j < step->n_undo; j++)
                         json_array_append_new(undo,
@@ -132,15 +175,18 @@ json_t *change_to_json(const struct change *change)
                                         step->undo[j].value, "when_path", step->undo[j].when_path,
                                         "when_value", step->undo[j].when_value));
                 json_array_append_new(
-                        steps, json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:o}", "what", step->what,
-                                       "path", step->path, "value", step->value, "expect_path",
-                                       step->expect_path, "expect_value", step->expect_value,
-                                       "before", step->before, "undo", undo));
+                        steps, json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:o}", "role",
+                                       role_words[ended ? CHANGE_MAKES : step->role], "what",
+                                       step->what, "path", step->path, "value", step->value,
+                                       "expect_path", step->expect_path, "expect_value",
+                                       step->expect_value, "before", step->before, "undo", undo));
         }
         whole = json_pack("{s:s,s:s,s:s,s:s,s:s,s:O,s:o}", "id", change->id, "technique",
                 change->technique, "device", change->device, "phase",
                 change_phase_word(change->phase), "boot", change->boot, "geometry",
                 change->geometry, "steps", steps);
+        if (whole && change->previous && !ended)
+                json_object_set(whole, "previous", change->previous);
         return whole;
 }
 
@@ -156,6 +202,7 @@ static int change_from_json(const json_t *whole, struct change *ret)
                     &geometry, "steps", &steps) < 0)
                 return -EBADMSG;
         change.geometry = json_incref(geometry);
+        change.previous = json_incref(json_object_get(whole, "previous"));
         snprintf(change.id, sizeof(change.id), "%s", id);
         snprintf(change.technique, sizeof(change.technique), "%s", technique);
         snprintf(change.device, sizeof(change.device), "%s", device);
@@ -172,15 +219,20 @@ static int change_from_json(const json_t *whole, struct change *ret)
         json_array_foreach(steps, i, item)
         {
                 const char *what, *path, *value, *expect_path, *expect_value, *before;
+                const char *role = role_words[CHANGE_MAKES]; /* there was no other at first */
                 struct change_step *step = change.steps + i;
                 json_t *undo, *one;
                 size_t j;
 
-                if (json_unpack(item, "{s:s,s:s,s:s,s:s,s:s,s:s,s:o}", "what", &what, "path", &path,
-                            "value", &value, "expect_path", &expect_path, "expect_value",
-                            &expect_value, "before", &before, "undo", &undo) < 0)
+                if (json_unpack(item, "{s?s,s:s,s:s,s:s,s:s,s:s,s:s,s:o}", "role", &role, "what",
+                            &what, "path", &path, "value", &value, "expect_path", &expect_path,
+                            "expect_value", &expect_value, "before", &before, "undo", &undo) < 0)
                         return -EBADMSG;
                 change.n_steps++;
+                while (step->role < CHANGE_CLEARS && strcmp(role, role_words[step->role]) != 0)
+                        step->role++;
+                if (strcmp(role, role_words[step->role]) != 0)
+                        return -EBADMSG;
                 step->what = strdup(what);
                 step->path = strdup(path);
                 step->value = strdup(value);
@@ -225,20 +277,15 @@ static int sync_directory(const char *path)
 }
 
 /* The record is on the disk, whole, before anything it speaks of is written. */
-static int record_write(struct host *host, struct change *change, enum change_phase phase,
-        struct cleave_error *error)
+static int record_store(struct host *host, const char *id, json_t *json, struct cleave_error *error)
 {
-        _cleanup_free_ char *path = record_path(host, change->id), *temporary = NULL, *text = NULL;
+        _cleanup_free_ char *path = record_path(host, id), *temporary = NULL, *text = NULL;
         _cleanup_close_ int fd = -EBADF;
-        json_t *json;
         int r;
 
-        change->phase = phase;
-        json = change_to_json(change);
         if (json)
                 json_object_set_new(json, "schema", json_string(RECORD_SCHEMA));
         text = json ? json_dumps(json, JSON_INDENT(1)) : NULL;
-        json_decref(json);
         if (!path || !text || asprintf(&temporary, "%s/.new", host->state) < 0) {
                 temporary = NULL;
                 return error_set_errno(error, ENOMEM, "cannot record the change");
@@ -259,6 +306,19 @@ static int record_write(struct host *host, struct change *change, enum change_ph
         return 0;
 }
 
+static int record_write(struct host *host, struct change *change, enum change_phase phase,
+        struct cleave_error *error)
+{
+        json_t *json;
+        int r;
+
+        change->phase = phase;
+        json = change_to_json(change);
+        r = record_store(host, change->id, json, error);
+        json_decref(json);
+        return r;
+}
+
 static int record_remove(struct host *host, const struct change *change)
 {
         _cleanup_free_ char *path = record_path(host, change->id);
@@ -270,6 +330,13 @@ static int record_remove(struct host *host, const struct change *change)
                 return -errno;
         host_point(host);
         return sync_directory(host->state);
+}
+
+/* Nothing is left of it: the record that it took the place of holds again, or there is none. */
+static int record_forget(struct host *host, const struct change *change)
+{
+        return change->previous ? record_store(host, change->id, change->previous, NULL)
+                                : record_remove(host, change);
 }
 
 /* One change at a time on a machine. The lock goes with the process. */
@@ -338,6 +405,21 @@ static const struct {
         {"current_memory_partition", EPERM, "the GPU is being reset", "Try again."},
         {"current_memory_partition", EBUSY, "processes use the GPU", "End them first."},
         {"exec_quantum_ms", EUCLEAN, "the tiles have different values", NULL},
+        {"mode", EBUSY, "programs have the GPU open, or instances exist",
+                "End them: also nvidia-persistenced, nv-hostengine, monitors and X hold a GPU."},
+        {"mode", EUCLEAN, "it would only take effect with a reset of the GPU, so it is as it was",
+                "nvidia-smi -i ADDRESS -mig 1, then nvidia-smi -i ADDRESS --gpu-reset, or restart "
+                "the machine."},
+        {"mode", EPERM, "the driver allows it to root only", "Run it as root."},
+        {"instance", EBUSY, "the instance is in use", "End the programs that use it."},
+        {"instance", ENOSPC, "there is no room for it at that place",
+                "`cleave partition layouts` shows which places there are."},
+        {"instance", EPERM, "the driver allows it to root only", "Run it as root."},
+        {"instance", EOPNOTSUPP, "MIG mode is off", "Turn it on with --turn-on-mig."},
+        {"instance", ENODEV, "the GPU has fallen off the bus", "Restart the machine."},
+        {"compute", EBUSY, "the instance is in use", "End the programs that use it."},
+        {"compute", ENOSPC, "there is no room for it at that place", NULL},
+        {"compute", EPERM, "the driver allows it to root only", "Run it as root."},
 };
 
 static int step_error(const struct change_step *step, int r, struct cleave_error *error)
@@ -392,7 +474,7 @@ static int step_apply(struct host *host, const struct change_step *step, struct 
         char text[HOST_TEXT_MAX];
         int r;
 
-        if (shows(host, step->expect_path, step->expect_value))
+        if (step->role == CHANGE_KEEPS || shows(host, step->expect_path, step->expect_value))
                 return 0;
         host_point(host);
         r = host_write(host, step->path, step->value);
@@ -409,6 +491,29 @@ static int step_apply(struct host *host, const struct change_step *step, struct 
         return -EIO;
 }
 
+/* A change that did not come to its end gives back what it has cleared; one that did takes away all
+ * that is there of it. */
+static bool is_undone(const struct change *change, const struct change_step *step)
+{
+        return step->role != (change->phase == CHANGE_APPLYING ? CHANGE_KEEPS : CHANGE_CLEARS);
+}
+
+/* Where the machine cannot be looked at, nothing can be said of what is left of a change. */
+static int check_readable(
+        const struct host *host, const struct change *change, struct cleave_error *error)
+{
+        for (size_t i = 0; i < change->n_steps; i++)
+                for (size_t j = 0; j < change->steps[i].n_undo; j++) {
+                        const char *path = change->steps[i].undo[j].when_path;
+                        char text[HOST_TEXT_MAX];
+                        int r = host_state(host, path, text);
+
+                        if (r < 0)
+                                return error_set_errno(error, r, "cannot look at %s", path);
+                }
+        return 0;
+}
+
 /* Takes steps back, the last first. Goes on after a failure, except where the kernel does not
  * return: what follows would only wait as well. */
 static int take_back(
@@ -419,6 +524,8 @@ static int take_back(
         for (size_t i = n_steps; i-- > 0;) {
                 const struct change_step *step = change->steps + i;
 
+                if (!is_undone(change, step))
+                        continue;
                 for (size_t j = 0; j < step->n_undo; j++) {
                         const struct change_undo *undo = step->undo + j;
                         int r;
@@ -455,8 +562,12 @@ static int check_taken_back(const struct host *host, const struct change *change
         for (size_t i = 0; i < n_steps; i++) {
                 const struct change_step *step = change->steps + i;
                 char text[HOST_TEXT_MAX];
+                bool first = is_undone(change, step);
 
-                if (step->n_undo == 0 || shows_soon(host, step->expect_path, step->before))
+                for (size_t j = 0; j < i; j++)
+                        first = first && strcmp(change->steps[j].expect_path, step->expect_path);
+                if (step->n_undo == 0 || !first ||
+                        shows_soon(host, step->expect_path, step->before))
                         continue;
                 host_state(host, step->expect_path, text);
                 error_set(error, CLEAVE_REASON_INTERNAL,
@@ -468,10 +579,57 @@ static int check_taken_back(const struct host *host, const struct change *change
         return 0;
 }
 
+/* In memory as in its record. */
+static void settle(struct change *change)
+{
+        size_t n = 0;
+
+        for (size_t i = 0; i < change->n_steps; i++) {
+                struct change_step *step = change->steps + i;
+
+                if (step->role == CHANGE_CLEARS) {
+                        step_done(step);
+                        continue;
+                }
+                step->role = CHANGE_MAKES;
+                change->steps[n++] = *step;
+        }
+        change->n_steps = n;
+        json_decref(change->previous);
+        change->previous = NULL;
+}
+
+/* Whether the record on the disk is the one that was planned for: none, or the previous one. */
+static int check_record(
+        const struct host *host, const struct change *change, struct cleave_error *error)
+{
+        _cleanup_free_ char *path = record_path(host, change->id);
+        json_t *there;
+        bool same;
+
+        if (!path)
+                return error_set_errno(error, ENOMEM, "cannot look at the records");
+        if (!change->previous && access(path, F_OK) == 0) {
+                error_set(error, CLEAVE_REASON_NAME_TAKEN, "there is a partition %s already",
+                        change->id);
+                error_set_hint(error, "`cleave partition list` shows it.");
+                return -EEXIST;
+        }
+        if (!change->previous)
+                return 0;
+        there = json_load_file(path, 0, NULL);
+        json_object_del(there, "schema");
+        same = there && json_equal(there, change->previous);
+        json_decref(there);
+        if (same)
+                return 0;
+        return error_set(error, CLEAVE_REASON_BUSY,
+                "%s has been changed while this change was planned", change->id);
+}
+
 int change_apply(struct host *host, struct change *change, struct cleave_error *error)
 {
         _cleanup_error_ struct cleave_error undo_error = CLEAVE_ERROR_NONE;
-        _cleanup_free_ char *path = record_path(host, change->id);
         _cleanup_close_ int lock = -EBADF;
         size_t i;
         int r, undone;
@@ -484,12 +642,9 @@ int change_apply(struct host *host, struct change *change, struct cleave_error *
         r = state_lock(host, &lock, error);
         if (r < 0)
                 return r;
-        if (path && access(path, F_OK) == 0) {
-                error_set(error, CLEAVE_REASON_NAME_TAKEN, "there is a partition %s already",
-                        change->id);
-                error_set_hint(error, "`cleave partition list` shows it.");
-                return -EEXIST;
-        }
+        r = check_record(host, change, error);
+        if (r < 0)
+                return r;
         r = record_write(host, change, CHANGE_APPLYING, error);
         if (r < 0)
                 return r;
@@ -497,11 +652,14 @@ int change_apply(struct host *host, struct change *change, struct cleave_error *
                 r = step_apply(host, change->steps + i, error);
         if (r == 0)
                 r = record_write(host, change, CHANGE_DONE, error);
-        if (r == 0)
+        if (r == 0) {
+                settle(change);
                 return 0;
+        }
+        change->phase = CHANGE_APPLYING;
         undone = r == -ETIMEDOUT ? r : take_back(host, change, i, &undo_error);
         if (undone == 0) {
-                record_remove(host, change);
+                record_forget(host, change);
                 return r;
         }
         if (undone != -ETIMEDOUT || r != -ETIMEDOUT) {
@@ -519,14 +677,20 @@ static int undo_locked(struct host *host, struct change *change, struct cleave_e
 {
         int r;
 
-        r = record_write(host, change, CHANGE_UNDOING, error);
+        r = check_readable(host, change, error);
+        /* One that was cut short stays so in its record, as it is undone in another way. */
+        if (r == 0 && change->phase != CHANGE_APPLYING)
+                r = record_write(host, change, CHANGE_UNDOING, error);
         if (r < 0)
                 return r;
         r = take_back(host, change, change->n_steps, error);
         if (r < 0)
                 return r;
         r = check_taken_back(host, change, change->n_steps, error);
-        record_remove(host, change);
+        if (change->phase == CHANGE_APPLYING)
+                record_forget(host, change);
+        else
+                record_remove(host, change);
         return r;
 }
 
@@ -543,8 +707,10 @@ enum change_standing change_standing(const struct host *host, const struct chang
 {
         size_t stand = 0, n = 0;
 
+        if (check_readable(host, change, NULL) < 0)
+                return CHANGE_UNKNOWN;
         for (size_t i = 0; i < change->n_steps; i++) {
-                bool last = true;
+                bool last = change->steps[i].role != CHANGE_CLEARS;
 
                 /* Of steps that speak of the same file only the last one can show. */
                 for (size_t j = i + 1; j < change->n_steps; j++)
@@ -680,8 +846,12 @@ int change_reconcile(struct host *host,
                         outcome = "was undone by others";
                         r = record_remove(host, changes + i);
                 } else {
-                        if (change_standing(host, changes + i) == CHANGE_PARTLY)
+                        enum change_standing standing = change_standing(host, changes + i);
+
+                        if (standing == CHANGE_PARTLY)
                                 outcome = "was changed by others and is left as it is";
+                        else if (standing == CHANGE_UNKNOWN)
+                                outcome = "cannot be looked at now and is left as it is";
                         r = 0;
                 }
                 if (r < 0) {
@@ -703,8 +873,14 @@ void change_print(FILE *out, const struct host *host, const struct change *chang
         for (size_t i = 0; i < change->n_steps; i++) {
                 const struct change_step *step = change->steps + i;
 
-                fprintf(out, "%zu. %s\n     write '%s' to %s/%s\n", i + 1, step->what, step->value,
-                        host->sysfs, step->path);
+                if (step->role == CHANGE_KEEPS)
+                        fprintf(out, "%zu. leave: %s\n", i + 1, step->what);
+                else if (strncmp(step->path, MIG_FILES, strlen(MIG_FILES)) == 0)
+                        fprintf(out, "%zu. %s\n     by NVML: '%s' as %s\n", i + 1, step->what,
+                                step->value, step->path + strlen(MIG_FILES));
+                else
+                        fprintf(out, "%zu. %s\n     write '%s' to %s/%s\n", i + 1, step->what,
+                                step->value, host->sysfs, step->path);
         }
         if (change->n_steps == 0)
                 fputs("Nothing has to be done.\n", out);

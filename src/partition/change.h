@@ -28,9 +28,19 @@ struct change_undo {
         char *when_path, *when_value; /* written only while this reads so */
 };
 
+/* A change may take the place of one that was made before: then it also has steps of that one which
+ * stay, and steps that clear away some of what was made. Rolling back brings back what was
+ * cleared, and leaves what was kept. */
+enum change_role {
+        CHANGE_MAKES,
+        CHANGE_KEEPS,  /* made before; not undone by a rollback */
+        CHANGE_CLEARS, /* undone by a rollback only */
+};
+
 struct change_step {
+        enum change_role role;
         char *what;         /* for people, a phrase: "take 0000:01:00.0 from nvidia" */
-        char *path, *value; /* below sysfs */
+        char *path, *value; /* below sysfs, or NVIDIA's driver's (migdriver.h) */
         char *expect_path, *expect_value; /* what host_state() gives afterwards; "" is absent */
         char *before;                     /* what it gave when the plan was made */
         struct change_undo undo[2];       /* in this order */
@@ -43,7 +53,8 @@ struct change {
         char device[48];  /* its parent: PCI address, or a UUID */
         json_t *geometry; /* what was made, an object; owned */
         enum change_phase phase;
-        char boot[48]; /* boot id under which it was made */
+        char boot[48];    /* boot id under which it was made */
+        json_t *previous; /* the record whose place it takes, NULL; owned */
         struct change_step *steps;
         size_t n_steps;
 };
@@ -64,9 +75,10 @@ int change_add_undo(struct change_step *step, const char *path, const char *valu
         const char *when_path, const char *when_value);
 
 /*
- * Carries it out. 0: recorded as done. Negative: nothing is left of it, or, where something could
- * not be taken back, the record stays and the error says so.
- * -EEXIST with NAME_TAKEN: there is a record of that id. -EBUSY: another change is under way.
+ * Carries it out. 0: recorded as done, and what was cleared is forgotten. Negative: nothing is left
+ * of it, or, where something could not be taken back, the record stays and the error says so.
+ * -EEXIST with NAME_TAKEN: there is a record of that id, and it
+ * is not the one in previous. -EBUSY: another change is under way.
  * -ETIMEDOUT: a write did not return in time.
  */
 int change_apply(struct host *host, struct change *change, struct cleave_error *error);
@@ -74,11 +86,15 @@ int change_apply(struct host *host, struct change *change, struct cleave_error *
 /* Takes a change that is done back, and removes its record. Errors as above. */
 int change_undo(struct host *host, struct change *change, struct cleave_error *error);
 
+/* Takes over a step of another change as one that stays. 0 or -ENOMEM. */
+int change_keep(struct change *change, const struct change_step *step);
+
 /* Whether the machine still shows what was made: every step's, none's, or some. */
 enum change_standing {
         CHANGE_STANDS,
         CHANGE_PARTLY,
         CHANGE_GONE,
+        CHANGE_UNKNOWN, /* it cannot be looked at now */
 };
 enum change_standing change_standing(const struct host *host, const struct change *change);
 

@@ -157,18 +157,17 @@ static int compare_holders(const void *a, const void *b)
         return strcmp(x->node, y->node);
 }
 
-int holders_find(const struct host *host, const struct pci_function *function, struct holders *ret)
+int holders_of(const struct host *host, const struct host_names *nodes, struct holders *ret)
 {
-        _cleanup_names_ struct host_names nodes = {0}, processes = {0};
+        _cleanup_names_ struct host_names processes = {0};
         _cleanup_holders_ struct holders holders = {0};
-        int r;
+        int r = 0;
 
-        r = holders_nodes(host, function, &nodes);
-        if (r == 0 && nodes.n > 0)
+        if (nodes->n > 0)
                 r = host_list_proc(host, &processes, "");
         for (size_t i = 0; r == 0 && i < processes.n; i++)
                 if (isdigit((unsigned char)processes.name[i][0]))
-                        r = look_at(host, processes.name[i], &nodes, &holders);
+                        r = look_at(host, processes.name[i], nodes, &holders);
         if (r < 0)
                 return r;
         if (holders.n > 0)
@@ -176,4 +175,13 @@ int holders_find(const struct host *host, const struct pci_function *function, s
         *ret = holders;
         holders = (struct holders){0};
         return 0;
+}
+
+int holders_find(const struct host *host, const struct pci_function *function, struct holders *ret)
+{
+        _cleanup_names_ struct host_names nodes = {0};
+        int r;
+
+        r = holders_nodes(host, function, &nodes);
+        return r < 0 ? r : holders_of(host, &nodes, ret);
 }

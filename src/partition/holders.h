@@ -26,5 +26,7 @@ void holders_done(struct holders *holders);
 int holders_nodes(
         const struct host *host, const struct pci_function *function, struct host_names *ret);
 
-/* Each process once per node, in order of pid. */
+/* Who has one of these files open. Each process once per node, in order of pid. */
+int holders_of(const struct host *host, const struct host_names *nodes, struct holders *ret);
+/* The same for the files of a function. */
 int holders_find(const struct host *host, const struct pci_function *function, struct holders *ret);

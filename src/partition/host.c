@@ -35,6 +35,9 @@ static const char *const writable[] = {
         "bus/mdev/devices/*/remove",
         "class/mdev_bus/*/mdev_supported_types/*/create",
         "class/vtconsole/vtcon*/bind",
+        MIG_FILES "*/mode",
+        MIG_FILES "*/*/instance",
+        MIG_FILES "*/*/*/compute",
 };
 
 void host_init(
@@ -88,6 +91,8 @@ int host_state(const struct host *host, const char *path, char ret[static HOST_T
         int r;
 
         ret[0] = '\0';
+        if (strncmp(path, MIG_FILES, strlen(MIG_FILES)) == 0)
+                return mig_link_state(host->mig, host->msec, path, ret, HOST_TEXT_MAX);
         if (snprintf(whole, sizeof(whole), "%s/%s", host->sysfs, path) >= (int)sizeof(whole))
                 return -ENAMETOOLONG;
         n = readlink(whole, target, sizeof(target) - 1);
@@ -266,6 +271,8 @@ static int real_write(struct host *host, const char *path, const char *value, un
         struct pollfd wait;
         pid_t pid;
 
+        if (strncmp(path, MIG_FILES, strlen(MIG_FILES)) == 0)
+                return mig_link_write(host->mig, msec, path, value);
         if (!whole)
                 return -ENOMEM;
         if (pipe2(ends, O_CLOEXEC) < 0)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The machine whose devices are cut: sysfs, proc and dev, each under a root that can be moved, and
- * the one way by which anything in sysfs is written.
+ * the one way by which anything in sysfs is written. NVIDIA's driver takes part as files below
+ * "mig/" (migdriver.h).
  */
 #pragma once
 
@@ -10,6 +11,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "partition/migdriver.h"
 
 #define HOST_TEXT_MAX 256
 #define HOST_PATH_MAX 512
@@ -39,6 +41,7 @@ struct host {
         const char *sysfs, *proc, *dev; /* without a slash at the end */
         const char *modules;            /* "/lib/modules"; NULL: not known */
         const char *state;              /* directory of the records */
+        struct mig_link *mig;           /* to NVIDIA's driver; NULL: it is not to be asked */
         const struct host_ops *ops;
         void *context;
         unsigned msec;      /* of one write */
@@ -53,7 +56,8 @@ void host_init(
 /*
  * What a path below sysfs says now: a link gives the last part of its target, a file its text up to
  * the first line's end, "(null)" and an absent file are "". Longer text is cut off.
- * 0 or the negative errno of a file that is there and cannot be read.
+ * 0 or the negative errno of a file that is there and cannot be read, or of a driver that cannot be
+ * asked.
  */
 int host_state(const struct host *host, const char *path, char ret[static HOST_TEXT_MAX]);
 
@@ -82,7 +86,7 @@ int host_list_proc(const struct host *host, struct host_names *ret, const char *
 void host_names_free(struct host_names *names);
 #define _cleanup_names_ _cleanup_(host_names_free)
 
-/* The only files of sysfs that are ever written stand in one table. */
+/* The only files of sysfs, and of those below "mig/", that are ever written stand in one table. */
 bool host_may_write(const char *path);
 /* -EPERM for a path that is not in the table, else as host_ops.write. */
 int host_write(struct host *host, const char *path, const char *value);

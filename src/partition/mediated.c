@@ -189,6 +189,21 @@ static int check_undo(
         return r;
 }
 
+static json_t *attach(
+        const struct host *host, const struct change *change, struct cleave_error *error)
+{
+        const char *uuid = json_string_value(json_object_get(change->geometry, "uuid"));
+        char path[HOST_PATH_MAX], group[HOST_TEXT_MAX];
+
+        snprintf(path, sizeof(path), "bus/mdev/devices/%s/iommu_group", uuid ?: "");
+        if (host_state(host, path, group) < 0 || !isdigit((unsigned char)*group)) {
+                error_set(error, CLEAVE_REASON_NO_SUCH_DEVICE,
+                        "the mediated device %s has no group of VFIO's", uuid ?: "");
+                return NULL;
+        }
+        return json_pack("[o]", attach_vfio(uuid, atoi(group)));
+}
+
 static int print(FILE *out, const struct host *host, const struct change *change,
         enum technique_form form, struct cleave_error *error)
 {
@@ -206,5 +221,6 @@ const struct technique technique_mediated = {
         .check = check,
         .plan = plan,
         .check_undo = check_undo,
+        .attach = attach,
         .print = print,
 };

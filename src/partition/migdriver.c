@@ -3,16 +3,34 @@
 #include <assert.h>
 #include <dlfcn.h>
 #include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include "base/clock.h"
+#include "base/file.h"
 #include "partition/migdriver.h"
 
-#define NVML_SUCCESS          0
-#define NVML_INVALID_ARGUMENT 2
-#define NVML_NOT_SUPPORTED    3
+enum nvml_return {
+        NVML_SUCCESS = 0,
+        NVML_INVALID_ARGUMENT = 2,
+        NVML_NOT_SUPPORTED = 3,
+        NVML_NO_PERMISSION = 4,
+        NVML_NOT_FOUND = 6,
+        NVML_GPU_IS_LOST = 15,
+        NVML_RESET_REQUIRED = 16,
+        NVML_IN_USE = 19,
+        NVML_INSUFFICIENT_RESOURCES = 23,
+};
 #define NVML_PROFILES         32 /* more than any driver numbers */
+#define NVML_COMPUTE_PROFILES 8
 #define PROFILE_INFO_V2       (sizeof(struct profile_v2) | 2u << 24)
 
 struct profile_v2 {
@@ -22,33 +40,144 @@ struct profile_v2 {
 };
 static_assert(sizeof(struct profile_v2) == 152, "nvmlGpuInstanceProfileInfo_v2_t");
 
+struct compute_profile {
+        unsigned id, slices, instances, sms, copy, decoders, encoders, jpeg, ofa;
+};
+static_assert(sizeof(struct compute_profile) == 36, "nvmlComputeInstanceProfileInfo_t");
+
 struct placement {
         unsigned start, size;
 };
+
+struct instance_info {
+        void *device;
+        unsigned id, profile_id;
+        struct placement placement;
+};
+static_assert(sizeof(struct instance_info) == 24, "nvmlGpuInstanceInfo_t");
+
+struct compute_info {
+        void *device, *instance;
+        unsigned id, profile_id;
+        struct placement placement;
+};
+static_assert(sizeof(struct compute_info) == 32, "nvmlComputeInstanceInfo_t");
+
+struct process {
+        unsigned pid;
+        unsigned long long used;
+        unsigned gpu_instance, compute_instance;
+};
+static_assert(sizeof(struct process) == 24, "nvmlProcessInfo_v2_t");
 
 /* X(name here, name in the library, parameters) */
 #define FUNCTIONS(X)                                                                               \
         X(init, "nvmlInit_v2", (void))                                                             \
         X(shutdown, "nvmlShutdown", (void))                                                        \
+        X(driver_version, "nvmlSystemGetDriverVersion", (char *, unsigned))                        \
         X(by_address, "nvmlDeviceGetHandleByPciBusId_v2", (const char *, void **))                 \
         X(name, "nvmlDeviceGetName", (void *, char *, unsigned))                                   \
+        X(minor, "nvmlDeviceGetMinorNumber", (void *, unsigned *))                                 \
         X(mode, "nvmlDeviceGetMigMode", (void *, unsigned *, unsigned *))                          \
+        X(set_mode, "nvmlDeviceSetMigMode", (void *, unsigned, int *))                             \
         X(profile, "nvmlDeviceGetGpuInstanceProfileInfoV",                                         \
                 (void *, unsigned, struct profile_v2 *))                                           \
         X(placements, "nvmlDeviceGetGpuInstancePossiblePlacements_v2",                             \
-                (void *, unsigned, struct placement *, unsigned *))
+                (void *, unsigned, struct placement *, unsigned *))                                \
+        X(instances, "nvmlDeviceGetGpuInstances", (void *, unsigned, void **, unsigned *))         \
+        X(instance_info, "nvmlGpuInstanceGetInfo", (void *, struct instance_info *))               \
+        X(create, "nvmlDeviceCreateGpuInstanceWithPlacement",                                      \
+                (void *, unsigned, const struct placement *, void **))                             \
+        X(destroy, "nvmlGpuInstanceDestroy", (void *))                                             \
+        X(compute_profile, "nvmlGpuInstanceGetComputeInstanceProfileInfo",                         \
+                (void *, unsigned, unsigned, struct compute_profile *))                            \
+        X(computes, "nvmlGpuInstanceGetComputeInstances", (void *, unsigned, void **, unsigned *)) \
+        X(compute_info, "nvmlComputeInstanceGetInfo_v2", (void *, struct compute_info *))          \
+        X(create_compute, "nvmlGpuInstanceCreateComputeInstance", (void *, unsigned, void **))     \
+        X(create_compute_at, "nvmlGpuInstanceCreateComputeInstanceWithPlacement",                  \
+                (void *, unsigned, const struct placement *, void **))                             \
+        X(destroy_compute, "nvmlComputeInstanceDestroy", (void *))                                 \
+        X(mig_most, "nvmlDeviceGetMaxMigDeviceCount", (void *, unsigned *))                        \
+        X(mig_device, "nvmlDeviceGetMigDeviceHandleByIndex", (void *, unsigned, void **))          \
+        X(mig_instance, "nvmlDeviceGetGpuInstanceId", (void *, unsigned *))                        \
+        X(mig_compute, "nvmlDeviceGetComputeInstanceId", (void *, unsigned *))                     \
+        X(uuid, "nvmlDeviceGetUUID", (void *, char *, unsigned))                                   \
+        X(processes, "nvmlDeviceGetComputeRunningProcesses_v3",                                    \
+                (void *, unsigned *, struct process *))
 
 struct nvml {
         void *library;
+        bool ready;
 #define X(name_, symbol, parameters) int(*name_) parameters;
         FUNCTIONS(X)
 #undef X
 };
 
-static void nvml_close(struct nvml *nvml)
+enum operation {
+        READ,
+        SET_MODE,
+        CREATE,
+        DESTROY,
+        CREATE_COMPUTE,
+        DESTROY_COMPUTE,
+};
+
+struct request {
+        enum operation operation;
+        char address[24];
+        unsigned start, compute_start, slices; /* memory slice; compute slices */
+        unsigned profile;                      /* the driver's id */
+        unsigned on;
+};
+
+struct answer {
+        int result; /* negative errno */
+        enum cleave_reason reason;
+        char sentence[160];
+        struct mig_driver driver;
+};
+
+/* ---- in the process that speaks with the driver ---- */
+
+static int fail(struct answer *answer, int result, enum cleave_reason reason, const char *format,
+        ...) __attribute__((format(printf, 4, 5)));
+static int fail(
+        struct answer *answer, int result, enum cleave_reason reason, const char *format, ...)
 {
-        if (nvml->library)
-                dlclose(nvml->library);
+        va_list list;
+
+        va_start(list, format);
+        vsnprintf(answer->sentence, sizeof(answer->sentence), format, list);
+        va_end(list);
+        answer->reason = reason;
+        answer->result = result;
+        return result;
+}
+
+static int errno_of(int code)
+{
+        switch (code) {
+        case NVML_SUCCESS:
+                return 0;
+        case NVML_INVALID_ARGUMENT:
+                return -EINVAL;
+        case NVML_NOT_SUPPORTED:
+                return -EOPNOTSUPP;
+        case NVML_NO_PERMISSION:
+                return -EPERM;
+        case NVML_NOT_FOUND:
+                return -ENOENT;
+        case NVML_GPU_IS_LOST:
+                return -ENODEV;
+        case NVML_RESET_REQUIRED:
+                return -EUCLEAN;
+        case NVML_IN_USE:
+                return -EBUSY;
+        case NVML_INSUFFICIENT_RESOURCES:
+                return -ENOSPC;
+        default:
+                return -EIO;
+        }
 }
 
 /* Name from the driver is "MIG 1g.10gb". */
@@ -103,6 +232,132 @@ static int read_profile(
         return NVML_SUCCESS;
 }
 
+/* Those of one GPU instance. */
+static int read_computes(const struct nvml *nvml, void *instance, struct mig_present *present)
+{
+        for (unsigned number = 0; number < NVML_COMPUTE_PROFILES; number++) {
+                struct compute_profile profile;
+                void *handles[MIG_SLICES_MAX * 2];
+                unsigned n = 0;
+
+                if (nvml->compute_profile(instance, number, 0, &profile) != NVML_SUCCESS ||
+                        profile.instances > ARRAY_SIZE(handles))
+                        continue;
+                if (nvml->computes(instance, profile.id, handles, &n) != NVML_SUCCESS)
+                        return -EIO;
+                for (unsigned i = 0; i < n; i++) {
+                        struct mig_compute *compute = present->compute + present->n_compute;
+                        struct compute_info info;
+
+                        if (nvml->compute_info(handles[i], &info) != NVML_SUCCESS ||
+                                present->n_compute == MIG_SLICES_MAX)
+                                return -EIO;
+                        *compute = (struct mig_compute){
+                                .start = (uint8_t)info.placement.start,
+                                .slices = (uint8_t)profile.slices,
+                                .id = (uint8_t)info.id,
+                        };
+                        present->n_compute++;
+                }
+        }
+        return 0;
+}
+
+/* Handles of the GPU instances of a profile; their number, or negative. */
+static int instances_of(const struct nvml *nvml, void *device, const struct mig_profile *profile,
+        void *ret[static MIG_SLICES_MAX])
+{
+        void *handles[64]; /* the driver writes as many as there may be of the profile */
+        unsigned n = 0;
+        int r;
+
+        if (profile->most > ARRAY_SIZE(handles))
+                return -E2BIG;
+        r = nvml->instances(device, profile->id, handles, &n);
+        if (r != NVML_SUCCESS)
+                return errno_of(r);
+        if (n > MIG_SLICES_MAX)
+                return -E2BIG;
+        memcpy(ret, handles, n * sizeof(*handles));
+        return (int)n;
+}
+
+/* Which UUID belongs to which compute instance is only known by going through all of them. */
+static void read_uuids(const struct nvml *nvml, void *device, struct mig_driver *driver)
+{
+        unsigned most = 0;
+
+        if (nvml->mig_most(device, &most) != NVML_SUCCESS)
+                return;
+        for (unsigned i = 0; i < most; i++) {
+                unsigned instance, compute;
+                void *handle;
+
+                /* There are holes. */
+                if (nvml->mig_device(device, i, &handle) != NVML_SUCCESS ||
+                        nvml->mig_instance(handle, &instance) != NVML_SUCCESS ||
+                        nvml->mig_compute(handle, &compute) != NVML_SUCCESS)
+                        continue;
+                for (unsigned j = 0; j < driver->n_present; j++)
+                        for (unsigned k = 0; k < driver->present[j].n_compute; k++) {
+                                struct mig_compute *c = driver->present[j].compute + k;
+
+                                if (driver->present[j].id == instance && c->id == compute)
+                                        nvml->uuid(handle, c->uuid, sizeof(c->uuid));
+                        }
+        }
+}
+
+static void read_users(const struct nvml *nvml, void *device, struct mig_driver *driver)
+{
+        static struct process processes[1024];
+        unsigned n = ARRAY_SIZE(processes);
+
+        if (nvml->processes(device, &n, processes) != NVML_SUCCESS)
+                return;
+        for (unsigned i = 0; i < n; i++)
+                for (unsigned j = 0; j < driver->n_present; j++)
+                        if (driver->present[j].id == processes[i].gpu_instance) {
+                                driver->present[j].users++;
+                                driver->present[j].pid = processes[i].pid;
+                        }
+}
+
+static int read_instances(const struct nvml *nvml, void *device, struct mig_driver *driver)
+{
+        for (unsigned p = 0; p < driver->geometry.n_profiles; p++) {
+                void *handles[MIG_SLICES_MAX];
+                int n = instances_of(nvml, device, driver->geometry.profiles + p, handles);
+
+                if (n == -EPERM) {
+                        driver->hidden = true;
+                        return 0;
+                }
+                if (n < 0)
+                        return -EIO;
+                for (int i = 0; i < n; i++) {
+                        struct mig_present *present = driver->present + driver->n_present;
+                        struct instance_info info;
+
+                        if (nvml->instance_info(handles[i], &info) != NVML_SUCCESS ||
+                                driver->n_present == MIG_SLICES_MAX ||
+                                info.placement.start >= MIG_SLICES_MAX)
+                                return -EIO;
+                        *present = (struct mig_present){
+                                .profile = (uint8_t)p,
+                                .start = (uint8_t)info.placement.start,
+                                .id = (uint8_t)info.id,
+                        };
+                        driver->n_present++;
+                        if (read_computes(nvml, handles[i], present) < 0)
+                                return -EIO;
+                }
+        }
+        read_uuids(nvml, device, driver);
+        read_users(nvml, device, driver);
+        return 0;
+}
+
 static int compare_profiles(const void *a, const void *b)
 {
         const struct mig_profile *x = a, *y = b;
@@ -126,6 +381,8 @@ static int read_device(const struct nvml *nvml, void *device, struct mig_driver 
                 return -EIO;
         ret->on = current;
         ret->pending = pending != current;
+        nvml->minor(device, &ret->minor);
+        nvml->driver_version(ret->driver, sizeof(ret->driver));
         nvml->name(device, ret->geometry.name, sizeof(ret->geometry.name));
         ret->geometry.starts_from = ret->geometry.figures_from = MIG_MEASURED;
         for (unsigned number = 0; number < NVML_PROFILES; number++) {
@@ -141,50 +398,398 @@ static int read_device(const struct nvml *nvml, void *device, struct mig_driver 
         for (unsigned i = 0; i < ret->geometry.n_profiles; i++)
                 if (ret->geometry.profiles[i].size == ret->geometry.slices)
                         ret->geometry.profiles[i].media = true;
-        return ret->geometry.n_profiles ? 0 : -EOPNOTSUPP;
+        if (ret->geometry.n_profiles == 0)
+                return -EOPNOTSUPP;
+        return current ? read_instances(nvml, device, ret) : 0;
 }
 
-int mig_driver_read(const char *library, const char *address, struct mig_driver *ret,
-        struct cleave_error *error)
+/* The instance that begins at a slice, NULL if there is none. */
+static void *find_instance(
+        const struct nvml *nvml, void *device, const struct mig_driver *driver, unsigned start)
 {
-        _cleanup_(nvml_close) struct nvml nvml = {0};
-        struct mig_driver driver = {0};
-        void *device;
+        for (unsigned p = 0; p < driver->geometry.n_profiles; p++) {
+                void *handles[MIG_SLICES_MAX];
+                int n = instances_of(nvml, device, driver->geometry.profiles + p, handles);
+
+                for (int i = 0; i < n; i++) {
+                        struct instance_info info;
+
+                        if (nvml->instance_info(handles[i], &info) == NVML_SUCCESS &&
+                                info.placement.start == start)
+                                return handles[i];
+                }
+        }
+        return NULL;
+}
+
+/* The mode as it is wished for, or as it was: a change that waits for a reset is taken back. */
+static int set_mode(const struct nvml *nvml, void *device, unsigned on)
+{
+        int activation = NVML_SUCCESS, ignored;
+        int r = nvml->set_mode(device, on, &activation);
+
+        if (r != NVML_SUCCESS)
+                return errno_of(r);
+        if (activation == NVML_SUCCESS)
+                return 0;
+        nvml->set_mode(device, !on, &ignored);
+        return activation == NVML_IN_USE ? -EBUSY : -EUCLEAN;
+}
+
+static int create_compute(const struct nvml *nvml, void *instance, unsigned start, unsigned slices)
+{
+        for (unsigned number = 0; number < NVML_COMPUTE_PROFILES; number++) {
+                const struct placement placement = {start, slices};
+                struct compute_profile profile;
+                void *made;
+
+                if (nvml->compute_profile(instance, number, 0, &profile) != NVML_SUCCESS ||
+                        profile.slices != slices)
+                        continue;
+                /* One that fills the whole has no place to choose. */
+                if (profile.instances == 1)
+                        return errno_of(nvml->create_compute(instance, profile.id, &made));
+                return errno_of(nvml->create_compute_at(instance, profile.id, &placement, &made));
+        }
+        return -EINVAL;
+}
+
+static int destroy_compute(const struct nvml *nvml, void *instance, unsigned start)
+{
+        for (unsigned number = 0; number < NVML_COMPUTE_PROFILES; number++) {
+                struct compute_profile profile;
+                void *handles[MIG_SLICES_MAX * 2];
+                unsigned n = 0;
+
+                if (nvml->compute_profile(instance, number, 0, &profile) != NVML_SUCCESS ||
+                        profile.instances > ARRAY_SIZE(handles) ||
+                        nvml->computes(instance, profile.id, handles, &n) != NVML_SUCCESS)
+                        continue;
+                for (unsigned i = 0; i < n; i++) {
+                        struct compute_info info;
+
+                        if (nvml->compute_info(handles[i], &info) == NVML_SUCCESS &&
+                                info.placement.start == start)
+                                return errno_of(nvml->destroy_compute(handles[i]));
+                }
+        }
+        return -ENOENT;
+}
+
+static int carry_out(const struct nvml *nvml, void *device, const struct request *request,
+        const struct mig_driver *driver)
+{
+        const struct placement placement = {request->start, request->slices};
+        void *instance = NULL, *made;
+
+        if (request->operation == SET_MODE)
+                return set_mode(nvml, device, request->on);
+        if (request->operation == CREATE)
+                return errno_of(nvml->create(device, request->profile, &placement, &made));
+        instance = find_instance(nvml, device, driver, request->start);
+        if (!instance)
+                return -ENOENT;
+        if (request->operation == DESTROY)
+                return errno_of(nvml->destroy(instance));
+        if (request->operation == CREATE_COMPUTE)
+                return create_compute(nvml, instance, request->compute_start, request->slices);
+        return destroy_compute(nvml, instance, request->compute_start);
+}
+
+static int nvml_open(struct nvml *nvml, const char *library, struct answer *answer)
+{
         int r;
 
-        nvml.library = dlopen(library ?: "libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
-        if (!nvml.library)
-                return error_set(error, CLEAVE_REASON_NO_DRIVER,
+        if (nvml->ready)
+                return 0;
+        nvml->library = dlopen(library ?: "libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
+        if (!nvml->library)
+                return fail(answer, -ENODEV, CLEAVE_REASON_NO_DRIVER,
                         "NVIDIA's library libnvidia-ml.so.1 is not here");
 #define X(name_, symbol, parameters)                                                               \
-        *(void **)&nvml.name_ = dlsym(nvml.library, symbol);                                       \
-        if (!nvml.name_)                                                                           \
-                return error_set(error, CLEAVE_REASON_NO_DRIVER,                                   \
+        *(void **)&nvml->name_ = dlsym(nvml->library, symbol);                                     \
+        if (!nvml->name_)                                                                          \
+                return fail(answer, -ENODEV, CLEAVE_REASON_NO_DRIVER,                              \
                         "NVIDIA's library has no %s: the driver is too old", symbol);
         FUNCTIONS(X)
 #undef X
-        r = nvml.init();
+        r = nvml->init();
         if (r != NVML_SUCCESS)
-                return error_set(error, CLEAVE_REASON_NO_DRIVER,
+                return fail(answer, -ENODEV, CLEAVE_REASON_NO_DRIVER,
                         "NVIDIA's driver does not answer (NVML error %d)", r);
-        r = nvml.by_address(address, &device);
-        if (r != NVML_SUCCESS)
-                r = error_set(
-                        error, CLEAVE_REASON_NO_DRIVER, "NVIDIA's driver has no GPU %s", address);
-        else {
-                r = read_device(&nvml, device, &driver);
-                if (r == -EOPNOTSUPP)
-                        error_set(error, CLEAVE_REASON_BAD_REQUEST,
-                                "the GPU %s cannot be cut by MIG", address);
-                else if (r < 0)
-                        error_set(error, CLEAVE_REASON_INTERNAL,
-                                "NVIDIA's driver does not say how %s can be cut", address);
+        nvml->ready = true;
+        return 0;
+}
+
+static void answer_request(struct nvml *nvml, const char *library, const struct request *request,
+        struct answer *answer)
+{
+        void *device;
+        int r;
+
+        if (nvml_open(nvml, library, answer) < 0)
+                return;
+        r = nvml->by_address(request->address, &device);
+        if (r != NVML_SUCCESS) {
+                fail(answer, -ENODEV, CLEAVE_REASON_NO_DRIVER, "NVIDIA's driver has no GPU %s",
+                        request->address);
+                return;
         }
-        nvml.shutdown();
+        r = read_device(nvml, device, &answer->driver);
+        if (r == -EOPNOTSUPP)
+                fail(answer, r, CLEAVE_REASON_BAD_REQUEST, "the GPU %s cannot be cut by MIG",
+                        request->address);
+        else if (r < 0)
+                fail(answer, r, CLEAVE_REASON_INTERNAL,
+                        "NVIDIA's driver does not say how %s can be cut", request->address);
+        else if (request->operation != READ)
+                answer->result = carry_out(nvml, device, request, &answer->driver);
+}
+
+static void serve(int fd, const char *library)
+{
+        static struct answer answer; /* large */
+        struct nvml nvml = {0};
+        struct request request;
+
+        while (recv(fd, &request, sizeof(request), 0) == sizeof(request)) {
+                answer = (struct answer){0};
+                answer_request(&nvml, library, &request, &answer);
+                if (send(fd, &answer, sizeof(answer), MSG_NOSIGNAL) != sizeof(answer))
+                        break;
+        }
+        _exit(0);
+}
+
+/* ---- the link to it ---- */
+
+struct mig_link {
+        char *library;
+        pid_t pid; /* 0: it has not been started */
+        int fd;
+};
+
+struct mig_link *mig_link_new(const char *library)
+{
+        struct mig_link *link = calloc(1, sizeof(*link));
+
+        if (!link)
+                return NULL;
+        link->fd = -EBADF;
+        link->library = library ? strdup(library) : NULL;
+        if (library && !link->library) {
+                free(link);
+                return NULL;
+        }
+        return link;
+}
+
+/* wait: it has nothing left to do, so it ends by itself; else it may be stuck in the kernel. */
+static void link_close(struct mig_link *link, bool wait)
+{
+        link->fd = close_safe(link->fd);
+        if (link->pid == 0)
+                return;
+        if (!wait)
+                kill(link->pid, SIGKILL);
+        waitpid(link->pid, NULL, wait ? 0 : WNOHANG);
+        link->pid = 0;
+}
+
+void mig_link_free(struct mig_link *link)
+{
+        if (!link)
+                return;
+        link_close(link, true);
+        free(link->library);
+        free(link);
+}
+
+static int link_open(struct mig_link *link)
+{
+        pid_t parent = getpid();
+        int ends[2];
+
+        if (link->pid)
+                return 0;
+        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+                return -errno;
+        link->pid = fork();
+        if (link->pid == 0) {
+                prctl(PR_SET_PDEATHSIG, SIGKILL);
+                if (getppid() != parent)
+                        _exit(0);
+                /* What we have open, locks above all, is not to live on in it. */
+                if (dup2(ends[1], STDERR_FILENO + 1) < 0)
+                        _exit(1);
+                if (close_range(STDERR_FILENO + 2, ~0u, 0) < 0) /* before Linux 5.9 */
+                        for (int fd = STDERR_FILENO + 2; fd < 1024; fd++)
+                                close(fd);
+                serve(STDERR_FILENO + 1, link->library);
+        }
+        close(ends[1]);
+        if (link->pid < 0) {
+                link->pid = 0;
+                close(ends[0]);
+                return -errno;
+        }
+        link->fd = ends[0];
+        return 0;
+}
+
+static int link_ask(
+        struct mig_link *link, unsigned msec, const struct request *request, struct answer *answer)
+{
+        uint64_t until = clock_usec(CLOCK_MONOTONIC) + msec * USEC_PER_MSEC;
+        struct pollfd wait;
+        int r;
+
+        r = link_open(link);
         if (r < 0)
                 return r;
-        *ret = driver;
+        if (send(link->fd, request, sizeof(*request), MSG_NOSIGNAL) != sizeof(*request)) {
+                link_close(link, false);
+                return -EIO;
+        }
+        wait = (struct pollfd){.fd = link->fd, .events = POLLIN};
+        do {
+                uint64_t now = clock_usec(CLOCK_MONOTONIC);
+
+                r = poll(&wait, 1, now < until ? (int)((until - now + 999) / USEC_PER_MSEC) : 0);
+        } while (r < 0 && errno == EINTR);
+        if (r == 1 && recv(link->fd, answer, sizeof(*answer), 0) == sizeof(*answer))
+                return 0;
+        link_close(link, false);
+        return r == 0 ? -ETIMEDOUT : -EIO;
+}
+
+int mig_driver_read(struct mig_link *link, unsigned msec, const char *address,
+        struct mig_driver *ret, struct cleave_error *error)
+{
+        struct request request = {.operation = READ};
+        _cleanup_free_ struct answer *answer = malloc(sizeof(*answer));
+        int r;
+
+        if (!link)
+                return error_set(error, CLEAVE_REASON_NO_DRIVER,
+                        "the driver of this machine is another than that of the devices looked at");
+        if (!answer)
+                return error_set_errno(error, ENOMEM, "cannot ask NVIDIA's driver");
+        snprintf(request.address, sizeof(request.address), "%s", address);
+        r = link_ask(link, msec, &request, answer);
+        if (r == -ETIMEDOUT) {
+                error_set(error, CLEAVE_REASON_TIMEOUT, "NVIDIA's driver does not answer about %s",
+                        address);
+                return r;
+        }
+        if (r < 0)
+                return error_set_errno(error, r, "cannot ask NVIDIA's driver about %s", address);
+        if (answer->result < 0) {
+                error_set(error, answer->reason, "%s", answer->sentence);
+                return answer->result;
+        }
+        *ret = answer->driver;
         return 0;
+}
+
+/* ---- as files ---- */
+
+struct mig_file {
+        char address[24], leaf[16];
+        unsigned start, compute_start;
+};
+
+static int file_parse(const char *path, struct mig_file *ret)
+{
+        int n = 0;
+
+        *ret = (struct mig_file){0};
+        if (sscanf(path, MIG_FILES "%23[^/]/mode%n", ret->address, &n) == 1 && n && !path[n])
+                strcpy(ret->leaf, "mode");
+        else if (sscanf(path, MIG_FILES "%23[^/]/%u/instance%n", ret->address, &ret->start, &n) ==
+                         2 &&
+                 n && !path[n])
+                strcpy(ret->leaf, "instance");
+        else if (sscanf(path, MIG_FILES "%23[^/]/%u/%u/compute%n", ret->address, &ret->start,
+                         &ret->compute_start, &n) == 3 &&
+                 n && !path[n])
+                strcpy(ret->leaf, "compute");
+        else
+                return -EINVAL;
+        return ret->start < MIG_SLICES_MAX && ret->compute_start < MIG_SLICES_MAX ? 0 : -EINVAL;
+}
+
+int mig_link_state(struct mig_link *link, unsigned msec, const char *path, char *ret, size_t size)
+{
+        struct mig_driver driver;
+        struct mig_file file;
+        int r;
+
+        *ret = '\0';
+        r = file_parse(path, &file);
+        if (r == 0)
+                r = mig_driver_read(link, msec, file.address, &driver, NULL);
+        if (r == 0 && driver.hidden)
+                r = -EPERM;
+        if (r < 0)
+                return r;
+        if (strcmp(file.leaf, "mode") == 0)
+                snprintf(ret, size, "%s%s", driver.on ? "on" : "off",
+                        !driver.pending ? ""
+                        : driver.on     ? ", off after a reset"
+                                        : ", on after a reset");
+        for (unsigned i = 0; i < driver.n_present; i++) {
+                const struct mig_present *p = driver.present + i;
+
+                if (p->start != file.start || strcmp(file.leaf, "mode") == 0)
+                        continue;
+                if (strcmp(file.leaf, "instance") == 0)
+                        snprintf(ret, size, "%s", driver.geometry.profiles[p->profile].name);
+                else
+                        for (unsigned j = 0; j < p->n_compute; j++)
+                                if (p->compute[j].start == file.compute_start)
+                                        snprintf(ret, size, "%uc", p->compute[j].slices);
+        }
+        return 0;
+}
+
+int mig_link_write(struct mig_link *link, unsigned msec, const char *path, const char *value)
+{
+        _cleanup_free_ struct answer *answer = malloc(sizeof(*answer));
+        struct request request = {0};
+        struct mig_driver driver;
+        struct mig_file file;
+        int r;
+
+        r = answer ? file_parse(path, &file) : -ENOMEM;
+        if (r == 0)
+                r = mig_driver_read(link, msec, file.address, &driver, NULL);
+        if (r < 0)
+                return r;
+        snprintf(request.address, sizeof(request.address), "%s", file.address);
+        request.start = file.start;
+        request.compute_start = file.compute_start;
+        if (strcmp(file.leaf, "mode") == 0) {
+                request.operation = SET_MODE;
+                request.on = strcmp(value, "on") == 0;
+        } else if (strcmp(file.leaf, "instance") == 0 && *value) {
+                int index = mig_profile_find(&driver.geometry, value);
+
+                if (index < 0)
+                        return -EINVAL;
+                request.operation = CREATE;
+                request.profile = driver.geometry.profiles[index].id;
+                request.slices = driver.geometry.profiles[index].size;
+        } else if (strcmp(file.leaf, "instance") == 0) {
+                request.operation = DESTROY;
+        } else if (*value) {
+                request.operation = CREATE_COMPUTE;
+                request.slices = (unsigned)strtoul(value, NULL, 10);
+        } else {
+                request.operation = DESTROY_COMPUTE;
+        }
+        r = link_ask(link, msec, &request, answer);
+        return r < 0 ? r : answer->result;
 }
 
 static char *difference(const char *name, const char *what, unsigned driver, unsigned table)

@@ -122,6 +122,25 @@ static int check_undo(
         return passthrough_check_use(host, &f, 1, obstacles);
 }
 
+/* ROCm's own file, and a render node for each device that the card shows itself as. */
+static json_t *attach(
+        const struct host *host, const struct change *change, struct cleave_error *error)
+{
+        _cleanup_names_ struct host_names nodes = {0};
+        json_t *list = json_array();
+        struct pci_function f;
+
+        if (pci_read(host, change->device, &f) == 0)
+                holders_nodes(host, &f, &nodes);
+        for (size_t i = 0; i < nodes.n; i++)
+                if (strncmp(nodes.name[i], "/dev/dri/renderD", 16) == 0)
+                        json_array_append_new(list,
+                                json_pack("{s:s,s:[s,s],s:[],s:[],s:b}", "name",
+                                        nodes.name[i] + strlen("/dev/dri/"), "nodes", "/dev/kfd",
+                                        nodes.name[i], "env", "mounts", "libraries", false));
+        return list;
+}
+
 const struct technique technique_modes = {
         .name = "modes",
         .title = "partition modes of AMD Instinct",
@@ -130,4 +149,5 @@ const struct technique technique_modes = {
         .check = check,
         .plan = plan,
         .check_undo = check_undo,
+        .attach = attach,
 };

@@ -32,6 +32,8 @@
         X(HELD, "held", true, "End what holds it.")                                                \
         X(HAS_FUNCTIONS, "has-functions", true, "Remove its virtual functions first.")             \
         X(HAS_MEDIATED, "has-mediated-devices", true, "Remove its mediated devices first.")        \
+        X(HAS_INSTANCES, "has-instances", true,                                                    \
+                "Remove them first (cleave partition remove, for those of Cleave's).")             \
         X(CONSOLE, "console", true,                                                                \
                 "With --allow-console-loss the console goes dark until the device is released.")   \
         X(BOOT_DISPLAY, "boot-display", false,                                                     \
@@ -64,7 +66,17 @@
         X(NO_PARTITIONS, "no-partition-modes", true, NULL)                                         \
         X(NOT_MIG, "not-mig", true, NULL)                                                          \
         X(MIG_OFF, "mig-off", true,                                                                \
-                "Turning MIG on needs an idle GPU: nvidia-smi -i INDEX -mig 1, as root.")          \
+                "With --turn-on-mig it is turned on for it; that needs root and a GPU that "       \
+                "nobody "                                                                          \
+                "has open, and before Hopper perhaps a reset of the GPU.")                         \
+        X(MIG_PENDING, "mig-pending", true,                                                        \
+                "Reset the GPU (nvidia-smi -i ADDRESS --gpu-reset) or restart the machine.")       \
+        X(MIG_HIDDEN, "mig-hidden", true, "Run it as root.")                                       \
+        X(NO_CAPABILITIES, "no-capability-files", false,                                           \
+                "nvidia-modprobe -f FILE makes the node of each of them.")                         \
+        X(INSTANCE_USED, "instance-used", true, "End the programs that use it.")                   \
+        X(INSTANCE_OTHERS, "instance-of-others", true,                                             \
+                "Whoever made it should take it away; Cleave touches only what it made.")          \
         X(NO_NVIDIA, "no-nvidia-driver", true, "Load NVIDIA's driver.")                            \
         X(NO_MPS, "no-mps", true, "Install nvidia-cuda-mps-control, a part of the driver.")        \
         X(NO_DMEM, "no-dmem", true, "It needs Linux 6.14 and amdgpu or xe, or NVIDIA driver 615.")

@@ -247,6 +247,19 @@ static int check_mounts(
         return r;
 }
 
+static void check_instances(
+        const struct host *host, const struct pci_function *f, struct obstacles *obstacles)
+{
+        struct mig_driver driver;
+
+        if (f->vendor != PCI_VENDOR_NVIDIA || strcmp(f->driver, "nvidia") != 0 || !host->mig ||
+                mig_driver_read(host->mig, host->msec, f->address, &driver, NULL) < 0)
+                return;
+        if (driver.n_present)
+                obstacles_add(obstacles, OBSTACLE_HAS_INSTANCES, "%s has %u MIG instance%s",
+                        f->address, driver.n_present, driver.n_present > 1 ? "s" : "");
+}
+
 int passthrough_check_use(const struct host *host, const struct pci_function *functions, int n,
         struct obstacles *obstacles)
 {
@@ -276,6 +289,8 @@ int passthrough_check_use(const struct host *host, const struct pci_function *fu
                                         mediated.name[j]);
                 if (r == 0)
                         r = check_mounts(host, f, obstacles);
+                if (r == 0)
+                        check_instances(host, f, obstacles);
         }
         return r;
 }
@@ -614,6 +629,19 @@ void passthrough_facts(
                         host_exists(host, "module/nvidia_fs") ? "ready" : "not loaded");
 }
 
+static json_t *attach(
+        const struct host *host, const struct change *change, struct cleave_error *error)
+{
+        struct pci_function functions[PASSTHROUGH_FUNCTIONS];
+
+        if (load_functions(host, change, functions) == 0 || functions->group < 0) {
+                error_set(error, CLEAVE_REASON_NO_SUCH_DEVICE, "there is no PCI device %s",
+                        change->device);
+                return NULL;
+        }
+        return json_pack("[o]", attach_vfio(functions->address, functions->group));
+}
+
 static int print(FILE *out, const struct host *host, const struct change *change,
         enum technique_form form, struct cleave_error *error)
 {
@@ -636,5 +664,6 @@ const struct technique technique_passthrough = {
         .prepare = prepare,
         .verify = verify,
         .check_undo = check_undo,
+        .attach = attach,
         .print = print,
 };

@@ -4,7 +4,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "partition/migdriver.h"
 #include "partition/survey.h"
 
 #define MPS_CONTROL "nvidia-cuda-mps-control"
@@ -78,36 +77,6 @@ static void add_sharing(const struct host *host, const struct pci_function *f, j
                 list, "mps", "MPS server", "programs of one owner side by side, at most 48", &mps);
 }
 
-static void add_mig(const struct pci_function *f, bool ours, json_t *list)
-{
-        const struct mig_geometry *table = mig_geometry_of_pci(f->vendor, f->device);
-        _cleanup_obstacles_ struct obstacles obstacles = {0};
-        const struct mig_geometry *geometry = table;
-        char offers[HOST_TEXT_MAX] = "";
-        struct mig_driver driver;
-        size_t used = 0;
-        int r = -ENODEV;
-
-        if (*f->physical || f->vendor != PCI_VENDOR_NVIDIA)
-                return;
-        if (ours && strcmp(f->driver, "nvidia") == 0)
-                r = mig_driver_read(NULL, f->address, &driver, NULL);
-        if (r == 0)
-                geometry = &driver.geometry;
-        if (!geometry)
-                return;
-        for (unsigned i = 0; i < geometry->n_profiles && used < sizeof(offers); i++)
-                used += (size_t)snprintf(offers + used, sizeof(offers) - used, "%s%u x %s",
-                        i ? ", " : "", geometry->profiles[i].most, geometry->profiles[i].name);
-        if (strcmp(f->driver, "nvidia") != 0)
-                obstacles_add(
-                        &obstacles, OBSTACLE_NO_NVIDIA, "%s is not on NVIDIA's driver", f->address);
-        else if (r == 0 && !driver.on)
-                obstacles_add(&obstacles, OBSTACLE_MIG_OFF, "MIG mode of %s is off%s", f->address,
-                        driver.pending ? " until the GPU is reset" : "");
-        add_technique(list, "mig", "MIG instances", offers, &obstacles);
-}
-
 /* Limits that a driver keeps itself, by cgroup. */
 static void add_limits(const struct host *host, const struct pci_function *f, json_t *list)
 {
@@ -127,10 +96,7 @@ static json_t *survey_gpu(const struct host *host, const struct pci_function *f)
         const struct technique_ask ask = {0};
         json_t *list = json_array(), *gpu;
         char id[16];
-        bool ours = strcmp(host->sysfs, "/sys") == 0;
-
         add_sharing(host, f, list);
-        add_mig(f, ours, list);
         add_limits(host, f, list);
         for (size_t i = 0; i < n_techniques; i++) {
                 _cleanup_obstacles_ struct obstacles obstacles = {0};

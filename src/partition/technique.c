@@ -5,6 +5,7 @@
 #include "partition/technique.h"
 
 const struct technique *const techniques[] = {
+        &technique_mig,
         &technique_passthrough,
         &technique_sriov,
         &technique_vgpu,
@@ -30,6 +31,9 @@ int form_parse(const char *word, enum technique_form *ret)
                 [FORM_NOVA] = "nova",
                 [FORM_ESXI] = "esxi",
                 [FORM_HYPERV] = "hyperv",
+                [FORM_CDI] = "cdi",
+                [FORM_PODMAN] = "podman",
+                [FORM_POD] = "pod",
         };
 
         for (unsigned i = 0; i < ARRAY_SIZE(words); i++)

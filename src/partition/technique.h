@@ -20,6 +20,10 @@ struct technique_ask {
         uint64_t quantum_msec;   /* of each function's turn; 0: the driver's */
         uint64_t preempt_usec;   /* after which it is forced to end; 0: the driver's */
         uint64_t memory;         /* bytes of each function; 0: the driver's */
+        const char *want;        /* MIG instances, as mig_wants_parse() reads them */
+        unsigned compute;        /* compute instances in each MIG instance; 0: one */
+        bool turn_on;            /* MIG mode, if it is off */
+        bool replace;            /* the wishes are the whole: idle instances of ours may go */
         bool allow_console_loss;
         bool any_device; /* also those that are no GPUs */
 };
@@ -32,9 +36,12 @@ enum technique_form {
         FORM_NOVA,
         FORM_ESXI,
         FORM_HYPERV,
+        FORM_CDI,    /* a specification of the Container Device Interface */
+        FORM_PODMAN, /* options of podman and docker */
+        FORM_POD,    /* what a pod of Kubernetes needs */
         FORM_N
 };
-#define FORM_WORDS "qemu libvirt kubevirt nova esxi hyperv"
+#define FORM_WORDS "qemu libvirt kubevirt nova esxi hyperv cdi podman pod"
 /* -EINVAL */
 int form_parse(const char *word, enum technique_form *ret);
 
@@ -65,15 +72,20 @@ struct technique {
         /* What stands in the way of taking it back. NULL: nothing ever. */
         int (*check_undo)(
                 const struct host *host, const struct change *change, struct obstacles *obstacles);
-        /* NULL: it has no form of its own. */
+        /* What a container needs of it: an array with an object for each device that it is,
+         * {name, nodes: [path], env: [NAME=value], mounts: [path], libraries: whether the driver's
+         * own are needed}; a new reference. NULL: it is not for containers. */
+        json_t *(*attach)(
+                const struct host *host, const struct change *change, struct cleave_error *error);
+        /* For VMs. NULL: it has no form of its own. */
         int (*print)(FILE *out, const struct host *host, const struct change *change,
                 enum technique_form form, struct cleave_error *error);
 };
 
-extern const struct technique technique_passthrough, technique_sriov, technique_vgpu,
+extern const struct technique technique_mig, technique_passthrough, technique_sriov, technique_vgpu,
         technique_mediated, technique_modes;
 
-/* All that change sysfs, in the order in which they are shown. */
+/* All that change the machine, in the order in which they are shown. */
 extern const struct technique *const techniques[];
 extern const size_t n_techniques;
 /* NULL: there is none of that name. */

@@ -168,6 +168,19 @@ static int check_undo(
         return r;
 }
 
+static json_t *attach(
+        const struct host *host, const struct change *change, struct cleave_error *error)
+{
+        struct pci_function f;
+
+        if (pci_read(host, change->device, &f) < 0 || f.group < 0) {
+                error_set(error, CLEAVE_REASON_NO_SUCH_DEVICE, "there is no PCI device %s",
+                        change->device);
+                return NULL;
+        }
+        return json_pack("[o]", attach_vfio(f.address, f.group));
+}
+
 static int print(FILE *out, const struct host *host, const struct change *change,
         enum technique_form form, struct cleave_error *error)
 {
@@ -187,5 +200,6 @@ const struct technique technique_vgpu = {
         .check = check,
         .plan = plan,
         .check_undo = check_undo,
+        .attach = attach,
         .print = print,
 };

@@ -102,6 +102,22 @@ static void setup_modes(struct tree *tree)
         tree_file(tree, "NPS1, NPS4\n", DEV "/available_memory_partition", GPU);
 }
 
+#define MIG "mig/" TREE_MIG_GPU
+
+static void setup_mig(struct tree *tree)
+{
+        tree_init(tree);
+        tree_mig(tree, "h100", true);
+        /* Somebody else's, which no change of ours may touch. */
+        tree_others(tree, MIG "/6/instance", "1g.10gb");
+}
+
+static void setup_mig_off(struct tree *tree)
+{
+        tree_init(tree);
+        tree_mig(tree, "a30", false);
+}
+
 #define UUID "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001"
 
 static const struct scenario {
@@ -135,6 +151,13 @@ static const struct scenario {
                 {.type = "CPX", .memory_mode = "NPS4"},
                 "bus/pci/devices/" GPU "/current_compute_partition", "CPX",
                 "current_memory_partition"},
+        {"MIG instances", setup_mig, &technique_mig, TREE_MIG_GPU, {.want = "4g.40gb,2x10G"},
+                MIG "/0/instance", "4g.40gb", "instance"},
+        {"MIG instances, the mode first", setup_mig_off, &technique_mig, TREE_MIG_GPU,
+                {.want = "rest", .turn_on = true, .compute = 2}, MIG "/0/2/compute", "2c",
+                "compute"},
+        {"MIG mode", setup_mig_off, &technique_mig, TREE_MIG_GPU,
+                {.want = "2g.12gb,rest", .turn_on = true}, MIG "/mode", "on", "mode"},
 };
 
 static int apply(
@@ -546,6 +569,38 @@ static void put_kfd_holder(struct tree *tree)
         tree_process(tree, 77, "rocm", "/dev/dri/renderD129");
 }
 
+static void put_mode_pending(struct tree *tree)
+{
+        tree_mode_pending(tree, 1);
+}
+static void put_hidden(struct tree *tree)
+{
+        tree_faults(tree, "fail=4@nvmlDeviceGetGpuInstances:1+");
+}
+static void put_nouveau(struct tree *tree)
+{
+        tree_link(tree, "../../../bus/pci/drivers/nouveau", DEV "/driver", TREE_MIG_GPU);
+}
+static void put_no_answer(struct tree *tree)
+{
+        tree_faults(tree, "fail=9@nvmlInit_v2:1+");
+}
+static void put_no_capabilities(struct tree *tree)
+{
+        tree_remove(tree, "proc/driver/nvidia/capabilities");
+}
+static void put_mode_holder(struct tree *tree)
+{
+        tree_file(tree, "Model: A30\nDevice Minor: \t 0\n",
+                "proc/driver/nvidia/gpus/" TREE_MIG_GPU "/information");
+        tree_process(tree, 4712, "nvidia-persiste", "/dev/nvidia0");
+}
+
+static const struct scenario card_of_old = {
+        .setup = setup_card, .technique = &technique_mig, .address = GPU};
+static const struct scenario instances_there = {
+        .setup = setup_mig, .technique = &technique_passthrough, .address = TREE_MIG_GPU};
+
 static const struct {
         const struct scenario *scenario;
         void (*put)(struct tree *tree);
@@ -558,6 +613,8 @@ static const struct {
 #define MDEV  (scenarios + 5)
 #define VGPU  (scenarios + 6)
 #define MODES (scenarios + 7)
+#define CUT   (scenarios + 8)
+#define UNCUT (scenarios + 9)
         {CARD, put_iommu_off, {0}, OBSTACLE_NO_IOMMU,
                 "the IOMMU is off: /sys/class/iommu is empty"},
         {CARD, put_no_group, {0}, OBSTACLE_NO_GROUP,
@@ -624,6 +681,22 @@ static const struct {
                 "driver"},
         {MODES, put_nothing, {.type = "HPX"}, OBSTACLE_NO_TYPE,
                 "0000:01:00.0 has no compute mode HPX; it has SPX, DPX, QPX, CPX"},
+        {UNCUT, put_nothing, {.want = "1g.6gb"}, OBSTACLE_MIG_OFF,
+                "MIG mode of " TREE_MIG_GPU " is off"},
+        {UNCUT, put_mode_pending, {.want = "1g.6gb", .turn_on = true}, OBSTACLE_MIG_PENDING,
+                "MIG mode of " TREE_MIG_GPU " is off until the GPU is reset"},
+        {UNCUT, put_mode_holder, {.want = "1g.6gb", .turn_on = true}, OBSTACLE_HELD,
+                TREE_MIG_GPU " is in use: process 4712 (nvidia-persiste) has /dev/nvidia0 open"},
+        {CUT, put_hidden, {.want = "1g.10gb"}, OBSTACLE_MIG_HIDDEN,
+                "the driver shows the instances of " TREE_MIG_GPU " to root only"},
+        {CUT, put_nouveau, {.want = "1g.10gb"}, OBSTACLE_NO_NVIDIA,
+                TREE_MIG_GPU " is not on NVIDIA's driver"},
+        {CUT, put_no_answer, {.want = "1g.10gb"}, OBSTACLE_NO_NVIDIA,
+                "NVIDIA's driver does not answer (NVML error 9)"},
+        {&card_of_old, put_nothing, {.want = "1g.10gb"}, OBSTACLE_NOT_MIG,
+                GPU " cannot be cut by MIG"},
+        {&instances_there, put_nothing, {0}, OBSTACLE_HAS_INSTANCES,
+                TREE_MIG_GPU " has 1 MIG instance"},
         {MODES, put_kfd_holder, {.type = "CPX"}, OBSTACLE_HELD,
                 "0000:01:00.0 is in use: process 77 (rocm) has /dev/dri/renderD129 open"},
 };
@@ -655,6 +728,24 @@ static void every_obstacle_has_its_sentence(void **state)
                 assert_int_equal(tree.writes, 0);
                 tree_done(&tree);
         }
+}
+
+/* Where the sentence has the place of this test's own proc. */
+static void capability_files_are_missed(void **state)
+{
+        _cleanup_obstacles_ struct obstacles obstacles = {0};
+        struct pci_function f;
+        struct tree tree;
+
+        setup_mig(&tree);
+        put_no_capabilities(&tree);
+        assert_int_equal(pci_read(&tree.host, TREE_MIG_GPU, &f), 0);
+        assert_int_equal(technique_mig.check(&tree.host, &f, &CUT->ask, &obstacles), 0);
+        assert_non_null(strstr(obstacles_find(&obstacles, OBSTACLE_NO_CAPABILITIES)->sentence,
+                "/proc/driver/nvidia/capabilities is not there, so containers cannot be given "
+                "instances of " TREE_MIG_GPU));
+        assert_null(obstacles_blocking(&obstacles));
+        tree_done(&tree);
 }
 
 static void a_machine_without_obstacles_shows_none(void **state)
@@ -893,6 +984,223 @@ static void a_forged_record_writes_nothing_else(void **state)
         tree_done(&tree);
 }
 
+/* --- MIG --- */
+
+/* Ours beside somebody else's: a 3g.40gb and a 1g.10gb, of which the small one is in use. */
+static const struct scenario first_layout = {.technique = &technique_mig,
+        .address = TREE_MIG_GPU,
+        .what = "a layout",
+        .ask = {.want = "3g.40gb,1g.10gb"}};
+static const struct scenario next_layout = {.technique = &technique_mig,
+        .address = TREE_MIG_GPU,
+        .what = "another layout",
+        .ask = {.want = "2x2g.20gb", .replace = true}};
+static const struct scenario too_much = {.technique = &technique_mig,
+        .address = TREE_MIG_GPU,
+        .what = "too much",
+        .ask = {.want = "4g.40gb,3g.40gb", .replace = true}};
+
+static void setup_layout(struct tree *tree, char *ret_id)
+{
+        setup_mig(tree);
+        assert_int_equal(apply(tree, &first_layout, ret_id, NULL), 0);
+        assert_string_equal(tree_state(tree, MIG "/0/instance"), "3g.40gb");
+        assert_string_equal(tree_state(tree, MIG "/4/instance"), "1g.10gb");
+        tree_faults(tree, "user=4");
+}
+
+static void a_layout_changes_around_what_is_in_use(void **state)
+{
+        _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
+        _cleanup_obstacles_ struct obstacles obstacles = {0};
+        _cleanup_free_ char *before = NULL;
+        char id[CHANGE_ID_MAX];
+        struct tree tree;
+
+        setup_layout(&tree, id);
+        before = tree_snapshot(&tree);
+        assert_int_equal(apply(&tree, &too_much, NULL, &error), -ENOSPC);
+        assert_string_equal(error_message(&error),
+                "there is no layout of 4g.40gb,3g.40gb on " TREE_MIG_GPU
+                " beside 1g.10gb at 6 (not made by Cleave), 1g.10gb at 4 (in use)");
+        assert_as_before(&tree, before, "a layout that cannot be");
+        assert_int_equal(apply(&tree, &next_layout, NULL, NULL), 0);
+        assert_string_equal(tree_state(&tree, MIG "/0/instance"), "2g.20gb");
+        assert_string_equal(tree_state(&tree, MIG "/2/instance"), "2g.20gb");
+        assert_string_equal(tree_state(&tree, MIG "/2/0/compute"), "2c");
+        assert_string_equal(tree_state(&tree, MIG "/4/instance"), "1g.10gb");
+        assert_string_equal(tree_state(&tree, MIG "/6/instance"), "1g.10gb");
+        assert_int_equal(change_reconcile(&tree.host, NULL, NULL, NULL), 0);
+        /* What is in use is not taken away, and says by whom. */
+        assert_int_equal(technique_undo(&tree.host, id, &obstacles, NULL), -EBUSY);
+        assert_string_equal(obstacles_find(&obstacles, OBSTACLE_INSTANCE_USED)->sentence,
+                "the 1g.10gb at slice 4 of " TREE_MIG_GPU " is in use: process 1");
+        tree_faults(&tree, "");
+        assert_int_equal(undo(&tree, id, NULL), 0);
+        assert_string_equal(tree_state(&tree, MIG "/4/instance"), "");
+        assert_string_equal(tree_state(&tree, MIG "/6/instance"), "1g.10gb");
+        assert_no_records(&tree);
+        tree_done(&tree);
+}
+
+static void a_layout_killed_at_every_point_is_the_old_or_the_new(void **state)
+{
+        char id[CHANGE_ID_MAX];
+        unsigned n = 0;
+        struct tree tree;
+        bool killed;
+
+        do {
+                _cleanup_free_ char *before = NULL, *first = NULL;
+                _cleanup_change_ struct change change = {0};
+
+                setup_layout(&tree, id);
+                before = tree_snapshot(&tree);
+                killed = killed_at(&tree, &next_layout, NULL, ++n);
+                assert_int_equal(change_reconcile(&tree.host, NULL, NULL, NULL), 0);
+                assert_int_equal(change_load(&tree.host, id, &change, NULL), 0);
+                assert_int_equal(change.phase, CHANGE_DONE);
+                assert_int_equal(change_standing(&tree.host, &change), CHANGE_STANDS);
+                assert_string_equal(tree_state(&tree, MIG "/4/instance"), "1g.10gb");
+                assert_string_equal(tree_state(&tree, MIG "/6/instance"), "1g.10gb");
+                first = strdup(tree_state(&tree, MIG "/0/instance"));
+                if (strcmp(first, "3g.40gb") == 0)
+                        assert_as_before(&tree, before, "a layout cut short");
+                else {
+                        assert_string_equal(first, "2g.20gb");
+                        assert_string_equal(tree_state(&tree, MIG "/2/0/compute"), "2c");
+                }
+                tree_faults(&tree, "");
+                assert_int_equal(undo(&tree, id, NULL), 0);
+                assert_string_equal(tree_state(&tree, MIG "/4/instance"), "");
+                assert_string_equal(tree_state(&tree, MIG "/6/instance"), "1g.10gb");
+                tree_done(&tree);
+        } while (killed);
+        assert_true(n > 12);
+}
+
+static void a_layout_that_fails_is_as_it_was(void **state)
+{
+        static const struct {
+                const char *leaf;
+                int error;
+        } faults[] = {{"instance", -EBUSY}, {"instance", -EIO}, {"compute", -EBUSY},
+                {"compute", -EPERM}, {"compute", 0}};
+
+        for (size_t i = 0; i < ARRAY_SIZE(faults); i++) {
+                _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
+                _cleanup_free_ char *before = NULL;
+                _cleanup_change_ struct change change = {0};
+                char id[CHANGE_ID_MAX];
+                struct tree tree;
+
+                setup_layout(&tree, id);
+                before = tree_snapshot(&tree);
+                tree.fault_leaf = faults[i].leaf;
+                tree.fault_error = faults[i].error;
+                assert_true(apply(&tree, &next_layout, NULL, &error) < 0);
+                assert_non_null(error_hint(&error));
+                assert_as_before(&tree, before, "a layout that fails");
+                assert_int_equal(change_load(&tree.host, id, &change, NULL), 0);
+                assert_int_equal(change_standing(&tree.host, &change), CHANGE_STANDS);
+                tree_done(&tree);
+        }
+}
+
+/* More are made beside what is there, and all go together. */
+static void instances_are_added(void **state)
+{
+        static const struct scenario more = {.technique = &technique_mig,
+                .address = TREE_MIG_GPU,
+                .what = "one more",
+                .ask = {.want = "1g.10gb"}};
+        char id[CHANGE_ID_MAX];
+        struct tree tree;
+
+        setup_layout(&tree, id);
+        assert_int_equal(apply(&tree, &more, NULL, NULL), 0);
+        assert_string_equal(tree_state(&tree, MIG "/5/instance"), "1g.10gb");
+        assert_string_equal(tree_state(&tree, MIG "/0/instance"), "3g.40gb");
+        assert_int_equal(apply(&tree, &more, NULL, NULL), -ENOSPC);
+        tree_faults(&tree, "");
+        assert_int_equal(undo(&tree, id, NULL), 0);
+        assert_string_equal(tree_state(&tree, MIG "/5/instance"), "");
+        assert_string_equal(tree_state(&tree, MIG "/0/instance"), "");
+        tree_done(&tree);
+}
+
+/* A process that has the node of an instance open is found though the driver says nothing of it. */
+static void who_has_an_instance_open_is_found(void **state)
+{
+        _cleanup_obstacles_ struct obstacles obstacles = {0};
+        struct mig_driver driver;
+        char id[CHANGE_ID_MAX];
+        struct tree tree;
+
+        setup_layout(&tree, id);
+        tree_faults(&tree, "");
+        assert_int_equal(mig_driver_read(tree.host.mig, 10000, TREE_MIG_GPU, &driver, NULL), 0);
+        for (unsigned i = 0; i < driver.n_present; i++)
+                if (driver.present[i].start == 0)
+                        tree_file(&tree, "DeviceFileMinor: 39\nDeviceFileMode: 292\n",
+                                "proc/driver/nvidia/capabilities/gpu0/mig/gi%u/ci0/access",
+                                driver.present[i].id);
+        tree_process(&tree, 321, "train", "/dev/nvidia-caps/nvidia-cap39");
+        assert_int_equal(technique_undo(&tree.host, id, &obstacles, NULL), -EBUSY);
+        assert_string_equal(obstacles_find(&obstacles, OBSTACLE_INSTANCE_USED)->sentence,
+                "the 3g.40gb at slices 0 to 3 of " TREE_MIG_GPU
+                " is in use: process 321 (train) has /dev/nvidia-caps/nvidia-cap39 open");
+        /* The planner leaves it where it is, too. */
+        assert_int_equal(apply(&tree, &next_layout, NULL, NULL), -ENOSPC);
+        assert_string_equal(tree_state(&tree, MIG "/0/instance"), "3g.40gb");
+        tree_done(&tree);
+}
+
+static void others_in_ours_are_not_touched(void **state)
+{
+        static const struct scenario turn_on = {.technique = &technique_mig,
+                .address = TREE_MIG_GPU,
+                .what = "with its mode",
+                .ask = {.want = "2g.12gb", .turn_on = true}};
+        _cleanup_obstacles_ struct obstacles obstacles = {0};
+        char id[CHANGE_ID_MAX];
+        struct tree tree;
+
+        setup_mig_off(&tree);
+        assert_int_equal(apply(&tree, &turn_on, id, NULL), 0);
+        tree_others(&tree, MIG "/0/0/compute", "");
+        tree_others(&tree, MIG "/0/1/compute", "1c");
+        tree_others(&tree, MIG "/3/instance", "1g.6gb");
+        assert_int_equal(technique_undo(&tree.host, id, &obstacles, NULL), -EBUSY);
+        assert_int_equal(obstacles.n, 2);
+        assert_string_equal(obstacles.list[0].sentence,
+                "the 1g.6gb at slice 3 of " TREE_MIG_GPU
+                " is not Cleave's, and MIG mode cannot be turned off while it exists");
+        assert_string_equal(obstacles.list[1].sentence,
+                "the 2g.12gb at slices 0 to 1 of " TREE_MIG_GPU
+                " has a compute instance that is not Cleave's");
+        tree_others(&tree, MIG "/0/1/compute", "");
+        tree_others(&tree, MIG "/3/instance", "");
+        assert_int_equal(undo(&tree, id, NULL), 0);
+        assert_string_equal(tree_state(&tree, MIG "/mode"), "off");
+        tree_done(&tree);
+}
+
+/* Where the driver cannot be asked, a record is not taken for gone. */
+static void a_driver_that_is_away_loses_no_record(void **state)
+{
+        char id[CHANGE_ID_MAX];
+        struct tree tree;
+
+        setup_layout(&tree, id);
+        tree_faults(&tree, "fail=9@nvmlInit_v2:1+");
+        assert_int_equal(change_reconcile(&tree.host, NULL, NULL, NULL), 0);
+        assert_true(undo(&tree, id, NULL) < 0);
+        tree_faults(&tree, "");
+        assert_int_equal(undo(&tree, id, NULL), 0);
+        tree_done(&tree);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -905,6 +1213,7 @@ int main(void)
                 cmocka_unit_test(a_restart_wipes_all_away),
                 cmocka_unit_test(what_others_changed_is_left_alone),
                 cmocka_unit_test(every_obstacle_has_its_sentence),
+                cmocka_unit_test(capability_files_are_missed),
                 cmocka_unit_test(a_machine_without_obstacles_shows_none),
                 cmocka_unit_test(functions_in_use_are_not_taken_away),
                 cmocka_unit_test(only_listed_files_are_written),
@@ -914,6 +1223,13 @@ int main(void)
                 cmocka_unit_test(words_for_hypervisors),
                 cmocka_unit_test(a_record_of_nonsense_is_refused),
                 cmocka_unit_test(a_forged_record_writes_nothing_else),
+                cmocka_unit_test(a_layout_changes_around_what_is_in_use),
+                cmocka_unit_test(a_layout_killed_at_every_point_is_the_old_or_the_new),
+                cmocka_unit_test(a_layout_that_fails_is_as_it_was),
+                cmocka_unit_test(instances_are_added),
+                cmocka_unit_test(who_has_an_instance_open_is_found),
+                cmocka_unit_test(others_in_ours_are_not_touched),
+                cmocka_unit_test(a_driver_that_is_away_loses_no_record),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

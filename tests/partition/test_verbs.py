@@ -19,6 +19,7 @@ GPU = "0000:01:00.0"
 class Machine:
     def __init__(self, place):
         self.place = place
+        self.environment = {}
         self.write("sys/class/iommu/dmar0/uevent", "")
         self.write("proc/sys/kernel/random/boot_id", "9a53c7a8-0000-4000-8000-000000000001\n")
         self.write("sys/bus/pci/drivers_probe", "")
@@ -49,11 +50,17 @@ class Machine:
             self.link(f"../../../../bus/pci/devices/{address}",
                       f"sys/kernel/iommu_groups/{group}/devices/{address}")
 
+    def simulate(self, model, faults=""):
+        """NVIDIA's driver, simulated; its first GPU is at 0000:1b:00.0."""
+        self.environment = {"CLEAVE_SIM": model, "CLEAVE_SIM_FAULTS": faults,
+                            "CLEAVE_SIM_DIR": os.path.join(self.place, "sim")}
+
     def cleave(self, verb, *words, state=True):
         roots = [f"--sysfs={self.place}/sys", f"--proc={self.place}/proc"]
         if state:
             roots.append(f"--state={self.place}/state")
-        environment = dict(os.environ, CLEAVE_RUNTIME_DIR=os.path.join(self.place, "run"))
+        environment = dict(os.environ, CLEAVE_RUNTIME_DIR=os.path.join(self.place, "run"),
+                           **self.environment)
         done = subprocess.run([CLEAVE, verb, *words, *roots], text=True, capture_output=True,
                               stdin=subprocess.DEVNULL, env=environment, timeout=60, check=False)
         return done.returncode, done.stdout, done.stderr
@@ -150,6 +157,112 @@ class Verbs(unittest.TestCase):
                                              "8x1g.5gb")
         self.assertEqual(status, 6)
         self.assertIn("no layout of the A100 40GB holds 8x1g.5gb", err)
+
+    def mig_capabilities(self, numbers):
+        """What the driver has in proc of its instances; gi and ci numbers to minors."""
+        base = "proc/driver/nvidia/capabilities"
+        self.machine.write(f"{base}/mig/config", "DeviceFileMinor: 1\n")
+        for (instance, compute), minor in numbers.items():
+            leaf = f"gi{instance}/access" if compute is None else f"gi{instance}/ci{compute}/access"
+            self.machine.write(f"{base}/gpu0/mig/{leaf}",
+                               f"DeviceFileMinor: {minor}\nDeviceFileMode: 292\n")
+
+    def test_mig_from_the_wish_to_the_container(self):
+        gpu = "0000:1b:00.0"
+        self.machine.function(gpu, 0x10de, 0x2330, 0x030200, "nvidia", 13)
+        self.machine.simulate("h100")
+        self.mig_capabilities({})
+        # Never turned on without being asked.
+        status, out, err = self.machine.cleave("partition", "create", "mig", gpu, "--want",
+                                               "3x10G,rest")
+        self.assertEqual((status, out), (6, ""))
+        self.assertIn(f"MIG mode of {gpu} is off. With --turn-on-mig", err)
+        status, out, err = self.machine.cleave("partition", "create", "mig", gpu, "--want",
+                                               "3x10G,rest", "--turn-on-mig", "--dry-run")
+        self.assertEqual((status, err), (0, ""))
+        self.assertIn(f"1. turn on MIG mode of {gpu}\n     by NVML: 'on' as {gpu}/mode\n", out)
+        self.assertIn("make a 1g.10gb at slice", out)
+        self.assertIn("make a 4g.40gb at slices 0 to 3", out)
+        self.assertEqual(self.machine.cleave("partition", "list", "-o", "json")[1].count("mig"), 0)
+        status, out, err = self.machine.cleave("partition", "create", "mig", gpu, "--want",
+                                               "3x10G,rest", "--turn-on-mig")
+        self.assertEqual((status, out, err), (0, f"mig-{gpu}\n", ""))
+        listed = json.loads(self.machine.cleave("partition", "list", "-o", "json")[1])
+        self.assertEqual([(p["id"], p["state"], len(p["geometry"]["instances"]))
+                          for p in listed["partitions"]], [(f"mig-{gpu}", "stands", 4)])
+        status, out, err = self.machine.cleave("passthrough", "check", gpu)
+        self.assertIn(f"in the way: {gpu} has 4 MIG instances.", out)
+        # For containers: a device each, and no words for VMs.
+        status, _, err = self.machine.cleave("partition", "show", f"mig-{gpu}")
+        self.assertEqual(status, 2)
+        self.assertIn("is given to containers, not to VMs", err)
+        status, _, err = self.machine.cleave("partition", "show", f"mig-{gpu}", "--for", "cdi")
+        self.assertEqual(status, 1)
+        self.assertIn("the driver has no capability file of the ", err)
+        numbers = {}
+        for instance in range(0, 15):
+            numbers[(instance, None)] = 3 + 9 * instance
+            numbers[(instance, 0)] = 4 + 9 * instance
+        self.mig_capabilities(numbers)
+        status, out, err = self.machine.cleave("partition", "show", f"mig-{gpu}", "--for", "cdi")
+        self.assertEqual((status, err), (0, ""))
+        spec = json.loads(out)
+        self.assertEqual((spec["cdiVersion"], spec["kind"]), ("0.3.0", "cleave.dev/partition"))
+        names = [device["name"] for device in spec["devices"]]
+        self.assertEqual(len(set(names)), 4)
+        for device in spec["devices"]:
+            edits = device["containerEdits"]
+            self.assertRegex(device["name"], r"^MIG-[0-9a-f-]{36}$")
+            self.assertEqual(edits["env"], [f"CUDA_VISIBLE_DEVICES={device['name']}"])
+            nodes = [node["path"] for node in edits["deviceNodes"]]
+            self.assertEqual(nodes[:3], ["/dev/nvidia0", "/dev/nvidiactl", "/dev/nvidia-uvm"])
+            caps = [int(node.removeprefix("/dev/nvidia-caps/nvidia-cap")) for node in nodes[3:]]
+            self.assertEqual(len(caps), 2)
+            self.assertEqual(caps[1], caps[0] + 1)
+        status, out, _ = self.machine.cleave("partition", "show", f"mig-{gpu}", "--for", "podman")
+        self.assertEqual(out.count("--device=/dev/nvidia-caps/nvidia-cap"), 8)
+        status, out, _ = self.machine.cleave("partition", "show", f"mig-{gpu}", "--for", "pod")
+        self.assertIn(f'cdi.k8s.io/cleave: "cleave.dev/partition={names[0]}"', out)
+        # Another layout; then all of it goes, the mode too.
+        status, out, err = self.machine.cleave("partition", "change", f"mig-{gpu}", "--want",
+                                               "2x3g.40gb")
+        self.assertEqual((status, err), (0, ""))
+        listed = json.loads(self.machine.cleave("partition", "list", "-o", "json")[1])
+        self.assertEqual([i["profile"] for i in listed["partitions"][0]["geometry"]["instances"]],
+                         ["3g.40gb", "3g.40gb"])
+        self.machine.simulate("h100", "user=4")
+        status, _, err = self.machine.cleave("partition", "remove", f"mig-{gpu}")
+        self.assertEqual(status, 6)
+        self.assertIn("in the way: the 3g.40gb at slices 4 to 7 of 0000:1b:00.0 is in use: process "
+                      "1. End the programs that use it.", err)
+        self.machine.simulate("h100")
+        self.assertEqual(self.machine.cleave("partition", "remove", f"mig-{gpu}"), (0, "", ""))
+        status, _, err = self.machine.cleave("partition", "create", "mig", gpu, "--want", "1g.10gb")
+        self.assertIn(f"MIG mode of {gpu} is off", err)
+
+    def test_mig_mode_that_needs_a_reset_is_left_as_it_was(self):
+        gpu = "0000:1b:00.0"
+        self.machine.function(gpu, 0x10de, 0x20b2, 0x030200, "nvidia", 13)
+        self.machine.simulate("a100", "reset@MIG")
+        status, out, err = self.machine.cleave("partition", "create", "mig", gpu, "--want", "rest",
+                                               "--turn-on-mig")
+        self.assertEqual((status, out), (1, ""))
+        self.assertIn("it would only take effect with a reset of the GPU, so it is as it was", err)
+        self.assertIn("--gpu-reset", err)
+        self.assertEqual(self.machine.cleave("partition", "list")[1].split(),
+                         ["ID", "TECHNIQUE", "DEVICE", "STATE"])
+
+    def test_compute_instances_have_to_be_equal(self):
+        gpu = "0000:1b:00.0"
+        self.machine.function(gpu, 0x10de, 0x20b7, 0x030200, "nvidia", 13)
+        self.machine.simulate("a30")
+        words = ("partition", "create", "mig", gpu, "--turn-on-mig", "--dry-run", "--want", "rest")
+        status, out, err = self.machine.cleave(*words, "--compute-instances", "2")
+        self.assertEqual((status, err), (0, ""))
+        self.assertEqual(out.count("make a compute instance of 2 of 4 slices in the 4g.24gb"), 2)
+        status, _, err = self.machine.cleave(*words, "--compute-instances", "3")
+        self.assertEqual(status, 2)
+        self.assertIn("the 4 compute slices of a 4g.24gb are not to be cut into 3 equal", err)
 
     def test_advice_knows_this_machine(self):
         status, out, err = self.machine.cleave("advise", "--trust", "untrusted", "--in", "vm",

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <dirent.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "base/file.h"
 #include "partition/pci.h"
@@ -127,6 +129,91 @@ void tree_process(struct tree *tree, int pid, const char *command, const char *n
         tree_file(tree, text, "proc/%d/comm", pid);
         tree_link(tree, "/dev/null", "proc/%d/fd/0", pid);
         tree_link(tree, node, "proc/%d/fd/7", pid);
+}
+
+/* --- NVIDIA's driver --- */
+
+static void renew_link(struct tree *tree)
+{
+        mig_link_free(tree->host.mig);
+        tree->host.mig = mig_link_new(getenv("CLEAVE_TEST_NVML"));
+        assert_non_null(tree->host.mig);
+}
+
+void tree_faults(struct tree *tree, const char *faults)
+{
+        setenv("CLEAVE_SIM_FAULTS", faults, 1);
+        renew_link(tree);
+}
+
+void tree_others(struct tree *tree, const char *path, const char *value)
+{
+        assert_int_equal(mig_link_write(tree->host.mig, 10000, path, value), 0);
+}
+
+void tree_mig(struct tree *tree, const char *model, bool on)
+{
+        static const struct {
+                const char *model;
+                unsigned device;
+        } devices[] = {{"a30", 0x20b7}, {"a100", 0x20b2}, {"h100", 0x2330}, {"h200", 0x2335},
+                {"b200", 0x2901}};
+        char place[96];
+
+        assert_non_null(getenv("CLEAVE_TEST_NVML"));
+        snprintf(place, sizeof(place), "%s/sim", tree->root);
+        setenv("CLEAVE_SIM_DIR", place, 1);
+        setenv("CLEAVE_SIM", model, 1);
+        for (size_t i = 0; i < ARRAY_SIZE(devices); i++)
+                if (strcmp(devices[i].model, model) == 0)
+                        tree_function(tree, TREE_MIG_GPU, NULL, 0x10de, devices[i].device, 0x030200,
+                                12, "nvidia");
+        tree_file(tree, "DeviceFileMinor: 1\nDeviceFileMode: 256\n",
+                "proc/driver/nvidia/capabilities/mig/config");
+        tree_faults(tree, "");
+        if (on)
+                tree_others(tree, MIG_FILES TREE_MIG_GPU "/mode", "on");
+}
+
+void tree_mode_pending(struct tree *tree, unsigned on)
+{
+        int status;
+        pid_t pid = fork();
+
+        if (pid == 0) {
+                void *library, *device;
+                int (*init)(void), (*by_index)(unsigned, void **);
+                int (*set)(void *, unsigned, int *), activation;
+
+                setenv("CLEAVE_SIM_FAULTS", "reset@MIG", 1);
+                library = dlopen(getenv("CLEAVE_TEST_NVML"), RTLD_NOW);
+                if (!library)
+                        _exit(1);
+                *(void **)&init = dlsym(library, "nvmlInit_v2");
+                *(void **)&by_index = dlsym(library, "nvmlDeviceGetHandleByIndex_v2");
+                *(void **)&set = dlsym(library, "nvmlDeviceSetMigMode");
+                _exit(init() || by_index(0, &device) || set(device, on, &activation));
+        }
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+}
+
+static void print_mig(FILE *out, struct tree *tree)
+{
+        struct mig_driver driver;
+
+        assert_int_equal(mig_driver_read(tree->host.mig, 10000, TREE_MIG_GPU, &driver, NULL), 0);
+        fprintf(out, "MIG %d %d\n", driver.on, driver.pending);
+        for (unsigned i = 0; i < driver.n_present; i++) {
+                fprintf(out, "%s at %u, id %u:",
+                        driver.geometry.profiles[driver.present[i].profile].name,
+                        driver.present[i].start, driver.present[i].id);
+                for (unsigned j = 0; j < driver.present[i].n_compute; j++)
+                        fprintf(out, " %uc at %u %s", driver.present[i].compute[j].slices,
+                                driver.present[i].compute[j].start,
+                                driver.present[i].compute[j].uuid);
+                fputc('\n', out);
+        }
 }
 
 /* --- the kernel --- */
@@ -259,6 +346,8 @@ static int kernel_write(struct tree *tree, const char *path, const char *value)
         const char *leaf = strrchr(path, '/') + 1;
         char address[64] = "", text[HOST_TEXT_MAX];
 
+        if (strncmp(path, MIG_FILES, strlen(MIG_FILES)) == 0)
+                return mig_link_write(tree->host.mig, 10000, path, value);
         if (sscanf(path, "bus/pci/devices/%63[^/]", address) != 1)
                 sscanf(path, "bus/mdev/devices/%63[^/]", address);
         if (strcmp(leaf, "drivers_probe") == 0)
@@ -356,6 +445,7 @@ void tree_done(struct tree *tree)
 {
         char command[96];
 
+        mig_link_free(tree->host.mig);
         snprintf(command, sizeof(command), "rm -rf -- %s", tree->root);
         assert_int_equal(system(command), 0);
 }
@@ -377,6 +467,8 @@ char *tree_snapshot(struct tree *tree)
         while ((c = fgetc(from)) != EOF)
                 fputc(c, to);
         pclose(from);
+        if (tree->host.mig)
+                print_mig(to, tree);
         fclose(to);
         return text;
 }

@@ -42,6 +42,16 @@ const char *tree_state(struct tree *tree, const char *format, ...)
  * that driver (NULL: none), which becomes its native one. */
 void tree_function(struct tree *tree, const char *address, const char *port, unsigned vendor,
         unsigned device, unsigned class, int group, const char *driver);
+/* NVIDIA's driver, simulated, with that model as GPU TREE_MIG_GPU, in MIG mode or not; the function
+ * that goes with it. The library is that of CLEAVE_TEST_NVML. */
+#define TREE_MIG_GPU "0000:1b:00.0"
+void tree_mig(struct tree *tree, const char *model, bool on);
+/* What CLEAVE_SIM_FAULTS asks for, from now on. */
+void tree_faults(struct tree *tree, const char *faults);
+/* As another tool would: one of the driver's files, past Cleave. */
+void tree_others(struct tree *tree, const char *path, const char *value);
+/* Others change the mode, which then waits for a reset. */
+void tree_mode_pending(struct tree *tree, unsigned on);
 /* A process that has a node open. */
 void tree_process(struct tree *tree, int pid, const char *command, const char *node);
 /* The whole tree without the records, as text: what changed is seen by comparing. */
