@@ -282,7 +282,8 @@ static void local_memory(void)
         OK(launch_one(kernel(module, "cleave_local"), NULL, params));
         OK(cu(cuCtxSynchronize)());
         taken = before - free_memory();
-        PROBE_VALUE((long)sms * threads * 65536, (long)taken);
+        CHECK(taken ==
+                (size_t)sms * (size_t)threads * (65536 - 1024)); /* 1 KiB there was already */
         OK(launch_one(kernel(module, "cleave_local"), NULL, params));
         OK(cu(cuCtxSynchronize)());
         CHECK(before - free_memory() == taken);
