@@ -103,6 +103,7 @@ const struct cli_verb *const cli_verbs[] = {
         &verb_partition,
         &verb_passthrough,
         &verb_mps,
+        &verb_bench,
         &verb_events,
         &verb_cdi,
         &verb_doctor,

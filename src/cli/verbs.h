@@ -14,6 +14,7 @@ extern const struct cli_verb verb_partition;
 extern const struct cli_verb verb_passthrough;
 extern const struct cli_verb verb_advise;
 extern const struct cli_verb verb_mps;
+extern const struct cli_verb verb_bench;
 extern const struct cli_verb verb_events;
 extern const struct cli_verb verb_cdi;
 extern const struct cli_verb verb_container_hook;

@@ -21,6 +21,7 @@ PROBE = None
 NEEDED = """
 bin/cleave
 sbin/cleaved
+lib/cleave/bench/worker
 lib/cleave/guard/libcuda.so
 lib/cleave/guard/libcuda.so.1
 lib/cleave/guard/libnvidia-ml.so
@@ -131,6 +132,12 @@ class Install(unittest.TestCase):
             maps = open(f"/proc/{tenant.daemon_pid()}/maps").read()
             self.assertIn(plain + "/sbin/cleaved", maps)
             self.assertNotIn(BUILD + "/", maps)
+        # the bench finds its own program and the simulated GPU there, too
+        done = subprocess.run([plain + "/bin/cleave", "bench", "--sim", "--quick", "--only",
+                               "OH-005", "--mode", "temporal"], text=True, capture_output=True,
+                              env={"PATH": os.environ["PATH"]}, check=False, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stdout, r"OH-005 .* \d")
 
 
 if __name__ == "__main__":
