@@ -12,7 +12,7 @@ import os
 import sys
 
 from generator import (emit_coverage, emit_declarations, emit_guard, emit_names, emit_sim,
-                       marshalling)
+                       emit_trace, marshalling)
 from generator.description import Description
 from generator.errors import DescriptionError
 
@@ -55,6 +55,12 @@ def main():
             d, a.api, read_list(a.hooks, {e.symbol for e in d.entries})),
         'marshal-header': lambda d, a: marshalling.header(d, a.api),
         'marshal-source': lambda d, a: marshalling.source(d, a.api),
+        'trace-calls': lambda d, a: emit_trace.calls(d, a.api),
+        'trace-header': lambda d, a: emit_trace.header(d, a.api),
+        'trace-stubs': lambda d, a: emit_guard.assembler(
+            d, a.api, {e.symbol for e in emit_trace.recorded(d)}),
+        'trace-tables': lambda d, a: emit_trace.tables(d, a.api),
+        'trace-wrappers': lambda d, a: emit_trace.wrappers(d, a.api),
         'sim-defaults': lambda d, a: emit_sim.source(d, a.api),
     }
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])

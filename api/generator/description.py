@@ -78,6 +78,9 @@ class Description:
         self.versioned = False
         self.handles = set()    # pointer types that are handles although what they point to is void
         self.addresses = set()  # TYPE.FIELD: pointers in structures that nobody follows
+        self.numbers = set()    # types that are handles although they are plain numbers
+        self.device_addresses = set()
+        self.arrays = {}        # TYPE.FIELD: the field of TYPE that says how many it points to
         self._read()
         self._check()
         self.entries = sorted((e for f in self.functions for e in f.entries),
@@ -154,6 +157,17 @@ class Description:
                 if name not in self._all_pointers(name.split('.')[0], line):
                     self.error(line, f'{name} is no pointer')
             self.addresses.update(rest)
+        elif word in ('numbers', 'device_addresses') and rest:
+            for name in rest:
+                if name not in self.header.types:
+                    self.error(line, f'unknown type {name!r}')
+            (self.numbers if word == 'numbers' else self.device_addresses).update(rest)
+        elif word == 'array' and len(rest) == 2:
+            name, _, field = rest[0].partition('.')
+            fields = {f.name: f for f in getattr(self.header.types.get(name), 'fields', ())}
+            if field not in fields or fields[field].stars != 1 or rest[1] not in fields:
+                self.error(line, f'{rest[0]} is no pointer, or {rest[1]} no field beside it')
+            self.arrays[rest[0]] = rest[1]
         elif word == 'names' and len(rest) == 1 and rest[0] in self.classes:
             return rest[0]
         else:

@@ -123,13 +123,19 @@ def source(d, api):
 
 
 def _parameters(e, api):
+    return parameter_rows(e, f'struct {api}_args_{e.symbol}')
+
+
+def parameter_rows(e, args, followed_only=False):
+    """The table of an entry's parameters, of_SYMBOL; args is its structure of arguments. With
+    followed_only, pointers that the description cannot follow cross as plain addresses."""
     index = {p.name: i for i, p in enumerate(e.parameters)}
     numbers = {value for p in e.parameters for _, kind, value in p.length or () if kind != 'number'}
     rows = []
     for p in e.parameters:
-        field = f'(({{args}} *)0)->{p.name}'
+        field = f'(({args} *)0)->{p.name}'
         kind, unit, element, align = 'VALUE', 'ONE', '0', '1'
-        if p.stars and p.direction != 'address':
+        if p.stars and p.direction != 'address' and not (followed_only and p.direction == 'opaque'):
             kind = p.direction.upper()
             unit = 'STRING' if p.string else (p.length_unit or 'one').upper()
             pointed = p.ctype + ' *' * (p.stars - 1)
@@ -139,8 +145,7 @@ def _parameters(e, api):
         terms = ', '.join(f'{{MARSHAL_{_TERM[term]}, {sign}1, '
                           f'{value if term == "number" else index[value]}}}'
                           for sign, term, value in p.length or ()) or '{0, 0, 0}'
-        rows.append(f'{{offsetof({{args}}, {p.name}), sizeof({field}), {element}, {align},\n'
+        rows.append(f'{{offsetof({args}, {p.name}), sizeof({field}), {element}, {align},\n'
                     f'                MARSHAL_{kind}, MARSHAL_{unit}, {signed}, '
                     f'{len(p.length or ())}, {{{terms}}}}}')
-    text = lines(rows).replace('{args}', f'struct {api}_args_{e.symbol}')
-    return f'static const struct marshal_parameter of_{e.symbol}[] = {{\n{text}\n}};\n'
+    return f'static const struct marshal_parameter of_{e.symbol}[] = {{\n{lines(rows)}\n}};\n'

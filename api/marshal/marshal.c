@@ -89,7 +89,7 @@ static int number(const void *at, size_t size, bool is_signed, int64_t *ret)
 }
 
 /* The bytes that the arguments say parameter i points to; less than none is none. */
-static int length_of(const struct marshal_entry *entry, unsigned i, const void *args, uint64_t *ret)
+int marshal_length(const struct marshal_entry *entry, unsigned i, const void *args, uint64_t *ret)
 {
         const struct marshal_parameter *p = &entry->parameters[i];
         const void *to = pointer(p, args);
@@ -151,7 +151,7 @@ ssize_t marshal_request_pack(const struct marshal_entry *entry, const void *args
                         put(&w, argument(p, args), p->size);
                         continue;
                 }
-                int r = length_of(entry, i, args, &lengths.of[i]);
+                int r = marshal_length(entry, i, args, &lengths.of[i]);
                 if (r < 0)
                         return r;
                 uint8_t present = lengths.of[i] != MARSHAL_NULL;
@@ -254,7 +254,7 @@ int marshal_request_unpack(const struct marshal_entry *entry, const void *buffer
                 uint64_t said;
                 if (entry->parameters[i].kind == MARSHAL_VALUE)
                         continue;
-                if (length_of(entry, i, args, &said) < 0 || said != lengths.of[i])
+                if (marshal_length(entry, i, args, &said) < 0 || said != lengths.of[i])
                         return -EBADMSG;
         }
         *ret_lengths = lengths;

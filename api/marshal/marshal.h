@@ -68,6 +68,10 @@ struct marshal_lengths {
 
 #define MARSHAL_NULL UINT64_MAX
 
+/* The bytes that the arguments say parameter i, a pointer, points to, as they stand in args;
+ * MARSHAL_NULL for NULL. -EINVAL: it cannot be. */
+int marshal_length(const struct marshal_entry *entry, unsigned i, const void *args, uint64_t *ret);
+
 /* Writes the request into buffer and returns its length; where that is more than size, nothing of
  * use was written, so that a first call with size 0 says what is needed. args is the entry's
  * structure of arguments. -EINVAL: a length of the arguments cannot be; -EOPNOTSUPP: the entry is

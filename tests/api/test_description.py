@@ -18,6 +18,7 @@ CASES = {
     'length': ['check', '--description', 'length.api'],
     'version': ['check', '--description', 'version.api'],
     'duplicate': ['check', '--description', 'duplicate.api'],
+    'array': ['check', '--description', 'array.api'],
     'syntax': ['check', '--description', 'syntax.api'],
     'truncated': ['check', '--description', 'good.api', '--types', 'truncated.h'],
     'conditional': ['check', '--description', 'good.api', '--types', 'conditional.h'],
