@@ -104,6 +104,8 @@ const struct cli_verb *const cli_verbs[] = {
         &verb_passthrough,
         &verb_mps,
         &verb_bench,
+        &verb_trace,
+        &verb_replay,
         &verb_events,
         &verb_cdi,
         &verb_doctor,

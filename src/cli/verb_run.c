@@ -18,6 +18,7 @@
 #include "cli/daemon.h"
 #include "cli/output.h"
 #include "cli/quota.h"
+#include "cli/trace.h"
 #include "cli/verbs.h"
 #include "proto/environment.h"
 
@@ -339,6 +340,9 @@ static int set_environment(void *context)
 
         for (size_t i = json_array_size(preload); i > 0 && r == 0; i--)
                 r = prepend("LD_PRELOAD", json_string_value(json_array_get(preload, i - 1)));
+        /* `cleave trace -- cleave run`: the tracer stands before the guard */
+        if (r == 0 && getenv(CLEAVE_ENV_TRACE))
+                r = trace_preload(NULL);
         if (r == 0)
                 r = prepend("LD_LIBRARY_PATH", library);
         if (r == 0)

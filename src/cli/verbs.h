@@ -15,6 +15,8 @@ extern const struct cli_verb verb_passthrough;
 extern const struct cli_verb verb_advise;
 extern const struct cli_verb verb_mps;
 extern const struct cli_verb verb_bench;
+extern const struct cli_verb verb_trace;
+extern const struct cli_verb verb_replay;
 extern const struct cli_verb verb_events;
 extern const struct cli_verb verb_cdi;
 extern const struct cli_verb verb_container_hook;

@@ -52,6 +52,7 @@ struct guard_library {
         /* Called once it is loaded, before anybody may use it: 0, or -errno and it counts as not
          * loaded. May be NULL. */
         int (*prepare)(void *handle);
+        bool may_be_guard; /* ours is a tracer, and a guard is as good as the driver to it */
         struct guard_lock lock;
         void *_Atomic handle;
         int error; /* of the only attempt; 0 while there was none */
@@ -66,8 +67,9 @@ HIDDEN void *guard_library_find(struct guard_library *library, const char *symbo
  * that name, in its order, until one call returns true. Whether one did. */
 HIDDEN bool guard_search(
         const char *name, bool (*try_path)(const char *path, void *arg), void *arg);
-/* Whether the file is a guard, ourselves or another. */
-HIDDEN bool guard_is_guard(const char *path);
+/* What mark of ours the file has, see note.S; or GUARD_MARK_NONE. */
+enum guard_mark { GUARD_MARK_NONE = 0, GUARD_MARK_GUARD = 1, GUARD_MARK_TRACE = 2 };
+HIDDEN enum guard_mark guard_mark_of(const char *path);
 
 /* session.c */
 

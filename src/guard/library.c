@@ -6,39 +6,47 @@
 #include "dl.h"
 #include "guard.h"
 
+struct attempt {
+        const struct guard_library *library;
+        void *handle;
+};
+
 static bool try_load(const char *path, void *arg)
 {
-        void **handle = arg;
+        struct attempt *attempt = arg;
+        enum guard_mark mark = guard_mark_of(path);
+        void **handle = &attempt->handle;
 
-        if (guard_is_guard(path))
+        if (mark != GUARD_MARK_NONE &&
+                !(mark == GUARD_MARK_GUARD && attempt->library->may_be_guard))
                 return false;
         *handle = guard_dlopen(path, RTLD_NOW | RTLD_LOCAL);
         if (!*handle) {
                 guard_debug("%s: %s", path, guard_dlerror ? guard_dlerror() : "not loaded");
                 return false;
         }
-        guard_debug("the driver's library is %s", path);
+        guard_debug("the library behind is %s", path);
         return true;
 }
 
 static int load_locked(struct guard_library *library)
 {
         const char *given = secure_getenv(library->environment);
-        void *handle = NULL;
+        struct attempt attempt = {.library = library};
         int r;
 
         if (!guard_dlopen || !guard_dlsym) {
                 guard_debug("this program has no dynamic linker interface (libdl)");
                 return -ENOENT;
         }
-        if (!(given && given[0] == '/' && try_load(given, &handle)) &&
-                !guard_search(library->soname, try_load, &handle)) {
+        if (!(given && given[0] == '/' && try_load(given, &attempt)) &&
+                !guard_search(library->soname, try_load, &attempt)) {
                 guard_debug("no %s of a driver found", library->soname);
                 return -ENOENT;
         }
-        r = library->prepare ? library->prepare(handle) : 0;
+        r = library->prepare ? library->prepare(attempt.handle) : 0;
         if (r == 0)
-                atomic_store(&library->handle, handle);
+                atomic_store(&library->handle, attempt.handle);
         return r;
 }
 

@@ -19,7 +19,7 @@
 #include "environment.h"
 #include "guard.h"
 
-/* The guard's mark: an ELF note of this name in its own file, see note.S. */
+/* Our marks: an ELF note of this name, see note.S. */
 #define NOTE_NAME "Cleave"
 
 static int open_read(const char *path)
@@ -32,7 +32,8 @@ static bool read_at(int fd, void *to, size_t size, uint64_t offset)
         return pread(fd, to, size, (off_t)offset) == (ssize_t)size;
 }
 
-static bool note_is_ours(int fd, const ElfW(Phdr) * ph)
+/* The type of our note, or 0 */
+static int note_of_ours(int fd, const ElfW(Phdr) * ph)
 {
         struct {
                 ElfW(Nhdr) head;
@@ -47,10 +48,10 @@ static bool note_is_ours(int fd, const ElfW(Phdr) * ph)
                 if (note.head.n_namesz == sizeof(NOTE_NAME) &&
                         read_at(fd, note.name, sizeof(NOTE_NAME), name) &&
                         memcmp(note.name, NOTE_NAME, sizeof(NOTE_NAME)) == 0)
-                        return true;
+                        return (int)note.head.n_type;
                 at = desc + ((note.head.n_descsz + 3ull) & ~3ull);
         }
-        return false;
+        return 0;
 }
 
 /* The machine of our own process; a library of another one (a 32-bit driver, say) is passed over.
@@ -61,7 +62,7 @@ static bool note_is_ours(int fd, const ElfW(Phdr) * ph)
 #define OUR_MACHINE EM_AARCH64
 #endif
 
-/* 1: a guard, 0: a library of ours that is none, -errno: not such a file */
+/* The mark of ours that it bears, 0: a library of this machine without, -errno: not such a file */
 static int classify(const char *path)
 {
         ElfW(Ehdr) eh;
@@ -78,16 +79,18 @@ static int classify(const char *path)
 
                 if (!read_at(fd, &ph, sizeof(ph), eh.e_phoff + (uint64_t)i * sizeof(ph)))
                         r = -ENOEXEC;
-                else if (ph.p_type == PT_NOTE && note_is_ours(fd, &ph))
-                        r = 1;
+                else if (ph.p_type == PT_NOTE)
+                        r = note_of_ours(fd, &ph);
         }
         close(fd);
         return r;
 }
 
-bool guard_is_guard(const char *path)
+enum guard_mark guard_mark_of(const char *path)
 {
-        return classify(path) == 1;
+        int r = classify(path);
+
+        return r > 0 ? (enum guard_mark)r : GUARD_MARK_NONE;
 }
 
 /* One directory, or one file of the cache. */

@@ -30,6 +30,11 @@
         X(MEMORY, "CLEAVE_MEMORY",                                                                 \
                 "In a container with the device cleave.dev/gpu=any: how much device memory it is " \
                 "granted. See cleave-cdi(1).")                                                     \
+        X(TRACE, "CLEAVE_TRACE",                                                                   \
+                "Absolute path of the file in which calls are recorded. Set by cleave trace.")     \
+        X(TRACE_BEHIND, "CLEAVE_TRACE_BEHIND",                                                     \
+                "Absolute path of the library that the tracer stands before: a guard. Set by "     \
+                "cleave trace. Default: the first libcuda.so.1 of the normal search.")             \
         X(DEBUG, "CLEAVE_DEBUG",                                                                   \
                 "Where the guard writes what it does: 2 for standard error, or a file's path. "    \
                 "Default: nowhere.")

@@ -23,8 +23,8 @@ from fake_daemon import FakeDaemon  # noqa: E402
 
 CLEAVE = None
 GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "golden")
-VERBS = ("run ps inspect set stop devices advise partition passthrough mps bench events doctor version "
-         "completion help").split()
+VERBS = ("run ps inspect set stop devices advise partition passthrough mps bench trace replay events "
+         "doctor version completion help").split()
 
 
 def cleave(*words, directory=None, env=None, stdin=subprocess.DEVNULL):

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One call of a trace, made again. */
+#pragma once
+
+#include "trace/reader.h"
+#include "trace/replay.h"
+
+struct remake;
+
+/* For the calls of one process, each of which is to be made once. library: of dlopen(). NULL if
+ * there is no memory. */
+struct remake *remake_new(
+        const struct trace_file *file, uint32_t process, void *library, bool values);
+
+/* Makes the call, from any thread; tells what came of it. */
+enum replay_state remake_call(struct remake *remake, const struct trace_event *event,
+        uint8_t *ret_which, int32_t *ret_result);
