@@ -175,8 +175,8 @@ int cell_fail(struct cell *cell, const char *format, ...) __attribute__((format(
 bool cell_native(const struct cell *cell);
 
 /* Asks the arm's first worker. {n:N} in the command is N or fewer where the pace is quick, {ms} the
- * window, {array} bytes of an array, {quarter} a quarter of that, {memory:PARTS} that part of the
- * device. ret: a new reference. */
+ * window, {array} bytes of an array, {copy} of a copy, {quarter} a quarter of that, {memory:PARTS}
+ * that part of the device. ret: a new reference. */
 int cell_ask(struct cell *cell, json_t **ret, const char *command);
 
 /* Sees to it that the cell has n workers under these terms; those that live are kept where the

@@ -111,6 +111,8 @@ static void fill_in(const struct cell *cell, const char *command, char text[COMM
                         value = pace->array_bytes / 4;
                 else if (strncmp(command, "{ms}", 4) == 0)
                         value = pace->window_ms;
+                else if (strncmp(command, "{copy}", 6) == 0)
+                        value = MIN_OF(pace->array_bytes, (size_t)64 << 20);
                 else if (strncmp(command, "{array}", 7) == 0)
                         value = pace->array_bytes;
                 else if (strncmp(command, "{memory:", 8) == 0)

@@ -1,21 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A run as one page that needs nothing besides itself: no script, no network; light or dark as the
- * reader has it. For each category a drawing of the ratios to native, by a logarithmic scale, and a
- * table; each metric says what it is and how it was got.
+ * reader has it. For each category drawings (ratios to native by a logarithmic scale, parts of what
+ * should be) and a table; each metric says what it is and how it was got.
  */
+#include <ctype.h>
 #include <errno.h>
 #include <math.h>
 #include <string.h>
 
 #include "bench.h"
 
-#define LEFT      110 /* of the drawing: labels */
-#define WIDTH     560 /* of its scale */
-#define ROW       24
-#define TOP       26
-#define SPAN      8.0 /* ratios from 1/8 to 8 are drawn; others stand at the edge, as arrows */
-#define MOST_ARMS 8
+#define LEFT  110 /* of the drawing: labels */
+#define WIDTH 560 /* of its scale */
+#define ROW   24
+#define TOP   26
+#define SPAN  8.0 /* ratios from 1/8 to 8 are drawn; others stand at the edge, as arrows */
 
 static const char style[] =
         ":root{color-scheme:light dark;--ink:#1b1f24;--soft:#5b6570;--line:#d5dae0;--paper:#fff;"
@@ -26,8 +26,7 @@ static const char style[] =
         "--a4:#f2a65a;--bad:#ff8a80}}"
         "body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);"
         "max-width:72rem;margin:2rem auto;padding:0 1rem}"
-        "h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.2rem;margin:2.2rem 0 .4rem;"
-        "text-transform:capitalize}"
+        "h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.2rem;margin:2.2rem 0 .4rem}"
         "p.facts,summary,figcaption{color:var(--soft)}p.warn{border-left:4px solid var(--a4);"
         "padding:.3rem .8rem;background:var(--band)}"
         "table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}"
@@ -37,7 +36,7 @@ static const char style[] =
         "td.gap{color:var(--soft);text-align:left}"
         "figure{margin:.6rem 0;overflow-x:auto}svg text{fill:var(--ink);font:12px system-ui,"
         "sans-serif}svg text.soft{fill:var(--soft)}svg .grid{stroke:var(--line)}"
-        "svg .one{stroke:var(--soft)}.scroll{overflow-x:auto}"
+        "svg .one{stroke:var(--soft)}svg .ring{fill:var(--paper)}.scroll{overflow-x:auto}"
         "details p{margin:.2rem 0;max-width:44rem;text-align:left}";
 
 static void escape(FILE *out, const char *text)
@@ -83,87 +82,174 @@ static void figure(FILE *out, double value)
                 fprintf(out, "%.4g", value);
 }
 
-static double place_of(double ratio)
-{
-        double at = log(ratio) / log(SPAN);
+/* A scale of a drawing, and which metrics stand on it. */
+struct scale {
+        const char *title;
+        const char *low, *value, *high; /* members of a result; low NULL: no span is drawn */
+        double (*place)(double value);  /* 0 to 1 on it; beyond that off it */
+        bool (*shows)(const json_t *metric);
+        size_t first; /* arm that is drawn */
+        double mark;  /* a place to be seen: where native or the best is */
+        struct {
+                double at;
+                const char *label;
+        } ticks[8];
+};
 
-        at = at < -1 ? -1 : at > 1 ? 1 : at;
-        return LEFT + WIDTH / 2.0 * (1 + at);
+static double place_ratio(double value)
+{
+        return value > 0 ? (1 + log(value) / log(SPAN)) / 2 : -1;
 }
 
-/* Whether any arm but native has a ratio to draw. */
-static bool drawn(const json_t *metric, const json_t *arms)
+static bool shows_ratio(const json_t *metric)
+{
+        return strcmp(text_of(metric, "compare"), "ratio") == 0;
+}
+
+static double place_part(double value)
+{
+        return value / 120;
+}
+
+/* Parts of what should be: percentages and indices of which more is better. */
+static bool shows_part(const json_t *metric)
+{
+        const char *unit = text_of(metric, "unit");
+
+        return strcmp(text_of(metric, "better"), "higher") == 0 &&
+               (strcmp(unit, "%") == 0 || strcmp(unit, "0-1") == 0 || *unit == 0);
+}
+
+static const struct scale scales[] = {
+        {.title = "Ratio to native",
+                .low = "ratio_low",
+                .value = "ratio",
+                .high = "ratio_high",
+                .place = place_ratio,
+                .shows = shows_ratio,
+                .first = 1,
+                .mark = 1,
+                .ticks = {{0.125, "⅛"}, {0.25, "¼"}, {0.5, "½"}, {1, "1"}, {2, "2"}, {4, "4"},
+                        {8, "8"}}},
+        {.title = "Percent of what should be",
+                .low = "low",
+                .value = "median",
+                .high = "high",
+                .place = place_part,
+                .shows = shows_part,
+                .first = 0,
+                .mark = 100,
+                .ticks = {{0, "0"}, {20, "20"}, {40, "40"}, {60, "60"}, {80, "80"}, {100, "100"},
+                        {120, "120"}}},
+};
+
+static double x_of(const struct scale *scale, double value)
+{
+        double at = scale->place(value);
+
+        return LEFT + WIDTH * (at < 0 ? 0 : at > 1 ? 1 : at);
+}
+
+/* A figure as its scale has it; NAN: none. */
+static double scaled(const json_t *metric, const char *arm, const char *member)
+{
+        const json_t *result = json_object_get(json_object_get(metric, "results"), arm);
+        double value = number_of(result, member);
+        bool index = strcmp(text_of(metric, "unit"), "%") != 0 && shows_part(metric);
+
+        return index ? 100 * value : value;
+}
+
+/* Whether any arm has something to be drawn. */
+static bool drawn(const struct scale *scale, const json_t *metric, const json_t *arms)
 {
         const json_t *arm;
         size_t i;
 
-        if (strcmp(text_of(metric, "compare"), "ratio") != 0)
+        if (!scale->shows(metric))
                 return false;
-        json_array_foreach((json_t *)arms, i, arm)
-        {
-                double ratio = number_of(
-                        json_object_get(json_object_get(metric, "results"), json_string_value(arm)),
-                        "ratio");
-
-                if (i > 0 && ratio > 0)
-                        return true;
-        }
+        json_array_foreach((json_t *)arms, i,
+                arm) if (i >= scale->first && isfinite(scaled(metric, json_string_value(arm),
+                                                      scale->value))) return true;
         return false;
 }
 
-static void mark(FILE *out, size_t arm, const char *name, const char *id, double ratio, double y)
+static void mark(FILE *out, const struct scale *scale, const json_t *metric, const char *arm,
+        size_t index, double y)
 {
-        double x = place_of(ratio);
+        double value = scaled(metric, arm, scale->value), at = scale->place(value);
+        double x = x_of(scale, value), low = scaled(metric, arm, scale->low);
+        double high = scaled(metric, arm, scale->high);
 
-        fprintf(out, "<g><title>");
-        escape(out, id);
+        if (!isfinite(value))
+                return;
+        fputs("<g><title>", out);
+        escape(out, text_of(metric, "id"));
         fputs(", ", out);
-        escape(out, name);
-        fprintf(out, ": %.4g of native</title>", ratio);
-        if (ratio > SPAN || ratio < 1 / SPAN)
-                fprintf(out, "<path d='M%.1f %.1f l%d -6 v12 z' fill='var(--a%zu)'/>",
-                        ratio > 1 ? x : x, y, ratio > 1 ? -9 : 9, arm);
-        else if (arm == 1)
-                fprintf(out,
-                        "<circle cx='%.1f' cy='%.1f' r='4' fill='none' stroke='var(--a1)' "
-                        "stroke-width='1.5'/>",
-                        x, y);
+        escape(out, arm);
+        fprintf(out, ": %.4g</title>", value);
+        if (low < high)
+                fprintf(out, "<line x1='%.1f' x2='%.1f' y1='%.1f' y2='%.1f' stroke='var(--a%zu)'/>",
+                        x_of(scale, low), x_of(scale, high), y, y, index);
+        if (at < 0 || at > 1)
+                fprintf(out, "<path d='M%.1f %.1f l%d -6 v12 z' fill='var(--a%zu)'/>", x, y,
+                        at > 1 ? -9 : 9, index);
         else
-                fprintf(out, "<circle cx='%.1f' cy='%.1f' r='5' fill='var(--a%zu)'/>", x, y, arm);
+                fprintf(out,
+                        "<circle%s cx='%.1f' cy='%.1f' r='%d' stroke='var(--a%zu)' "
+                        "stroke-width='1.5' fill='var(--a%zu)'/>",
+                        index == 1 ? " class='ring'" : "", x, y, index == 1 ? 4 : 5, index, index);
         fputs("</g>", out);
 }
 
-static void draw(FILE *out, const char *category, const json_t *metrics, const json_t *arms)
+static void legend(FILE *out, const struct scale *scale, const json_t *arms)
 {
-        static const double ticks[] = {0.125, 0.25, 0.5, 1, 2, 4, 8};
-        static const char *const labels[] = {"⅛", "¼", "½", "1", "2", "4", "8"};
+        const json_t *arm;
+        size_t k;
+
+        fprintf(out, "<figcaption>%s:", scale->title);
+        json_array_foreach((json_t *)arms, k, arm)
+        {
+                if (k < scale->first)
+                        continue;
+                fprintf(out, " <span style='color:var(--a%zu)'>%s</span> ", k, k == 1 ? "○" : "●");
+                escape(out, json_string_value(arm));
+                if (k == 1)
+                        fputs(" (a second native process: what the method cannot tell)", out);
+        }
+        fputs("; ◂ ▸ the better side; lines: the middle half of the turns</figcaption>", out);
+}
+
+static void draw(FILE *out, const struct scale *scale, const char *category, const json_t *metrics,
+        const json_t *arms)
+{
         const json_t *metric, *arm;
         size_t i, k, rows = 0, height;
 
-        json_array_foreach((json_t *)metrics, i,
-                metric) if (strcmp(text_of(metric, "category"), category) == 0 &&
-                            drawn(metric, arms)) rows++;
+        json_array_foreach((json_t *)metrics, i, metric) rows +=
+                strcmp(text_of(metric, "category"), category) == 0 && drawn(scale, metric, arms);
         if (rows == 0)
                 return;
         height = TOP + rows * ROW + 4;
         fprintf(out,
                 "<figure><svg role='img' width='%d' height='%zu' viewBox='0 0 %d %zu' "
-                "aria-label='Ratios to native'>",
-                LEFT + WIDTH + 20, height, LEFT + WIDTH + 20, height);
-        for (i = 0; i < sizeof(ticks) / sizeof(*ticks); i++)
+                "aria-label='%s'>",
+                LEFT + WIDTH + 20, height, LEFT + WIDTH + 20, height, scale->title);
+        for (i = 0; i < sizeof(scale->ticks) / sizeof(*scale->ticks) && scale->ticks[i].label; i++)
                 fprintf(out,
                         "<line class='%s' x1='%.1f' x2='%.1f' y1='%d' y2='%zu'/>"
                         "<text class='soft' x='%.1f' y='14' text-anchor='middle'>%s</text>",
-                        ticks[i] == 1 ? "one" : "grid", place_of(ticks[i]), place_of(ticks[i]),
-                        TOP - 6, height, place_of(ticks[i]), labels[i]);
+                        scale->ticks[i].at == scale->mark ? "one" : "grid",
+                        x_of(scale, scale->ticks[i].at), x_of(scale, scale->ticks[i].at), TOP - 6,
+                        height, x_of(scale, scale->ticks[i].at), scale->ticks[i].label);
         rows = 0;
         json_array_foreach((json_t *)metrics, i, metric)
         {
-                const json_t *results = json_object_get(metric, "results");
                 const char *better = text_of(metric, "better");
                 double y;
 
-                if (strcmp(text_of(metric, "category"), category) != 0 || !drawn(metric, arms))
+                if (strcmp(text_of(metric, "category"), category) != 0 ||
+                        !drawn(scale, metric, arms))
                         continue;
                 y = TOP + (double)rows++ * ROW + ROW / 2.0;
                 fprintf(out, "<text x='0' y='%.1f'>", y + 4);
@@ -172,27 +258,12 @@ static void draw(FILE *out, const char *category, const json_t *metrics, const j
                         strcmp(better, "lower") == 0    ? "◂"
                         : strcmp(better, "higher") == 0 ? "▸"
                                                         : "");
-                json_array_foreach((json_t *)arms, k, arm)
-                {
-                        const json_t *result = json_object_get(results, json_string_value(arm));
-                        double ratio = number_of(result, "ratio");
-
-                        if (k > 0 && ratio > 0)
-                                mark(out, k < MOST_ARMS ? k : MOST_ARMS, json_string_value(arm),
-                                        text_of(metric, "id"), ratio, y);
-                }
+                json_array_foreach((json_t *)arms, k, arm) if (k >= scale->first)
+                        mark(out, scale, metric, json_string_value(arm), k, y);
         }
-        fputs("</svg><figcaption>Ratio to native; ", out);
-        json_array_foreach((json_t *)arms, k, arm)
-        {
-                if (k == 0)
-                        continue;
-                fprintf(out, "<span style='color:var(--a%zu)'>%s</span> ", k, k == 1 ? "○" : "●");
-                escape(out, json_string_value(arm));
-                fputs(k == 1 ? " (a second native process: what the method cannot tell) " : " ",
-                        out);
-        }
-        fputs("◂ ▸ the better side</figcaption></figure>", out);
+        fputs("</svg>", out);
+        legend(out, scale, arms);
+        fputs("</figure>", out);
 }
 
 static void detail(FILE *out, const json_t *metric, const json_t *arms)
@@ -294,6 +365,17 @@ static void tabulate(FILE *out, const char *category, const json_t *metrics, con
         fputs("</table></div>", out);
 }
 
+/* A category as a heading: what are initials are written so. */
+static void heading(FILE *out, const char *category)
+{
+        bool initials = strlen(category) <= 4;
+
+        fputs("<h2>", out);
+        for (const char *p = category; *p; p++)
+                fputc(initials || p == category ? toupper((unsigned char)*p) : *p, out);
+        fputs("</h2>", out);
+}
+
 int bench_html(const json_t *report, FILE *out)
 {
         const json_t *metrics = json_object_get(report, "metrics");
@@ -332,10 +414,9 @@ int bench_html(const json_t *report, FILE *out)
                 if (strcmp(category, last) == 0)
                         continue;
                 last = category;
-                fputs("<h2>", out);
-                escape(out, category);
-                fputs("</h2>", out);
-                draw(out, category, metrics, arms);
+                heading(out, category);
+                for (size_t k = 0; k < sizeof(scales) / sizeof(*scales); k++)
+                        draw(out, &scales[k], category, metrics, arms);
                 tabulate(out, category, metrics, arms);
         }
         fputs("<p class='facts'>Ids and names are those of GPU-Virt-Bench (arXiv 2512.22125); the "

@@ -235,10 +235,10 @@ int measure_copy_contention(struct cell *cell, double *ret)
 int measure_pinned(struct cell *cell, double *ret)
 {
         json_t *pinned = NULL, *pageable = NULL;
-        int r = cell_ask(cell, &pinned, "copy h2d pinned 67108864 {ms}");
+        int r = cell_ask(cell, &pinned, "copy h2d pinned {copy} {ms}");
 
         if (r == 0)
-                r = cell_ask(cell, &pageable, "copy h2d pageable 67108864 {ms}");
+                r = cell_ask(cell, &pageable, "copy h2d pageable {copy} {ms}");
         if (r == 0) {
                 *ret = answer_number(pinned, "gb_per_s") / answer_number(pageable, "gb_per_s");
                 cell_note(cell, "pinned_gb_per_s", answer_number(pinned, "gb_per_s"));

@@ -301,7 +301,7 @@ int measure_neighbour(struct cell *cell, double *ret)
 
                 if (beside)
                         loads[1] = (struct bench_load){.kind = "queue", .us = 5000};
-                r = cell_carry(cell, loads, 3, 0, replies);
+                r = cell_carry(cell, loads, 5, 0, replies);
                 if (r < 0)
                         return r;
                 p50[beside] = answer_number(replies[0], "latency_p50_us");

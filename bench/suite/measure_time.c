@@ -176,7 +176,7 @@ int measure_precision(struct cell *cell, double *ret)
 int measure_slower_allocation(struct cell *cell, double *ret)
 {
         json_t *answer = NULL;
-        int r = cell_ask(cell, &answer, "fragment {n:40000} {memory:16}");
+        int r = cell_ask(cell, &answer, "fragment {n:10000} {memory:16}");
 
         if (r < 0)
                 return r;

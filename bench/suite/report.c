@@ -58,13 +58,15 @@ static json_t *result_json(const struct bench_result *result)
                 if (native != 0)
                         ratio[ratios++] = value / native;
         }
-        object = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:s?, s:s?}", "median",
+        object = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s?, s:s?}", "median",
                 number(figures_median(result->value, n)), "low",
                 number(figures_quantile(result->value, n, 0.25)), "high",
                 number(figures_quantile(result->value, n, 0.75)), "difference",
                 number(figures_median(difference, pairs)), "ratio",
-                number(figures_median(ratio, ratios)), "samples", samples, "gap", result->gap,
-                "error", result->error);
+                number(figures_median(ratio, ratios)), "ratio_low",
+                number(figures_quantile(ratio, ratios, 0.25)), "ratio_high",
+                number(figures_quantile(ratio, ratios, 0.75)), "samples", samples, "gap",
+                result->gap, "error", result->error);
         json_object_set(object, "detail", result->detail ?: json_null());
         return object;
 }

@@ -21,7 +21,7 @@ static const struct bench_pace paces[2][2] = {
         /* a real GPU: in full, and quick */
         {{.turns = 5,
                  .shared_turns = 3,
-                 .window_ms = 1000,
+                 .window_ms = 600,
                  .lead_ms = 200,
                  .scale = 1,
                  .array_bytes = 512u << 20},
@@ -30,7 +30,7 @@ static const struct bench_pace paces[2][2] = {
                         .window_ms = 200,
                         .lead_ms = 100,
                         .scale = 0.1,
-                        .array_bytes = 256u << 20}},
+                        .array_bytes = 512u << 20}},
         /* a simulated one */
         {{.turns = 5,
                  .shared_turns = 2,

@@ -59,7 +59,7 @@ static int launch_work(double us, double rate)
 {
         uint64_t ns = (uint64_t)(us * 1e3);
         uint32_t turns = (uint32_t)(us * rate);
-        void *spin[] = {&ns}, *turning[] = {&turns, &gpu.never};
+        void *spin[] = {&ns}, *turning[] = {&turns, &gpu.scratch};
 
         if (gpu.simulated)
                 return launch(KERNEL_SPIN, (unsigned)gpu.sms, 32, NULL, spin);

@@ -48,6 +48,7 @@
         X(cuMemcpyDtoH_v2)                                                                         \
         X(cuMemcpyHtoDAsync_v2)                                                                    \
         X(cuMemcpyDtoHAsync_v2)                                                                    \
+        X(cuMemcpyDtoDAsync_v2)                                                                    \
         X(cuMemcpyPeerAsync)                                                                       \
         X(cuMemsetD32Async)                                                                        \
         X(cuMemAddressReserve)                                                                     \
@@ -93,11 +94,11 @@ struct gpu {
         char uuid[2][48]; /* of the first two devices */
         int sms, driver, devices;
         size_t l2_bytes;
-        size_t memory;     /* bytes, as the program is told */
-        bool simulated;    /* runs the kernels named cleave_* only */
-        CUdeviceptr never; /* a word that nobody writes, for KERNEL_TURNS */
-        double init_ms;    /* from loading the library to the end of cuInit */
-        double context_ms; /* of the first context */
+        size_t memory;       /* bytes, as the program is told */
+        bool simulated;      /* runs the kernels named cleave_* only */
+        CUdeviceptr scratch; /* a little memory whose contents do not matter */
+        double init_ms;      /* from loading the library to the end of cuInit */
+        double context_ms;   /* of the first context */
 };
 
 extern struct gpu gpu;

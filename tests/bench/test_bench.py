@@ -71,8 +71,8 @@ class Page(html.parser.HTMLParser):
 
 class Bench(unittest.TestCase):
     def check_result(self, result):
-        self.assertEqual(set(result), {"median", "low", "high", "difference", "ratio", "samples",
-                                       "gap", "error", "detail"})
+        self.assertEqual(set(result), {"median", "low", "high", "difference", "ratio",
+                                       "ratio_low", "ratio_high", "samples", "gap", "error", "detail"})
         if result["gap"] or result["error"]:
             self.assertTrue(re.match(r"\w.*[^.\n]$", result["gap"] or result["error"]), result)
         else:
