@@ -19,6 +19,7 @@ struct guard {
         int fd;
         sd_event_source *io, *timer;
         struct ucred peer;
+        uint16_t version; /* that it speaks, and is answered in */
 };
 
 static void guard_free(struct guard *guard)
@@ -34,30 +35,30 @@ static void guard_free(struct guard *guard)
         manager_look_idle(manager);
 }
 
-static struct cleave_message head(enum cleave_message_type type, size_t size)
+static struct cleave_message head(enum cleave_message_type type, uint16_t version, size_t size)
 {
         return (struct cleave_message){
                 .magic = CLEAVE_MESSAGE_MAGIC,
-                .version = CLEAVE_MESSAGE_VERSION,
+                .version = version,
                 .type = (uint16_t)type,
                 .size = (uint32_t)size,
         };
 }
 
-static void send_refused(int fd, enum cleave_refusal reason)
+static void send_refused(int fd, uint16_t version, enum cleave_refusal reason)
 {
         struct cleave_refused message = {
-                .head = head(CLEAVE_REFUSED, sizeof(message)),
+                .head = head(CLEAVE_REFUSED, version, sizeof(message)),
                 .reason = reason,
         };
 
         (void)!send(fd, &message, sizeof(message), MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-static int send_welcome(int fd, const struct tenant *tenant, uint32_t slot)
+static int send_welcome(int fd, uint16_t version, const struct tenant *tenant, uint32_t slot)
 {
         struct cleave_welcome message = {
-                .head = head(CLEAVE_WELCOME, sizeof(message)),
+                .head = head(CLEAVE_WELCOME, version, sizeof(message)),
                 .tenant = tenant->id,
                 .slot = slot,
         };
@@ -107,7 +108,7 @@ static void tell_refused(struct guard *guard, uint64_t tenant, const char *why)
 static int refuse(
         struct guard *guard, enum cleave_refusal reason, struct tenant *tenant, const char *why)
 {
-        send_refused(guard->fd, reason);
+        send_refused(guard->fd, guard->version, reason);
         tell_refused(guard, tenant ? tenant->id : 0, why);
         return -EPERM;
 }
@@ -146,7 +147,7 @@ static int hello(struct guard *guard, const struct cleave_hello *message)
 
         /* one that only looks (NVML) has no account, and its socket no meaning afterwards */
         if (message->flags & CLEAVE_HELLO_OBSERVER)
-                return send_welcome(guard->fd, tenant, 0);
+                return send_welcome(guard->fd, guard->version, tenant, 0);
 
         HASH_FIND_INT(manager->sessions, &pid, session);
         if (session && session->process.start_time == start_time && session->tenant == tenant &&
@@ -173,7 +174,7 @@ static int hello(struct guard *guard, const struct cleave_hello *message)
         }
         memcpy(session->guard_version, message->guard, sizeof(session->guard_version));
         memcpy(session->driver_version, message->driver, sizeof(session->driver_version));
-        r = send_welcome(guard->fd, tenant, session->slot);
+        r = send_welcome(guard->fd, guard->version, tenant, session->slot);
         if (r < 0) {
                 /* it has gone already, or will say HELLO again */
                 if (session->process.gone)
@@ -200,10 +201,25 @@ static int hello(struct guard *guard, const struct cleave_hello *message)
         return 0;
 }
 
+static int refuse_version(struct guard *guard)
+{
+        char why[192];
+        bool older = guard->version < CLEAVE_MESSAGE_OLDEST;
+
+        snprintf(why, sizeof(why),
+                "its guard speaks version %u of the protocol and this daemon, cleaved %s, %u to "
+                "%u; "
+                "%s",
+                guard->version, CLEAVE_VERSION, CLEAVE_MESSAGE_OLDEST, CLEAVE_MESSAGE_VERSION,
+                older ? "end the tenant and start it anew"
+                      : "restart the daemon, which is older than what is installed");
+        return refuse(guard, CLEAVE_REFUSED_VERSION, NULL, why);
+}
+
 static int guard_io(sd_event_source *source, int fd, uint32_t events, void *userdata)
 {
         struct guard *guard = userdata;
-        char packet[512];
+        _Alignas(struct cleave_message) char packet[512];
         enum cleave_message_type type;
         ssize_t n;
         int r;
@@ -216,9 +232,10 @@ static int guard_io(sd_event_source *source, int fd, uint32_t events, void *user
         if (n > 0) {
                 r = (size_t)n > sizeof(packet) ? -EMSGSIZE
                                                : message_check(packet, (size_t)n, &type);
+                if (r == 0 || r == -EPROTO)
+                        guard->version = ((const struct cleave_message *)packet)->version;
                 if (r == -EPROTO) {
-                        refuse(guard, CLEAVE_REFUSED_VERSION, NULL,
-                                "its guard is of a version that is not served");
+                        refuse_version(guard);
                 } else if (r < 0 || type != CLEAVE_HELLO) {
                         tell_refused(guard, 0, "it does not speak the guard's language");
                 } else {
@@ -254,7 +271,7 @@ static int accept_guard(sd_event_source *source, int listening, uint32_t events,
                 return 0;
         guard = calloc(1, sizeof(*guard));
         if (!guard || manager->guard_count >= GUARDS_MAX) {
-                send_refused(fd, CLEAVE_REFUSED_FAULT);
+                send_refused(fd, CLEAVE_MESSAGE_VERSION, CLEAVE_REFUSED_FAULT);
                 close_safe(fd);
                 free(guard);
                 return 0;

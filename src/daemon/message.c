@@ -5,6 +5,16 @@
 
 #include "daemon/message.h"
 
+unsigned message_oldest(void)
+{
+        return CLEAVE_MESSAGE_OLDEST;
+}
+
+unsigned message_newest(void)
+{
+        return CLEAVE_MESSAGE_VERSION;
+}
+
 int message_check(const void *packet, size_t size, enum cleave_message_type *ret_type)
 {
         struct cleave_message head;

@@ -6,6 +6,10 @@
 
 #include "proto/message.h"
 
+/* The versions of the guard's protocol that are served. */
+unsigned message_oldest(void);
+unsigned message_newest(void);
+
 /* Checks a packet and gives its type.
  * -EBADMSG (too short for a head, wrong magic, or size is not the packet's), -EPROTO (a version
  * that is not served), -EMSGSIZE (not the size of its type), -ENOTSUP (a type that guards do not

@@ -12,6 +12,7 @@
 #include "daemon/container.h"
 #include "daemon/control.h"
 #include "daemon/identity.h"
+#include "daemon/message.h"
 #include "proto/environment.h"
 
 #define COMMAND_WORDS_MAX 4096u
@@ -362,7 +363,7 @@ static int daemon_info(struct connection *connection, json_t *params, json_int_t
 
         identity_in_force(connection, &identity, detail, sizeof(detail));
         *ret_result = json_pack("{s:s, s:i, s:f, s:s, s:I, s:s, s:s, s:s, s:s?, s:s, s:s, s:s, "
-                                "s:o, s:s?, s:b, s:O, s:o}",
+                                "s:o, s:s?, s:b, s:O, s:o, s:[i, i]}",
                 "version", CLEAVE_VERSION, "pid", (int)getpid(), "started",
                 (double)manager->started / 1e6, "scope", manager->system ? "system" : "user", "uid",
                 (json_int_t)geteuid(), "runtime_dir", manager->directory, "backend",
@@ -372,7 +373,8 @@ static int daemon_info(struct connection *connection, json_t *params, json_int_t
                 manager->journal.failed ? "failed" : "ok", "ceiling", ceiling_json(connection),
                 "guard", manager->guard_library, "outlives",
                 manager->store.fd >= 0 || manager->store.kind == STORE_SYSTEMD, "warnings",
-                manager->warnings, "compute", compute_info_json(manager));
+                manager->warnings, "compute", compute_info_json(manager), "guard_versions",
+                (int)message_oldest(), (int)message_newest());
         return *ret_result ? 0 : no_memory(error);
 }
 

@@ -231,7 +231,15 @@ static int map_pages(
 static int answer_error(const union answer *answer, int size)
 {
         if (size == sizeof(answer->refused) && answer->head.type == CLEAVE_REFUSED) {
-                guard_debug("the daemon refuses: reason %u", answer->refused.reason);
+                guard_debug("the daemon refuses: %s",
+                        answer->refused.reason == CLEAVE_REFUSED_VERSION
+                                ? "it is of another version: its log says which is older and has "
+                                  "to be started anew"
+                        : answer->refused.reason == CLEAVE_REFUSED_STRANGER
+                                ? "this process belongs to no tenant"
+                        : answer->refused.reason == CLEAVE_REFUSED_FULL
+                                ? "the tenant has no room for another process"
+                                : "it could not serve us, see its log");
                 return answer->refused.reason == CLEAVE_REFUSED_STRANGER ? -EPERM : -EAGAIN;
         }
         guard_debug("the daemon's answer is not understood");
@@ -255,7 +263,9 @@ static int say_hello(int fd, uint64_t tenant, bool observer)
                 return -EAGAIN;
         n = receive(fd, &answer, fds);
         if (n < (int)sizeof(answer.head) || answer.head.magic != CLEAVE_MESSAGE_MAGIC ||
-                answer.head.version != CLEAVE_MESSAGE_VERSION || answer.head.size != (uint32_t)n) {
+                answer.head.size != (uint32_t)n ||
+                (answer.head.version != CLEAVE_MESSAGE_VERSION &&
+                        answer.head.type != CLEAVE_REFUSED)) {
                 guard_debug("no answer from the daemon: %d", n);
                 r = -EAGAIN;
         } else if (answer.head.type != CLEAVE_WELCOME || n != sizeof(answer.welcome))

@@ -14,15 +14,25 @@
  * or a program that closes everything), the daemon keeps the account until the process is gone or
  * holds nothing by the driver's count. A guard that finds the socket closed goes on under the
  * grants that it has, and may say HELLO again with CLEAVE_HELLO_AGAIN and its old slot.
+ *
+ * Versions: tenants outlive an upgrade of the daemon, so it serves guards of the version before its
+ * own too, and answers each in the version that it spoke. Whatever the version, the head of a
+ * message and REFUSED keep the form that they have here, so that any two can tell each other that
+ * they do not understand each other.
  */
 #pragma once
 
 #include <assert.h>
 #include <stdint.h>
 
+#ifndef CLEAVE_MESSAGE_AHEAD
+#define CLEAVE_MESSAGE_AHEAD 0u /* tests build programs that are of versions to come */
+#endif
+
 #define CLEAVE_MESSAGE_MAGIC   0x4d564c43u /* "CLVM" */
-#define CLEAVE_MESSAGE_VERSION 1u
-#define CLEAVE_MESSAGE_OLDEST  1u /* oldest version that this daemon serves */
+#define CLEAVE_MESSAGE_VERSION (1u + CLEAVE_MESSAGE_AHEAD)
+/* oldest version that this daemon serves */
+#define CLEAVE_MESSAGE_OLDEST (CLEAVE_MESSAGE_VERSION > 1u ? CLEAVE_MESSAGE_VERSION - 1u : 1u)
 
 enum cleave_message_type {
         CLEAVE_HELLO = 1,
