@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <glob.h>
 #include <link.h>
 #include <stdio.h>
@@ -46,6 +47,16 @@ void driver_files_library(json_t *mounts, const char *host, const char *name)
         }
 }
 
+/* Not a script: that would want an interpreter, which an image need not have. */
+static bool is_program(const char *path)
+{
+        _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+        char magic[SELFMAG];
+
+        return fd >= 0 && read(fd, magic, SELFMAG) == SELFMAG &&
+               memcmp(magic, ELFMAG, SELFMAG) == 0;
+}
+
 void driver_files_companions(json_t *mounts)
 {
         static const char *const companions[] = {"libnvidia-ptxjitcompiler.so.*",
@@ -71,7 +82,7 @@ void driver_files_companions(json_t *mounts)
                         mounts, found.gl_pathv[i], strrchr(found.gl_pathv[i], '/') + 1);
         globfree(&found);
         for (size_t i = 0; i < ARRAY_SIZE(tools); i++)
-                if (access(tools[i], X_OK) == 0) {
+                if (access(tools[i], X_OK) == 0 && is_program(tools[i])) {
                         driver_files_mount(mounts, tools[i], tools[0], false);
                         break;
                 }
