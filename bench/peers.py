@@ -9,8 +9,9 @@ usage: python3 bench/peers.py --build DIR --peer NAME=PRELOAD,… [--only quota,
 
 quota    8 processes of 4 threads allocate at random under the quota (tests/stress/worker.c), by
          cuMemAlloc alone and by every path; the largest sum that NVML counts meanwhile.
-startup  --count processes at once, each with a context and a kernel; seconds until all have ended.
-         Under Cleave as one tenant, and as a tenant each. The quota has room for all.
+startup  --count processes at once that each initialise the driver and look at the GPU, and a twentieth as
+         many that each make a context, too (the kernel makes those one after another); seconds until
+         all have ended. Under Cleave as one tenant, and as a tenant each. The quota has room for all.
 What calls cost beside a peer: bench/cost.py.
 """
 import argparse
@@ -155,9 +156,14 @@ def together(bench, words, environment):
 
 
 def startup(bench):
+    hello = os.path.join(bench.build, "tests/e2e/hello")
     n = bench.options.count
+    return {"init": started(bench, n, [hello, "init"]),
+            "context": started(bench, max(n // 20, 1), [hello])}
+
+
+def started(bench, n, program):
     room = n * CONTEXT_MIB // 1024 + 1
-    program = [os.path.join(bench.build, "bench/calls"), "1"]
     many = ["sh", "-c", MANY, "many", str(n)]
     arms = {"native": (many + program, lambda: bench.environment),
             "cleave": (bench.under_cleave(f"{room}G", *many, *program), lambda: bench.inside),
@@ -171,7 +177,7 @@ def startup(bench):
         for name in list(arms) if turn % 2 == 0 else reversed(arms):
             words, environment = arms[name]
             seen[name].append(together(bench, words, environment()))
-            print(f"startup of {n} {name}: {seen[name][-1]} s", flush=True)
+            print(f"startup of {n} {' '.join(program[1:])} {name}: {seen[name][-1]} s", flush=True)
     return {name: {"seconds": values, "median": statistics.median(values)
                    if None not in values else None} for name, values in seen.items()}
 
