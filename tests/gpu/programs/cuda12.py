@@ -48,7 +48,9 @@ def as_of(p, version, second):
     pointer, context, module, function = (ctypes.c_void_p() for _ in range(4))
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
     must(c("cuInit", 0), "cuInit")
-    must(c("cuCtxCreate", ctypes.byref(context), 0, 0), "cuCtxCreate")
+    # since 11.4 it takes a list of affinities, and its length, before the flags
+    parameters = (0, 0) if version < 11040 else (None, 0, 0, 0)
+    must(c("cuCtxCreate", ctypes.byref(context), *parameters), "cuCtxCreate")
     must(c("cuMemGetInfo", ctypes.byref(free), ctypes.byref(total)), "cuMemGetInfo")
     p.check(total.value == p.quota, f"as of CUDA {name}: cuMemGetInfo shows the quota")
     with open(PTX, "rb") as file:

@@ -15,12 +15,13 @@ def main():
     p = Program()
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(n_layer=6, n_embd=512, n_head=8, vocab_size=8192,
-                                       n_positions=1024)).cuda().eval()
+                                       n_positions=1024,
+                                       bos_token_id=None, eos_token_id=None)).cuda().eval()
     prompt = torch.randint(0, 8192, (4, 32), device="cuda")
 
     def generate(tokens, **kinds):
         return model.generate(tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=48,
-                              min_new_tokens=48, do_sample=False, pad_token_id=0, **kinds)
+                              do_sample=False, pad_token_id=0, **kinds)
 
     first = generate(prompt)
     p.check(first.shape == (4, 80) and first.is_cuda, "48 tokens for each of 4 prompts")
