@@ -22,7 +22,9 @@ enum {
         OPT_THREADS,
         OPT_MEMORY,
         OPT_DEADLINE,
+        OPT_FOR,
         OPT_OUTPUT,
+        OPT_PROC,
 };
 
 static const struct cli_option options[] = {
@@ -45,18 +47,36 @@ static const struct cli_option options[] = {
                 .argument = "TIME",
                 .help = "How long MPS may take for one answer.",
                 .preset = "10s"},
+        [OPT_FOR] = {.name = "for",
+                .argument = "SYSTEM",
+                .words = CLI_WORDS_LIST,
+                .choices = "cdi podman pod",
+                .help = "For show: the words by which that system makes a container a client.",
+                .preset = "podman"},
         [OPT_OUTPUT] = OUTPUT_OPTION_NO_CSV,
+        [OPT_PROC] = {.name = "proc",
+                .argument = "DIRECTORY",
+                .help = "Where proc is.",
+                .preset = "/proc"},
 };
+
+/* A GPU's UUID, or that of a MIG device: each of these has a server of its own. */
+static bool is_device(const char *text)
+{
+        uint8_t uuid[16];
+
+        return parse_uuid(strncmp(text, "MIG-", 4) == 0 ? text + 4 : text, uuid) == 0;
+}
 
 static int start(const struct cli_args *args, struct mps *mps, struct cleave_error *error)
 {
         uint64_t threads = 0, memory = 0;
-        uint8_t uuid[16];
         int r = 0;
 
-        if (args->n_operands != 2 || parse_uuid(args->operands[1], uuid) < 0)
+        if (args->n_operands != 2 || !is_device(args->operands[1]))
                 return error_set(error, CLEAVE_REASON_USAGE,
-                        "start takes a GPU's UUID, as cleave devices -o json shows it");
+                        "start takes the UUID of a GPU, as cleave devices -o json shows it, or of "
+                        "a MIG device");
         if (args->value[OPT_THREADS] &&
                 (parse_unsigned(args->value[OPT_THREADS], 100, &threads) < 0 || threads == 0))
                 return error_set(error, CLEAVE_REASON_USAGE, "'%s' is no percentage from 1 to 100",
@@ -144,16 +164,43 @@ static int status(const struct cli_args *args, struct mps *mps, struct cleave_er
         return r;
 }
 
-static int stop(const struct cli_args *args, struct mps *mps, struct cleave_error *error)
+static int take_name(const struct cli_args *args, struct mps *mps, const char *action,
+        struct cleave_error *error)
 {
         if (args->n_operands > 2)
-                return error_set(error, CLEAVE_REASON_USAGE, "stop takes one name");
-        if (args->n_operands == 2) {
-                mps->name = args->operands[1];
-                if (check_name(mps->name, error) < 0)
-                        return -EINVAL;
-        }
-        return mps_stop(mps, error);
+                return error_set(error, CLEAVE_REASON_USAGE, "%s takes one name", action);
+        if (args->n_operands == 1)
+                return 0;
+        mps->name = args->operands[1];
+        return check_name(mps->name, error) < 0 ? -EINVAL : 0;
+}
+
+static int show(const struct cli_args *args, struct mps *mps, struct cleave_error *error)
+{
+        enum technique_form form = FORM_PODMAN;
+        struct host host;
+        json_t *devices;
+        int r;
+
+        r = take_name(args, mps, "show", error);
+        if (r < 0)
+                return r;
+        if (args->value[OPT_FOR])
+                form_parse(args->value[OPT_FOR], &form);
+        machine_host(&host, NULL, args->value[OPT_PROC], NULL, NULL);
+        r = mps_attach(mps, &host, &devices, error);
+        if (r < 0)
+                return r;
+        r = machine_show_container(devices, form, error);
+        json_decref(devices);
+        return r;
+}
+
+static int stop(const struct cli_args *args, struct mps *mps, struct cleave_error *error)
+{
+        int r = take_name(args, mps, "stop", error);
+
+        return r < 0 ? r : mps_stop(mps, error);
 }
 
 static int run_mps(const struct cli_args *args)
@@ -165,6 +212,7 @@ static int run_mps(const struct cli_args *args)
         } actions[] = {
                 {"start", start},
                 {"status", status},
+                {"show", show},
                 {"stop", stop},
         };
         _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
@@ -204,6 +252,7 @@ static int run_mps(const struct cli_args *args)
 static const struct cli_example examples[] = {
         {"cleave mps start GPU-5ec0f4f3-… --threads 50 --memory 8G", "prints what clients need"},
         {"cleave mps status", "servers and their clients"},
+        {"podman run $(cleave mps show) IMAGE", "a container that is a client, of the same user"},
         {"cleave mps stop", "end it, and leave nothing behind"},
         {NULL, NULL},
 };
@@ -211,11 +260,13 @@ static const struct cli_example examples[] = {
 const struct cli_verb verb_mps = {
         .name = "mps",
         .summary = "run programs of one owner side by side by NVIDIA's MPS",
-        .operands = "start|status|stop [DEVICE|NAME]",
+        .operands = "start|status|show|stop [DEVICE|NAME]",
         .description =
                 "Starts NVIDIA's MPS for one device in a place of its own, beside any other. "
                 "Programs that have the printed CUDA_MPS_PIPE_DIRECTORY in their environment "
-                "become its clients; --threads and --memory limit each.\n\n"
+                "become its clients; --threads and --memory limit each. show prints what makes a "
+                "container one, which has to run as the same user. A server whose start was cut "
+                "short shows as such, and start makes it anew.\n\n"
                 "Its clients share one fault domain: it is for programs that trust each other. It "
                 "keeps no latency beside a neighbour with long kernels. The card's compute mode is "
                 "left as it is. JSON has the schema " SCHEMA ".",
@@ -225,6 +276,6 @@ const struct cli_verb verb_mps = {
         .least = 1,
         .most = 2,
         .words = CLI_WORDS_LIST,
-        .choices = "start status stop",
+        .choices = "start status show stop",
         .run = run_mps,
 };

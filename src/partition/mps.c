@@ -28,6 +28,7 @@ static const char *const state_words[] = {
         [MPS_RUNNING] = "running",
         [MPS_STALE] = "stale",
         [MPS_UNRESPONSIVE] = "unresponsive",
+        [MPS_CUT_SHORT] = "cut short",
 };
 
 const char *mps_state_word(enum mps_state state)
@@ -159,6 +160,23 @@ static pid_t daemon_pid(const struct mps *mps)
         return pid;
 }
 
+/* What it was started with, NULL where that cannot be read; a new reference. */
+static json_t *load_settings(const struct mps *mps)
+{
+        _cleanup_free_ char *path = place(mps, SETTINGS);
+
+        return path ? json_load_file(path, 0, NULL) : NULL;
+}
+
+static bool is_ready(const struct mps *mps)
+{
+        json_t *settings = load_settings(mps);
+        bool ready = json_is_true(json_object_get(settings, "ready"));
+
+        json_decref(settings);
+        return ready;
+}
+
 enum mps_state mps_state(const struct mps *mps)
 {
         _cleanup_free_ char *directory = place(mps, ""), *answer = malloc(ANSWER_MAX);
@@ -167,7 +185,9 @@ enum mps_state mps_state(const struct mps *mps)
                 return MPS_ABSENT;
         if (!daemon_pid(mps))
                 return MPS_STALE;
-        return control(mps, NULL, "get_server_list", answer) == 0 ? MPS_RUNNING : MPS_UNRESPONSIVE;
+        if (control(mps, NULL, "get_server_list", answer) != 0)
+                return MPS_UNRESPONSIVE;
+        return is_ready(mps) ? MPS_RUNNING : MPS_CUT_SHORT;
 }
 
 static void remove_files(const char *path)
@@ -217,12 +237,13 @@ static int make_place(const struct mps *mps, struct cleave_error *error)
         return r < 0 ? error_set_errno(error, r, "cannot make %s", whole) : 0;
 }
 
+/* ready: all limits are set. */
 static int save_settings(
-        const struct mps *mps, const char *device, unsigned threads, uint64_t memory)
+        const struct mps *mps, const char *device, unsigned threads, uint64_t memory, bool ready)
 {
         _cleanup_free_ char *path = place(mps, SETTINGS), *text = NULL;
-        json_t *json = json_pack("{s:s,s:i,s:I}", "device", device, "threads", (int)threads,
-                "memory", (json_int_t)memory);
+        json_t *json = json_pack("{s:s,s:i,s:I,s:b}", "device", device, "threads", (int)threads,
+                "memory", (json_int_t)memory, "ready", ready);
 
         text = json ? json_dumps(json, 0) : NULL;
         json_decref(json);
@@ -273,7 +294,7 @@ static bool runs_soon(const struct mps *mps)
                 nanosleep(&step, NULL);
                 state = mps_state(mps);
         }
-        return state == MPS_RUNNING;
+        return state == MPS_RUNNING || state == MPS_CUT_SHORT;
 }
 
 int mps_start(const struct mps *mps, const char *device, unsigned threads, uint64_t memory,
@@ -293,10 +314,13 @@ int mps_start(const struct mps *mps, const char *device, unsigned threads, uint6
         }
         if (state == MPS_STALE)
                 clear_away(mps);
+        r = state == MPS_CUT_SHORT ? mps_stop(mps, error) : 0;
+        if (r < 0)
+                return r;
         r = make_place(mps, error);
         if (r < 0)
                 return r;
-        r = save_settings(mps, device, threads, memory);
+        r = save_settings(mps, device, threads, memory, false);
         if (r == 0)
                 r = control(mps, device, NULL, answer);
         if (r != 0 || !runs_soon(mps)) {
@@ -308,6 +332,11 @@ int mps_start(const struct mps *mps, const char *device, unsigned threads, uint6
                         (int)strcspn(answer, "\n"), *answer ? answer : "it says nothing");
         }
         r = set_limits(mps, device, threads, memory, error);
+        if (r == 0) {
+                r = save_settings(mps, device, threads, memory, true);
+                if (r < 0)
+                        error_set_errno(error, r, "cannot record what MPS was started with");
+        }
         if (r < 0)
                 mps_stop(mps, NULL);
         return r;
@@ -377,24 +406,25 @@ static json_t *pids_of(const char *answer)
 
 int mps_status(const struct mps *mps, json_t **ret, struct cleave_error *error)
 {
-        _cleanup_free_ char *answer = malloc(ANSWER_MAX), *pipe = mps_pipe_directory(mps),
-                            *path = place(mps, SETTINGS);
+        _cleanup_free_ char *answer = malloc(ANSWER_MAX), *pipe = mps_pipe_directory(mps);
         enum mps_state state = mps_state(mps);
         json_t *status, *settings, *servers, *pid;
         size_t i;
 
-        if (!answer || !pipe || !path)
+        if (!answer || !pipe)
                 return error_set_errno(error, ENOMEM, "cannot look at MPS");
         if (state == MPS_ABSENT)
                 return error_set(error, CLEAVE_REASON_NO_SUCH_DEVICE, "there is no MPS server %s",
                         mps->name);
         status = json_pack("{s:s,s:s,s:s,s:I}", "name", mps->name, "state", mps_state_word(state),
                 "pipe_directory", pipe, "pid", (json_int_t)daemon_pid(mps));
-        settings = json_load_file(path, 0, NULL);
+        settings = load_settings(mps);
+        json_object_del(settings, "ready");
         if (settings)
                 json_object_update(status, settings);
         json_decref(settings);
-        if (state != MPS_RUNNING || control(mps, NULL, "get_server_list", answer) != 0) {
+        if ((state != MPS_RUNNING && state != MPS_CUT_SHORT) ||
+                control(mps, NULL, "get_server_list", answer) != 0) {
                 json_object_set_new(status, "servers", json_null());
                 *ret = status;
                 return 0;
@@ -416,4 +446,58 @@ int mps_status(const struct mps *mps, json_t **ret, struct cleave_error *error)
         json_object_set_new(status, "servers", servers);
         *ret = status;
         return 0;
+}
+
+/* The number in /dev/nvidiaN of the GPU with that UUID; -ENODEV. */
+static int minor_of(const struct host *host, const char *uuid)
+{
+        static const char label[] = "Device Minor:";
+        _cleanup_names_ struct host_names gpus = {0};
+
+        host_list_proc(host, &gpus, "driver/nvidia/gpus");
+        for (size_t i = 0; i < gpus.n; i++) {
+                _cleanup_free_ char *text = NULL;
+                char path[HOST_PATH_MAX];
+                const char *at;
+
+                snprintf(path, sizeof(path), "driver/nvidia/gpus/%s/information", gpus.name[i]);
+                if (host_read_proc(host, path, &text) < 0 || !strcasestr(text, uuid))
+                        continue;
+                at = strstr(text, label);
+                if (at)
+                        return atoi(at + strlen(label));
+        }
+        return -ENODEV;
+}
+
+int mps_attach(
+        const struct mps *mps, const struct host *host, json_t **ret, struct cleave_error *error)
+{
+        _cleanup_free_ char *pipe = mps_pipe_directory(mps), *variable = NULL;
+        json_t *settings = load_settings(mps);
+        const char *device = json_string_value(json_object_get(settings, "device"));
+        char node[32];
+        int minor, r = 0;
+
+        if (!settings)
+                r = error_set(error, CLEAVE_REASON_NO_SUCH_DEVICE, "there is no MPS server %s",
+                        mps->name);
+        if (r == 0 && (!pipe || asprintf(&variable, "CUDA_MPS_PIPE_DIRECTORY=%s", pipe) < 0)) {
+                variable = NULL;
+                r = error_set_errno(error, ENOMEM, "cannot look at MPS");
+        }
+        minor = r == 0 ? minor_of(host, device ?: "") : 0;
+        if (minor < 0)
+                r = error_set(error, CLEAVE_REASON_NO_DRIVER,
+                        "NVIDIA's driver lists no GPU %s in %s/driver/nvidia/gpus", device,
+                        host->proc);
+        json_decref(settings);
+        if (r < 0)
+                return r;
+        snprintf(node, sizeof(node), "/dev/nvidia%d", minor);
+        /* Clients and the server share memory by names in /dev/shm. */
+        *ret = json_pack("[{s:s,s:[s,s,s],s:[s],s:[s,s],s:b}]", "name", mps->name, "nodes", node,
+                "/dev/nvidiactl", "/dev/nvidia-uvm", "env", variable, "mounts", pipe, "/dev/shm",
+                "libraries", true);
+        return *ret ? 0 : error_set_errno(error, ENOMEM, "cannot look at MPS");
 }

@@ -12,7 +12,7 @@
 #include <jansson.h>
 #include <stdint.h>
 
-#include "base/error.h"
+#include "partition/host.h"
 
 #define MPS_DEADLINE_MSEC 10000u
 
@@ -21,6 +21,7 @@ enum mps_state {
         MPS_RUNNING,      /* answers */
         MPS_STALE,        /* its process is gone, its files are there */
         MPS_UNRESPONSIVE, /* its process lives and does not answer */
+        MPS_CUT_SHORT,    /* runs, but whoever started it was ended before all limits were set */
 };
 const char *mps_state_word(enum mps_state state);
 
@@ -34,7 +35,8 @@ struct mps {
 enum mps_state mps_state(const struct mps *mps);
 
 /* Starts one on the device (UUID as the driver writes it). threads: percent of a client's threads,
- * 0: all. memory: bytes that a client may hold, 0: all. What is stale is cleared away first.
+ * 0: all. memory: bytes that a client may hold, 0: all. What is stale or was cut short
+ * is cleared away first.
  * 0, or -EEXIST (it runs), -ENODEV (MPS is not installed, or did not start), -EIO (it does not take
  * a limit; it is stopped again). */
 int mps_start(const struct mps *mps, const char *device, unsigned threads, uint64_t memory,
@@ -46,6 +48,11 @@ int mps_stop(const struct mps *mps, struct cleave_error *error);
 /* {name, state, device, threads, memory, pid, pipe_directory, servers: [{pid, clients: [pid]}]}; a
  * new reference. servers is null where it does not answer. */
 int mps_status(const struct mps *mps, json_t **ret, struct cleave_error *error);
+
+/* What a container needs to be a client: as technique.attach gives it (technique.h). -ENOENT,
+ * -ENODEV: the device is not among those that NVIDIA's driver lists in proc. */
+int mps_attach(
+        const struct mps *mps, const struct host *host, json_t **ret, struct cleave_error *error);
 
 /* Value of CUDA_MPS_PIPE_DIRECTORY for its clients, in new memory. */
 char *mps_pipe_directory(const struct mps *mps);

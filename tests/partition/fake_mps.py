@@ -3,7 +3,8 @@
 """A double of nvidia-cuda-mps-control: with -d a daemon with its pid file and socket in the pipe
 directory, else a client that sends it standard input and prints the answers. In the environment of
 the daemon, FAKE_MPS may be: fail (does not start), deaf (takes no limit), hang (never answers a
-second question)."""
+second question), kill=N (whoever runs it is killed at the N-th such point: before and after each
+answer)."""
 import os
 import signal
 import socket
@@ -12,6 +13,19 @@ import sys
 PIPE = os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps")
 SOCKET = os.path.join(PIPE, "control")
 PID_FILE = os.path.join(PIPE, "nvidia-cuda-mps-control.pid")
+
+
+def point():
+    """Kills the program that started this one, when it is time."""
+    mode = os.environ.get("FAKE_MPS", "")
+    if not mode.startswith("kill="):
+        return
+    with open(os.path.join(os.path.dirname(__file__), "points"), "a+", encoding="ascii") as file:
+        file.write(".")
+        file.flush()
+        file.seek(0)
+        if len(file.read()) == int(mode[5:]):
+            os.kill(os.getppid(), signal.SIGKILL)
 
 
 def ask():
@@ -55,6 +69,7 @@ def serve(mode):
     with open(PID_FILE, "w", encoding="ascii") as file:
         file.write(f"{os.getpid()}\n")
     if os.fork():
+        point()
         os._exit(0)
     os.setsid()
     with open(PID_FILE, "w", encoding="ascii") as file:
@@ -87,7 +102,12 @@ if __name__ == "__main__":
         if os.environ.get("FAKE_MPS") == "fail":
             print("An instance of this daemon is already running")
             sys.exit(1)
-        if not os.environ.get("CUDA_VISIBLE_DEVICES", "").startswith("GPU-"):
+        if not os.environ.get("CUDA_VISIBLE_DEVICES", "").startswith(("GPU-", "MIG-")):
             sys.exit("no device")
+        point()
         serve(os.environ.get("FAKE_MPS"))
-    sys.exit(ask())
+    point()
+    status = ask()
+    sys.stdout.flush()
+    point()
+    sys.exit(status)

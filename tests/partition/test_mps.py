@@ -128,6 +128,62 @@ class Mps(unittest.TestCase):
             self.assertEqual(status, 1)
             self.assertIn("nvidia-cuda-mps-control is not installed", err)
 
+    def test_killed_at_every_point_of_its_start(self):
+        """What is left either is as it was wished for or says that it is not, and starts anew."""
+        seen = set()
+        for point in range(1, 40):
+            if os.path.exists(f"{self.place}/bin/points"):
+                os.unlink(f"{self.place}/bin/points")
+            status, _, _ = self.cleave("start", DEVICE, "--threads", "40",
+                                       mode=f"kill={point}")
+            server = self.servers().get("mps")
+            seen.add(server["state"] if server else "absent")
+            if status == 0:
+                break
+            self.assertEqual(status, -signal.SIGKILL)
+            self.assertNotEqual(server["state"], "running")
+            if point % 5 == 0:
+                self.assertEqual(self.cleave("start", DEVICE, "--threads", "40")[0], 0)
+                server = self.servers()["mps"]
+                self.assertEqual((server["state"], server["threads"], server["memory"]),
+                                 ("running", 40, 0))
+            self.assertEqual(self.cleave("stop"), (0, "", ""))
+        else:
+            self.fail("it is killed for ever")
+        self.assertGreater(point, 8)
+        self.assertEqual(seen, {"stale", "cut short", "running"})
+
+    def test_containers_become_clients(self):
+        self.assertEqual(self.cleave("show")[0], 3)
+        self.assertEqual(self.cleave("start", DEVICE)[0], 0)
+        proc = f"{self.place}/proc"
+        status, _, err = self.cleave("show", "--proc", proc)
+        self.assertEqual(status, 1)
+        self.assertIn(f"NVIDIA's driver lists no GPU {DEVICE}", err)
+        os.makedirs(f"{proc}/driver/nvidia/gpus/0000:01:00.0")
+        with open(f"{proc}/driver/nvidia/gpus/0000:01:00.0/information", "w",
+                  encoding="ascii") as file:
+            file.write(f"Model: \t X\nGPU UUID: \t {DEVICE}\nDevice Minor: \t 3\n")
+        pipe = f"{self.place}/run/mps/mps/pipe"
+        status, out, err = self.cleave("show", "--proc", proc)
+        self.assertEqual((status, err), (0, ""))
+        for line in ("--device=/dev/nvidia3", "--device=/dev/nvidiactl",
+                     f"--env=CUDA_MPS_PIPE_DIRECTORY={pipe}", f"--volume={pipe}:{pipe}",
+                     "--volume=/dev/shm:/dev/shm"):
+            self.assertIn(line, out.splitlines())
+        status, out, err = self.cleave("show", "mps", "--for", "cdi", "--proc", proc)
+        self.assertEqual((status, err), (0, ""))
+        device, = json.loads(out)["devices"]
+        self.assertEqual(device["name"], "mps")
+        self.assertEqual(device["containerEdits"]["env"], [f"CUDA_MPS_PIPE_DIRECTORY={pipe}"])
+        self.assertIn("cleave.dev/partition=mps",
+                      self.cleave("show", "mps", "--for", "pod", "--proc", proc)[1])
+        self.assertEqual(self.cleave("stop")[0], 0)
+
+    def test_a_mig_device_has_a_server_of_its_own(self):
+        self.assertEqual(self.cleave("start", DEVICE.replace("GPU-", "MIG-"))[0], 0)
+        self.assertEqual(self.servers()["mps"]["device"], DEVICE.replace("GPU-", "MIG-"))
+
     def test_senseless_words(self):
         for words in (["start"], ["start", "0"], ["start", DEVICE, "--threads", "0"],
                       ["start", DEVICE, "--threads", "101"], ["start", DEVICE, "--memory", "1K"],
