@@ -225,7 +225,7 @@ static void check_daemon(struct report *report, struct client *client)
         _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
         json_t *info = NULL, *warning;
         const char *version, *identity, *detail, *backend, *mechanism;
-        const json_t *compute;
+        const json_t *compute, *limits;
         size_t i;
 
         if (client_call(client, "daemon.info", NULL, &info, &error) < 0) {
@@ -265,6 +265,15 @@ static void check_daemon(struct report *report, struct client *client)
                                   "does it."
                                 : NULL,
                         "%s", output_text(json_object_get(compute, "detail"), "?"));
+        limits = json_object_get(info, "driver_limits");
+        if (json_is_object(limits))
+                say(report,
+                        strcmp(output_text(json_object_get(limits, "state"), ""), "refused") == 0
+                                ? VERDICT_WARN
+                                : VERDICT_OK,
+                        "limits", NULL, "the driver's own are %s: %s",
+                        output_text(json_object_get(limits, "state"), "?"),
+                        output_text(json_object_get(limits, "detail"), "?"));
         json_array_foreach(json_object_get(info, "warnings"), i, warning)
                 say(report, VERDICT_WARN, "daemon", NULL, "%s", output_text(warning, "?"));
         json_decref(info);

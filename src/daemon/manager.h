@@ -172,6 +172,8 @@ struct manager {
 
         const struct device_backend *backend;
         void *backend_handle;
+        int driver_limits; /* what became of the last one that was set: 0 or negative errno */
+        bool driver_limits_tried;
         char *sim; /* CLEAVE_SIM that it was opened with */
         unsigned devices;
         struct manager_device device[DEVICE_MAX];
@@ -301,6 +303,9 @@ uint64_t tenant_returning(struct tenant *tenant, unsigned i);
 void tenant_update_used(struct tenant *tenant);
 /* Writes its grants into its page. */
 void tenant_write_grant(struct tenant *tenant, bool changed);
+/* Sets the driver's own limits of the tenant's cgroup beside ours, where it has such: they also
+ * hold for what gets past the guard. Nothing depends on them. */
+void tenant_limit_driver(struct tenant *tenant);
 int tenant_watch_process(
         struct tenant *tenant, struct watched_process *process, pid_t pid, uint64_t start_time);
 void tenant_set_damaged(struct tenant *tenant, const char *what);

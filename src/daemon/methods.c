@@ -354,6 +354,34 @@ static json_t *ceiling_json(struct connection *connection)
         return json_integer((json_int_t)(ceiling.memory.part ? most : ceiling.memory.bytes));
 }
 
+/* Whether the driver keeps limits of its own beside ours. */
+static json_t *driver_limits_json(struct manager *manager)
+{
+        const char *state = "available", *detail = "set for tenants that have a cgroup";
+        int r = manager->driver_limits;
+
+        if (!manager->driver_limits_tried)
+                r = manager->backend->limit
+                            ? manager->backend->limit(manager->backend_handle, 0, NULL, 0)
+                            : -EOPNOTSUPP;
+        else if (r == 0)
+                state = "set";
+        if (r == -EOPNOTSUPP) {
+                state = "absent";
+                detail = "the driver keeps no memory limits by cgroup; NVIDIA's has since 615";
+        } else if (r == -EPERM) {
+                state = "refused";
+                detail = "only root may set the driver's limits, and the daemon is not";
+        } else if (r == -ENOENT) {
+                state = "refused";
+                detail = "the tenant's cgroup has no dmem controller";
+        } else if (r < 0) {
+                state = "refused";
+                detail = "the driver did not take the last limit";
+        }
+        return json_pack("{s:s, s:s}", "state", state, "detail", detail);
+}
+
 static int daemon_info(struct connection *connection, json_t *params, json_int_t id,
         json_t **ret_result, struct cleave_error *error)
 {
@@ -363,7 +391,7 @@ static int daemon_info(struct connection *connection, json_t *params, json_int_t
 
         identity_in_force(connection, &identity, detail, sizeof(detail));
         *ret_result = json_pack("{s:s, s:i, s:f, s:s, s:I, s:s, s:s, s:s, s:s?, s:s, s:s, s:s, "
-                                "s:o, s:s?, s:b, s:O, s:o, s:[i, i]}",
+                                "s:o, s:s?, s:b, s:O, s:o, s:[i, i], s:o}",
                 "version", CLEAVE_VERSION, "pid", (int)getpid(), "started",
                 (double)manager->started / 1e6, "scope", manager->system ? "system" : "user", "uid",
                 (json_int_t)geteuid(), "runtime_dir", manager->directory, "backend",
@@ -374,7 +402,8 @@ static int daemon_info(struct connection *connection, json_t *params, json_int_t
                 "guard", manager->guard_library, "outlives",
                 manager->store.fd >= 0 || manager->store.kind == STORE_SYSTEMD, "warnings",
                 manager->warnings, "compute", compute_info_json(manager), "guard_versions",
-                (int)message_oldest(), (int)message_newest());
+                (int)message_oldest(), (int)message_newest(), "driver_limits",
+                driver_limits_json(manager));
         return *ret_result ? 0 : no_memory(error);
 }
 

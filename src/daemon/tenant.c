@@ -12,6 +12,8 @@
 #include "daemon/identity.h"
 #include "daemon/manager.h"
 
+#define DRIVER_LIMIT_ROOM (16ull << 20)
+
 struct tenant *tenant_by_id(struct manager *manager, uint64_t id)
 {
         struct tenant *tenant;
@@ -269,8 +271,33 @@ void tenant_write_grant(struct tenant *tenant, bool changed)
                 atomic_store_explicit(&page->device[i].limit, limit, memory_order_release);
                 changed = true;
         }
-        if (changed)
-                atomic_fetch_add(&page->generation, 1);
+        if (!changed)
+                return;
+        atomic_fetch_add(&page->generation, 1);
+        tenant_limit_driver(tenant);
+}
+
+void tenant_limit_driver(struct tenant *tenant)
+{
+        struct manager *manager = tenant->manager;
+        _cleanup_free_ char *directory = NULL;
+
+        if (!tenant->cgroup || !manager->backend->limit)
+                return;
+        directory = cgroup_directory(tenant->cgroup);
+        for (unsigned i = 0; directory && i < tenant->devices; i++) {
+                const struct ledger_grant *grant = tenant_grant_of(tenant, i);
+                uint64_t limit;
+
+                if (!grant)
+                        continue;
+                /* The driver may count what it needs itself, and our quota has to be had in full.
+                 */
+                limit = grant->limit + grant->limit / 64 + DRIVER_LIMIT_ROOM;
+                manager->driver_limits = manager->backend->limit(
+                        manager->backend_handle, tenant->device[i].index, directory, limit);
+                manager->driver_limits_tried = true;
+        }
 }
 
 static char *store_name(char buffer[static STORE_NAME_MAX], const char *kind, uint64_t id)
@@ -325,6 +352,7 @@ int tenant_grant(struct tenant *tenant, struct cleave_error *error)
                 if (r < 0 && r != -ENOTSUP)
                         return error_set_errno(error, r, "the tenant's cgroup cannot be made");
         }
+        tenant_limit_driver(tenant);
         /* recovery wants the pages, so they are safe before the journal names the tenant */
         r = keep_pages(tenant);
         if (r < 0)

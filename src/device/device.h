@@ -63,6 +63,14 @@ struct device_backend {
          * 0, -ENODEV (lost), -ENODATA (this driver does not say), -EIO. */
         int (*processes)(
                 void *handle, unsigned index, struct device_process **ret, size_t *ret_count);
+        /*
+         * The driver's own limit of what the processes of a cgroup may hold of the device: full
+         * path of its directory, bytes. The limit goes with the cgroup. cgroup NULL: only asks
+         * whether the driver has such limits. NULL: it never has.
+         * 0, -EOPNOTSUPP (it has none: NVIDIA's before 615), -EPERM, -ENOENT (not for this cgroup),
+         * -EIO.
+         */
+        int (*limit)(void *handle, unsigned index, const char *cgroup, uint64_t bytes);
         /* Version of the driver and the like, for people. Never NULL, lives as long as handle. */
         const char *(*driver_version)(void *handle);
         const char *(*detail)(void *handle);

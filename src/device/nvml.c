@@ -52,6 +52,13 @@ struct nvml_process {
 };
 static_assert(sizeof(struct nvml_process) == 24, "nvmlProcessInfo_v2_t");
 
+/* Bytes; the soft one is guaranteed and, unlike the hard one, does not go with the cgroup. */
+struct nvml_limits {
+        const char *cgroup;
+        unsigned long long soft, hard;
+};
+static_assert(sizeof(struct nvml_limits) == 24, "nvmlSetMemoryLimits_v1_t");
+
 /* X(name here, name in the library, needed, parameters) */
 #define NVML_FUNCTIONS(X)                                                                          \
         X(init, "nvmlInit_v2", true, (void))                                                       \
@@ -69,7 +76,8 @@ static_assert(sizeof(struct nvml_process) == 24, "nvmlProcessInfo_v2_t");
         X(graphics, "nvmlDeviceGetGraphicsRunningProcesses_v3", false,                             \
                 (nvml_device, unsigned *, struct nvml_process *))                                  \
         X(mps, "nvmlDeviceGetMPSComputeRunningProcesses_v3", false,                                \
-                (nvml_device, unsigned *, struct nvml_process *))
+                (nvml_device, unsigned *, struct nvml_process *))                                  \
+        X(set_limits, "nvmlDeviceSetMemoryLimits_v1", false, (nvml_device, struct nvml_limits *))
 
 struct nvml {
         void *library;
@@ -382,11 +390,37 @@ static const char *nvml_detail(void *handle)
         return nvml->detail;
 }
 
+static int nvml_limit(void *handle, unsigned index, const char *cgroup, uint64_t bytes)
+{
+        struct nvml_limits limits = {.cgroup = cgroup, .soft = 0, .hard = bytes};
+        struct nvml *nvml = handle;
+
+        if (!nvml->set_limits)
+                return -EOPNOTSUPP;
+        if (!cgroup)
+                return 0;
+        if (index >= nvml->devices)
+                return -EINVAL;
+        switch (nvml->set_limits(nvml->device[index], &limits)) {
+        case NVML_SUCCESS:
+                return 0;
+        case NVML_NOT_SUPPORTED:
+        case NVML_FUNCTION_NOT_FOUND:
+                return -EOPNOTSUPP;
+        case NVML_NO_PERMISSION:
+                return -EPERM;
+        case NVML_NOT_FOUND:
+                return -ENOENT;
+        default:
+                return -EIO;
+        }
+}
+
 #define NVML_BACKEND(name_, vendor_)                                                               \
         {                                                                                          \
                 .name = name_, .vendor = vendor_, .open = nvml_open, .close = nvml_close,          \
                 .enumerate = nvml_enumerate, .memory = nvml_memory, .processes = nvml_processes,   \
-                .driver_version = nvml_driver_version, .detail = nvml_detail,                      \
+                .limit = nvml_limit, .driver_version = nvml_driver_version, .detail = nvml_detail, \
         }
 
 const struct device_backend device_backend_nvidia = NVML_BACKEND("nvidia", "nvidia");

@@ -7,6 +7,8 @@
  *      process INDEX PID BYTES        BYTES may be "unknown"
  *      used INDEX BYTES               beside what the processes hold
  *      lost INDEX                     the device has fallen off the bus
+ *      limits PATH N                  limits by cgroup are written to that file, a line each, and
+ *                                     answered with N; without this line there are none
  *
  * The file is named by FAKE_NVML.
  */
@@ -22,6 +24,8 @@
 struct state {
         int init_result;
         char version[64];
+        char limits[160];
+        int limits_result;
         unsigned devices, processes;
         struct {
                 char uuid[64];
@@ -66,6 +70,9 @@ static void read_state(void)
                         state.device[index].used += a;
                 } else if (sscanf(line, "lost %u", &index) == 1 && index < DEVICES) {
                         state.device[index].lost = true;
+                } else if (sscanf(line, "limits %159s %d", state.limits, &state.limits_result) ==
+                           2) {
+                        continue;
                 } else if (sscanf(line, "driver %63s", text) == 1) {
                         strcpy(state.version, text);
                 } else {
@@ -103,6 +110,12 @@ int nvmlDeviceGetMemoryInfo(device_handle device, struct memory *memory);
 int nvmlDeviceGetMemoryInfo_v2(device_handle device, struct memory_v2 *memory);
 int nvmlDeviceGetComputeRunningProcesses_v3(
         device_handle device, unsigned *count, struct process *list);
+
+struct limits {
+        const char *cgroup;
+        unsigned long long soft, hard;
+};
+int nvmlDeviceSetMemoryLimits_v1(device_handle device, struct limits *limits);
 
 /* handles count from 1, so that none is NULL */
 static unsigned index_of(device_handle device)
@@ -200,4 +213,20 @@ int nvmlDeviceGetComputeRunningProcesses_v3(
                         list[n++] = (struct process){
                                 .pid = state.process[k].pid, .used = state.process[k].bytes};
         return 0;
+}
+
+int nvmlDeviceSetMemoryLimits_v1(device_handle device, struct limits *limits)
+{
+        FILE *file;
+
+        read_state();
+        if (!*state.limits)
+                return 3;
+        file = fopen(state.limits, "ae");
+        if (file) {
+                fprintf(file, "%u %s %llu %llu\n", index_of(device), limits->cgroup, limits->soft,
+                        limits->hard);
+                fclose(file);
+        }
+        return state.limits_result;
 }

@@ -465,6 +465,37 @@ class Identity(Case):
             eventually(lambda: not os.path.exists(tenant.made['cgroup']))
 
 
+class DriverLimits(Case):
+    """The driver's own limits by cgroup, beside ours."""
+
+    def test_they_are_set_where_the_driver_has_them(self):
+        tenant = Tenant(self.daemon, memory=8 * GIB)
+        if not tenant.made['cgroup']:
+            self.skipTest('no cgroup can be made here')
+        # a driver that has none answers so
+        self.assertEqual(self.daemon.call('daemon.info')['driver_limits']['state'], 'absent')
+        path = self.daemon.base + '/limits'
+        for answer, state in ((0, 'set'), (4, 'refused'), (6, 'refused'), (3, 'absent')):
+            self.daemon.driver.extra = ['limits %s %d' % (path, answer)]
+            self.daemon.driver.write()
+            tenant = Tenant(self.daemon, memory=8 * GIB)
+            self.assertEqual(self.daemon.call('daemon.info')['driver_limits']['state'], state)
+            with open(path) as file:
+                last = file.read().splitlines()[-1].split()
+            self.assertEqual(last[:3], ['0', tenant.made['cgroup'], '0'])
+            self.assertTrue(8 * GIB < int(last[3]) < 8.3 * GIB)
+            tenant.end()
+
+    def test_without_a_cgroup_none_is_set(self):
+        daemon = self.make_daemon('[daemon]\ncgroups = no\nclaims = /tmp\n')
+        path = daemon.base + '/limits'
+        daemon.driver.extra = ['limits %s 0' % path]
+        daemon.driver.write()
+        Tenant(daemon)
+        self.assertEqual(daemon.call('daemon.info')['driver_limits']['state'], 'available')
+        self.assertFalse(os.path.exists(path))
+
+
 class IdentityByTree(Identity):
     CONFIG = '[daemon]\ncgroups = no\n'
 
