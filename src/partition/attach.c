@@ -214,6 +214,17 @@ int attach_print_functions(FILE *out, const struct host *host, const struct pci_
         }
 }
 
+int attach_vgpu_elsewhere(struct cleave_error *error)
+{
+        error_set(error, CLEAVE_REASON_BAD_REQUEST,
+                "vGPUs are made so on Linux only: ESXi and Hyper-V make them by the vendor's own "
+                "host software");
+        error_set_hint(error,
+                "On vSphere the vGPU profile is chosen in the VM's settings, with the host's "
+                "graphics set to Shared Direct; on Citrix in the VM's or the pool's.");
+        return -EINVAL;
+}
+
 int attach_print_mediated(FILE *out, const char *uuid, const char *type, enum technique_form form,
         struct cleave_error *error)
 {
@@ -251,13 +262,7 @@ int attach_print_mediated(FILE *out, const char *uuid, const char *type, enum te
                         type);
                 return 0;
         default:
-                error_set(error, CLEAVE_REASON_BAD_REQUEST,
-                        "mediated devices are Linux's own: ESXi and Hyper-V make vGPUs by the "
-                        "vendor's own host software");
-                error_set_hint(error,
-                        "On vSphere the vGPU profile is chosen in the VM's settings, on Citrix in "
-                        "the pool's.");
-                return -EINVAL;
+                return attach_vgpu_elsewhere(error);
         }
 }
 

@@ -12,6 +12,9 @@ int attach_print_functions(FILE *out, const struct host *host, const struct pci_
 int attach_print_mediated(FILE *out, const char *uuid, const char *type, enum technique_form form,
         struct cleave_error *error);
 
+/* For forms of systems on which vGPUs are made by other means: the error that says so. */
+int attach_vgpu_elsewhere(struct cleave_error *error);
+
 /* devices: as technique.attach gives them. libraries: mounts of the driver's own files, as the
  * Container Device Interface has them. form: FORM_CDI, FORM_PODMAN or FORM_POD. */
 #define ATTACH_KIND "cleave.dev/partition"

@@ -105,16 +105,39 @@ static_assert(sizeof(struct process) == 24, "nvmlProcessInfo_v2_t");
         X(processes, "nvmlDeviceGetComputeRunningProcesses_v3",                                    \
                 (void *, unsigned *, struct process *))
 
+/* Of vGPU hosts; a driver may lack them. */
+#define VGPU_FUNCTIONS(X)                                                                          \
+        X(virtualization, "nvmlDeviceGetVirtualizationMode", (void *, unsigned *))                 \
+        X(vgpus, "nvmlDeviceGetActiveVgpus", (void *, unsigned *, unsigned *))                     \
+        X(vgpu_type, "nvmlVgpuInstanceGetType", (unsigned, unsigned *))                            \
+        X(vgpu_name, "nvmlVgpuTypeGetName", (unsigned, char *, unsigned *))                        \
+        X(vgpu_vm, "nvmlVgpuInstanceGetVmID", (unsigned, char *, unsigned, unsigned *))            \
+        X(vgpu_licence, "nvmlVgpuInstanceGetLicenseInfo_v2", (unsigned, struct licence_info *))
+
+struct licence_info {
+        unsigned char licensed;
+        struct {
+                unsigned year;
+                unsigned short month, day, hour, minute, second;
+                unsigned char status;
+        } expiry;
+        unsigned state;
+};
+static_assert(sizeof(struct licence_info) == 24, "nvmlVgpuLicenseInfo_t");
+#define HOST_VGPU 3u /* NVML_GPU_VIRTUALIZATION_MODE_HOST_VGPU */
+
 struct nvml {
         void *library;
         bool ready;
 #define X(name_, symbol, parameters) int(*name_) parameters;
         FUNCTIONS(X)
+        VGPU_FUNCTIONS(X)
 #undef X
 };
 
 enum operation {
         READ,
+        READ_VGPUS,
         SET_MODE,
         CREATE,
         DESTROY,
@@ -134,7 +157,10 @@ struct answer {
         int result; /* negative errno */
         enum cleave_reason reason;
         char sentence[160];
-        struct mig_driver driver;
+        union {
+                struct mig_driver driver;
+                struct vgpu_host host;
+        };
 };
 
 /* ---- in the process that speaks with the driver ---- */
@@ -513,11 +539,44 @@ static int nvml_open(struct nvml *nvml, const char *library, struct answer *answ
                         "NVIDIA's library has no %s: the driver is too old", symbol);
         FUNCTIONS(X)
 #undef X
+#define X(name_, symbol, parameters) *(void **)&nvml->name_ = dlsym(nvml->library, symbol);
+        VGPU_FUNCTIONS(X)
+#undef X
         r = nvml->init();
         if (r != NVML_SUCCESS)
                 return fail(answer, -ENODEV, CLEAVE_REASON_NO_DRIVER,
                         "NVIDIA's driver does not answer (NVML error %d)", r);
         nvml->ready = true;
+        return 0;
+}
+
+static int read_vgpus(const struct nvml *nvml, void *device, struct vgpu_host *host)
+{
+        unsigned mode = 0, instances[VGPU_MAX], n = ARRAY_SIZE(instances);
+        int r;
+
+#define X(name_, symbol, parameters)                                                               \
+        if (!nvml->name_)                                                                          \
+                return -EOPNOTSUPP;
+        VGPU_FUNCTIONS(X)
+#undef X
+        r = nvml->virtualization(device, &mode);
+        if (r != NVML_SUCCESS)
+                return errno_of(r);
+        host->host = mode == HOST_VGPU;
+        if (!host->host || nvml->vgpus(device, &n, instances) != NVML_SUCCESS)
+                return 0;
+        for (unsigned i = 0; i < n; i++) {
+                struct licence_info info = {0};
+                unsigned type, kind, size = sizeof(host->vgpu[i].type);
+
+                if (nvml->vgpu_type(instances[i], &type) == NVML_SUCCESS)
+                        nvml->vgpu_name(type, host->vgpu[i].type, &size);
+                nvml->vgpu_vm(instances[i], host->vgpu[i].vm, sizeof(host->vgpu[i].vm), &kind);
+                if (nvml->vgpu_licence(instances[i], &info) == NVML_SUCCESS)
+                        host->vgpu[i].licence = info.state;
+        }
+        host->n = n;
         return 0;
 }
 
@@ -533,6 +592,13 @@ static void answer_request(struct nvml *nvml, const char *library, const struct 
         if (r != NVML_SUCCESS) {
                 fail(answer, -ENODEV, CLEAVE_REASON_NO_DRIVER, "NVIDIA's driver has no GPU %s",
                         request->address);
+                return;
+        }
+        if (request->operation == READ_VGPUS) {
+                r = read_vgpus(nvml, device, &answer->host);
+                if (r < 0)
+                        fail(answer, r, CLEAVE_REASON_NO_DRIVER,
+                                "NVIDIA's driver says nothing of vGPUs");
                 return;
         }
         r = read_device(nvml, device, &answer->driver);
@@ -663,11 +729,11 @@ static int link_ask(
         return r == 0 ? -ETIMEDOUT : -EIO;
 }
 
-int mig_driver_read(struct mig_link *link, unsigned msec, const char *address,
-        struct mig_driver *ret, struct cleave_error *error)
+/* One question about a GPU, with the sentence of what went wrong. */
+static int ask_about(struct mig_link *link, unsigned msec, enum operation operation,
+        const char *address, struct answer *answer, struct cleave_error *error)
 {
-        struct request request = {.operation = READ};
-        _cleanup_free_ struct answer *answer = malloc(sizeof(*answer));
+        struct request request = {.operation = operation};
         int r;
 
         if (!link)
@@ -688,8 +754,29 @@ int mig_driver_read(struct mig_link *link, unsigned msec, const char *address,
                 error_set(error, answer->reason, "%s", answer->sentence);
                 return answer->result;
         }
-        *ret = answer->driver;
         return 0;
+}
+
+int mig_driver_read(struct mig_link *link, unsigned msec, const char *address,
+        struct mig_driver *ret, struct cleave_error *error)
+{
+        _cleanup_free_ struct answer *answer = malloc(sizeof(*answer));
+        int r = ask_about(link, msec, READ, address, answer, error);
+
+        if (r == 0)
+                *ret = answer->driver;
+        return r;
+}
+
+int vgpu_host_read(struct mig_link *link, unsigned msec, const char *address, struct vgpu_host *ret,
+        struct cleave_error *error)
+{
+        _cleanup_free_ struct answer *answer = malloc(sizeof(*answer));
+        int r = ask_about(link, msec, READ_VGPUS, address, answer, error);
+
+        if (r == 0)
+                *ret = answer->host;
+        return r;
 }
 
 /* ---- as files ---- */

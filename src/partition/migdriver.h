@@ -51,8 +51,31 @@ void mig_link_free(struct mig_link *link); /* NULL is fine */
 int mig_driver_read(struct mig_link *link, unsigned msec, const char *address,
         struct mig_driver *ret, struct cleave_error *error);
 
+/* What the vGPU host driver says. */
+#define VGPU_MAX 32
+enum vgpu_licence { /* NVML's numbers */
+        VGPU_LICENCE_UNKNOWN = 0,
+        VGPU_LICENCE_UNINITIALIZED = 1,
+        VGPU_UNLICENSED_UNRESTRICTED = 2, /* full speed for the first minutes */
+        VGPU_UNLICENSED_RESTRICTED = 3,
+        VGPU_UNLICENSED = 4,
+        VGPU_LICENSED = 5,
+};
+struct vgpu_host {
+        bool host; /* the host driver is loaded and has the GPU */
+        unsigned n;
+        struct {
+                char type[64]; /* "NVIDIA L40S-8Q" */
+                char vm[80];   /* the VM's UUID or domain */
+                unsigned licence;
+        } vgpu[VGPU_MAX];
+};
+/* -EOPNOTSUPP: NVML does not say. Else as mig_driver_read(). */
+int vgpu_host_read(struct mig_link *link, unsigned msec, const char *address, struct vgpu_host *ret,
+        struct cleave_error *error);
+
 /*
- * The same as files, so that a change of it is planned, recorded and taken back as one of sysfs is:
+ * MIG as files, so that a change of it is planned, recorded and taken back as one of sysfs is:
  *
  *      mig/ADDRESS/mode                 "on", "off", or with ", off after a reset" behind it
  *      mig/ADDRESS/START/instance       profile of the GPU instance that begins at that memory

@@ -63,6 +63,10 @@
                 "Types share the card: remove another device, or take a smaller type.")            \
         X(NO_VGPU, "no-vgpu", true, "Install NVIDIA's vGPU host driver.")                          \
         X(VGPU_TAKEN, "vgpu-taken", true, "Clear it, or take another function.")                   \
+        X(NO_VGPU_MANAGER, "no-vgpu-manager", true,                                                \
+                "systemctl start nvidia-vgpud nvidia-vgpu-mgr")                                    \
+        X(VGPU_UNLICENSED, "vgpu-unlicensed", false,                                               \
+                "Give the driver in the VM a licence: a client token, and nvidia-gridd running.")  \
         X(NO_PARTITIONS, "no-partition-modes", true, NULL)                                         \
         X(NOT_MIG, "not-mig", true, NULL)                                                          \
         X(MIG_OFF, "mig-off", true,                                                                \

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "partition/survey.h"
 
 #define MPS_CONTROL "nvidia-cuda-mps-control"
@@ -77,18 +79,107 @@ static void add_sharing(const struct host *host, const struct pci_function *f, j
                 list, "mps", "MPS server", "programs of one owner side by side, at most 48", &mps);
 }
 
+/* Whether a process of that name runs; the kernel cuts names to 15 letters. */
+static bool runs(const struct host *host, const char *name)
+{
+        _cleanup_names_ struct host_names processes = {0};
+
+        host_list_proc(host, &processes, "");
+        for (size_t i = 0; i < processes.n; i++) {
+                _cleanup_free_ char *text = NULL;
+                char path[HOST_PATH_MAX];
+
+                if (!isdigit((unsigned char)*processes.name[i]))
+                        continue;
+                snprintf(path, sizeof(path), "%s/comm", processes.name[i]);
+                if (host_read_proc(host, path, &text) == 0 &&
+                        strncmp(text, name, strnlen(name, 15)) == 0)
+                        return true;
+        }
+        return false;
+}
+
+/* The host driver of NVIDIA's vGPU on a physical function: what runs on it, and with what licence.
+ */
+static void add_vgpu_host(const struct host *host, const struct pci_function *f, json_t *list)
+{
+        _cleanup_obstacles_ struct obstacles obstacles = {0};
+        bool module = host_exists(host, "module/nvidia_vgpu_vfio");
+        struct vgpu_host vgpus = {0};
+        char offers[HOST_TEXT_MAX] = "";
+        size_t used = 0;
+
+        if (f->vendor != PCI_VENDOR_NVIDIA || *f->physical || strcmp(f->driver, "nvidia") != 0)
+                return;
+        if (host->mig)
+                vgpu_host_read(host->mig, host->msec, f->address, &vgpus, NULL);
+        if (!module && !vgpus.host)
+                return;
+        if (!runs(host, "nvidia-vgpu-mgr"))
+                obstacles_add(&obstacles, OBSTACLE_NO_VGPU_MANAGER,
+                        "nvidia-vgpu-mgr does not run, and without it no VM with a vGPU of %s "
+                        "starts",
+                        f->address);
+        for (unsigned i = 0; i < vgpus.n; i++) {
+                bool licensed = vgpus.vgpu[i].licence == VGPU_LICENSED;
+
+                if (used < sizeof(offers))
+                        used += (size_t)snprintf(offers + used, sizeof(offers) - used,
+                                "%s%s in VM %s%s", used ? ", " : "runs ", vgpus.vgpu[i].type,
+                                vgpus.vgpu[i].vm, licensed ? ", licensed" : "");
+                if (!licensed)
+                        obstacles_add(&obstacles, OBSTACLE_VGPU_UNLICENSED, "the %s in VM %s %s",
+                                vgpus.vgpu[i].type, vgpus.vgpu[i].vm,
+                                vgpus.vgpu[i].licence >= VGPU_UNLICENSED_UNRESTRICTED
+                                        ? "has no licence, so it slows down"
+                                        : "has not said whether it has a licence");
+        }
+        add_technique(list, "vgpu-host", "NVIDIA's vGPU host driver",
+                *offers ? offers : "no vGPU runs", &obstacles);
+}
+
+/* Of NVIDIA's driver, as "NVRM version: … 580.159.04 …" of proc; 0: not known. */
+static unsigned nvidia_release(const struct host *host)
+{
+        _cleanup_free_ char *text = NULL;
+        char *word, *rest;
+
+        if (host_read_proc(host, "driver/nvidia/version", &text) < 0)
+                return 0;
+        rest = text;
+        while ((word = strsep(&rest, " \t\n")))
+                if (isdigit((unsigned char)*word) && strchr(word, '.'))
+                        return (unsigned)strtoul(word, NULL, 10);
+        return 0;
+}
+
+#define NVIDIA_WITH_LIMITS 615u
+
 /* Limits that a driver keeps itself, by cgroup. */
 static void add_limits(const struct host *host, const struct pci_function *f, json_t *list)
 {
-        char capacity[HOST_TEXT_MAX];
+        _cleanup_free_ char *path = path_join(host->sysfs, "fs/cgroup/dmem.capacity");
+        _cleanup_obstacles_ struct obstacles obstacles = {0};
+        _cleanup_free_ char *capacity = NULL;
+        bool nvidia = strcmp(f->driver, "nvidia") == 0;
+        unsigned release = nvidia ? nvidia_release(host) : 0;
 
-        host_read(host, capacity, "fs/cgroup/dmem.capacity");
-        if (strstr(capacity, f->address)) {
-                const struct obstacles none = {0};
-
-                add_technique(list, "dmem", "the driver's own memory limits",
-                        "device memory by cgroup (dmem.max)", &none);
-        }
+        /* Of the others only these two drivers have them. */
+        if (!nvidia && strcmp(f->driver, "amdgpu") != 0 && strcmp(f->driver, "xe") != 0)
+                return;
+        if (path)
+                read_file(path, 65536, &capacity, NULL);
+        if (nvidia && release < NVIDIA_WITH_LIMITS)
+                obstacles_add(&obstacles, OBSTACLE_NO_DMEM,
+                        "%s: the driver keeps no memory limits by cgroup%s", f->address,
+                        release ? "" : ", as far as its release is known");
+        else if (!nvidia && (!capacity || !strstr(capacity, f->address)))
+                obstacles_add(&obstacles, OBSTACLE_NO_DMEM, "the kernel has no dmem limits for %s",
+                        f->address);
+        add_technique(list, "dmem", "the driver's own memory limits",
+                nvidia ? "device memory by cgroup, which Cleave sets beside its quotas"
+                       : "device memory by cgroup (dmem.max)",
+                &obstacles);
 }
 
 static json_t *survey_gpu(const struct host *host, const struct pci_function *f)
@@ -98,6 +189,7 @@ static json_t *survey_gpu(const struct host *host, const struct pci_function *f)
         char id[16];
         add_sharing(host, f, list);
         add_limits(host, f, list);
+        add_vgpu_host(host, f, list);
         for (size_t i = 0; i < n_techniques; i++) {
                 _cleanup_obstacles_ struct obstacles obstacles = {0};
                 char offers[HOST_TEXT_MAX] = "";

@@ -186,6 +186,8 @@ static int print(FILE *out, const struct host *host, const struct change *change
 {
         struct pci_function f;
 
+        if (form == FORM_ESXI || form == FORM_HYPERV)
+                return attach_vgpu_elsewhere(error);
         if (pci_read(host, change->device, &f) < 0)
                 return error_set(error, CLEAVE_REASON_NO_SUCH_DEVICE, "there is no PCI device %s",
                         change->device);

@@ -24,6 +24,7 @@ enum kind {
         LOST,
         FOREIGN,
         USER,
+        VGPU,
         RESET,
         RELEASE,
         CONTROL,
@@ -125,7 +126,8 @@ static int parse_fault(char *text, struct fault *fault)
         value = strchr(text, '=');
         if (value)
                 *value++ = '\0';
-        if (at && strcmp(text, "foreign") && strncmp(text, "user=", 5)) {
+        if (at && strcmp(text, "foreign") && strncmp(text, "user=", 5) &&
+                strncmp(text, "vgpu=", 5)) {
                 if (!*at || strlen(at) >= sizeof(fault->entry))
                         return -EINVAL;
                 strcpy(fault->entry, at);
@@ -164,8 +166,8 @@ static int parse_fault(char *text, struct fault *fault)
                 }
                 return parse_size(value, &fault->value);
         }
-        if (!strcmp(text, "user") && value) {
-                fault->kind = USER;
+        if ((!strcmp(text, "user") || !strcmp(text, "vgpu")) && value) {
+                fault->kind = !strcmp(text, "user") ? USER : VGPU;
                 if (at) {
                         if (parse_number(at, &device) < 0 || device >= 64)
                                 return -EINVAL;
@@ -251,6 +253,14 @@ bool sim_faults_user(int device, unsigned slice)
                         (faults[i].device < 0 || faults[i].device == device))
                         return true;
         return false;
+}
+
+int sim_faults_vgpu(int device)
+{
+        for (int i = 0; i < n_faults; i++)
+                if (faults[i].kind == VGPU && (faults[i].device < 0 || faults[i].device == device))
+                        return (int)(faults[i].value & 0xff);
+        return -1;
 }
 
 bool sim_faults_reset(void)

@@ -13,6 +13,8 @@
  *                              lost for every process, until none holds a client any more
  *      foreign=SIZE[@DEVICE]   memory that somebody unseen holds when the machine is first made
  *      user=SLICE[@DEVICE]     somebody unseen uses the MIG instance that begins at that slice
+ *      vgpu=STATE[@DEVICE]     the GPU is a vGPU host's, with one that runs and whose licence is in
+ *                              that state of NVML's (5: licensed)
  *      reset@MIG               a change of MIG's mode waits for a reset of the GPU
  *      release=TIME            how long after this process's death its memory comes back; 20ms
  *      control=TIME            what each call takes that steers channels, not as measured
@@ -35,6 +37,8 @@ uint64_t sim_faults_foreign(int device);
 /* Whether an instance that begins at that slice of the device is used by somebody unseen. */
 bool sim_faults_user(int device, unsigned slice);
 bool sim_faults_reset(void);
+/* State of the licence of a device's vGPU, -1: it has none. */
+int sim_faults_vgpu(int device);
 /* nanoseconds */
 uint64_t sim_faults_release(void);
 /* nanoseconds that a steering call takes which was measured to take so many */

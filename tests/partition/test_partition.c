@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "partition/passthrough.h"
+#include "partition/survey.h"
 #include "partition/technique.h"
 #include "tree.h"
 #include "unit.h"
@@ -984,6 +985,170 @@ static void a_forged_record_writes_nothing_else(void **state)
         tree_done(&tree);
 }
 
+/* --- the survey --- */
+
+/* What the survey says of a technique on the only GPU: "ready: OFFERS" or "not now: OFFERS", then a
+ * line for each obstacle; NULL: it is not listed. In new memory. */
+static char *surveyed(struct tree *tree, const char *technique)
+{
+        json_t *gpus, *item, *obstacle;
+        char *text = NULL;
+        size_t size, i, j;
+
+        assert_int_equal(survey_gpus(&tree->host, &gpus), 0);
+        assert_int_equal(json_array_size(gpus), 1);
+        json_array_foreach(json_object_get(json_array_get(gpus, 0), "techniques"), i, item)
+        {
+                FILE *out;
+
+                if (strcmp(json_string_value(json_object_get(item, "name")), technique) != 0)
+                        continue;
+                out = open_memstream(&text, &size);
+                fprintf(out, "%s%s\n",
+                        json_is_true(json_object_get(item, "ready")) ? "ready: " : "not now: ",
+                        json_string_value(json_object_get(item, "offers")));
+                json_array_foreach(json_object_get(item, "obstacles"), j, obstacle) fprintf(
+                        out, "%s\n", json_string_value(json_object_get(obstacle, "sentence")));
+                fclose(out);
+        }
+        json_decref(gpus);
+        return text;
+}
+
+static void assert_surveyed(struct tree *tree, const char *technique, const char *expected)
+{
+        _cleanup_free_ char *text = surveyed(tree, technique);
+
+        assert_string_equal(text ?: "(not listed)", expected);
+}
+
+static void the_survey_of_plain_sharing(void **state)
+{
+        struct tree tree;
+
+        tree_init(&tree);
+        tree_function(&tree, GPU, NULL, 0x10de, 0x2204, 0x030000, 12, "nvidia");
+        assert_surveyed(
+                &tree, "slices", "ready: the whole device by turns, with Cleave's memory quotas\n");
+        tree_link(&tree, "../../../bus/pci/drivers/vfio-pci", DEV "/driver", GPU);
+        assert_surveyed(&tree, "slices",
+                "not now: the whole device by turns, without limits\n" GPU
+                " is on vfio-pci, so no program of the host can use it\n");
+        tree_link(&tree, "../../../bus/pci/drivers/nouveau", DEV "/driver", GPU);
+        assert_surveyed(&tree, "slices",
+                "not now: the whole device by turns, without limits\n" GPU
+                " is on the driver nouveau, and CUDA needs NVIDIA's own\n");
+        tree_done(&tree);
+}
+
+static void the_survey_of_the_drivers_own_limits(void **state)
+{
+        static const char version[] = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  "
+                                      "%s  Release Build\nGCC version:  gcc version 12.2.0\n";
+        static const char offers[] =
+                "device memory by cgroup, which Cleave sets beside its quotas\n";
+        char text[200], expected[300];
+        struct tree tree;
+
+        tree_init(&tree);
+        tree_function(&tree, GPU, NULL, 0x10de, 0x2204, 0x030000, 12, "nvidia");
+        snprintf(expected, sizeof(expected),
+                "not now: %s" GPU
+                ": the driver keeps no memory limits by cgroup, as far as its release is known\n",
+                offers);
+        assert_surveyed(&tree, "dmem", expected);
+        snprintf(text, sizeof(text), version, "580.159.04");
+        tree_file(&tree, text, "proc/driver/nvidia/version");
+        snprintf(expected, sizeof(expected),
+                "not now: %s" GPU ": the driver keeps no memory limits by cgroup\n", offers);
+        assert_surveyed(&tree, "dmem", expected);
+        snprintf(text, sizeof(text), version, "615.36.01");
+        tree_file(&tree, text, "proc/driver/nvidia/version");
+        snprintf(expected, sizeof(expected), "ready: %s", offers);
+        assert_surveyed(&tree, "dmem", expected);
+        tree_done(&tree);
+
+        tree_init(&tree);
+        tree_function(&tree, GPU, NULL, 0x1002, 0x74a1, 0x120000, 12, "amdgpu");
+        assert_surveyed(&tree, "dmem",
+                "not now: device memory by cgroup (dmem.max)\nthe kernel has no dmem limits "
+                "for " GPU "\n");
+        tree_file(&tree, "drm/" GPU "/vram0 206141652992\n", "sys/fs/cgroup/dmem.capacity");
+        assert_surveyed(&tree, "dmem", "ready: device memory by cgroup (dmem.max)\n");
+        tree_done(&tree);
+}
+
+static void the_survey_of_a_vgpu_host(void **state)
+{
+        static const char missing[] = "nvidia-vgpu-mgr does not run, and without it no VM with a "
+                                      "vGPU of " TREE_MIG_GPU " starts\n";
+        static const char vm[] = "NVIDIA L40S-8Q in VM 5ec0f4f3-0000-4000-8000-0000000000aa";
+        char expected[512];
+        struct tree tree;
+
+        tree_init(&tree);
+        tree_mig(&tree, "h100", false);
+        assert_surveyed(&tree, "vgpu-host", "(not listed)");
+        tree_file(&tree, "", "sys/module/nvidia_vgpu_vfio/uevent");
+        snprintf(expected, sizeof(expected), "not now: no vGPU runs\n%s", missing);
+        assert_surveyed(&tree, "vgpu-host", expected);
+        tree_process(&tree, 900, "nvidia-vgpu-mgr", "/dev/null");
+        assert_surveyed(&tree, "vgpu-host", "ready: no vGPU runs\n");
+        tree_faults(&tree, "vgpu=5");
+        snprintf(expected, sizeof(expected), "ready: runs %s, licensed\n", vm);
+        assert_surveyed(&tree, "vgpu-host", expected);
+        tree_faults(&tree, "vgpu=4");
+        snprintf(expected, sizeof(expected),
+                "ready: runs %s\nthe %s has no licence, so it slows down\n", vm, vm);
+        assert_surveyed(&tree, "vgpu-host", expected);
+        tree_faults(&tree, "vgpu=1");
+        snprintf(expected, sizeof(expected),
+                "ready: runs %s\nthe %s has not said whether it has a licence\n", vm, vm);
+        assert_surveyed(&tree, "vgpu-host", expected);
+        tree_done(&tree);
+}
+
+static void the_survey_of_instances(void **state)
+{
+        char id[CHANGE_ID_MAX];
+        struct tree tree;
+        char *text;
+
+        setup_mig(&tree);
+        assert_int_equal(apply(&tree, CUT, id, NULL), 0);
+        text = surveyed(&tree, "mig");
+        assert_string_equal(text,
+                "ready: has 1g.10gb, 1g.10gb, 1g.10gb, 4g.40gb; of 7 x 1g.10gb, 1 x 1g.10gb+me, "
+                "4 x 1g.20gb, 3 x 2g.20gb, 2 x 3g.40gb, 1 x 4g.40gb, 1 x 7g.80gb\n");
+        free(text);
+        tree_done(&tree);
+}
+
+/* vGPUs are made by other means elsewhere, and that is said. */
+static void vgpus_of_other_systems(void **state)
+{
+        static const enum technique_form forms[] = {FORM_ESXI, FORM_HYPERV};
+
+        for (size_t i = 0; i < ARRAY_SIZE(forms); i++)
+                for (size_t j = 5; j <= 6; j++) {
+                        _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
+                        _cleanup_change_ struct change change = {0};
+                        const struct scenario *s = scenarios + j;
+                        char id[CHANGE_ID_MAX];
+                        struct tree tree;
+
+                        s->setup(&tree);
+                        assert_int_equal(apply(&tree, s, id, NULL), 0);
+                        assert_int_equal(change_load(&tree.host, id, &change, NULL), 0);
+                        assert_int_equal(
+                                s->technique->print(stdout, &tree.host, &change, forms[i], &error),
+                                -EINVAL);
+                        assert_non_null(strstr(error_hint(&error), "On vSphere"));
+                        assert_non_null(strstr(error_hint(&error), "on Citrix"));
+                        tree_done(&tree);
+                }
+}
+
 /* --- MIG --- */
 
 /* Ours beside somebody else's: a 3g.40gb and a 1g.10gb, of which the small one is in use. */
@@ -1223,6 +1388,11 @@ int main(void)
                 cmocka_unit_test(words_for_hypervisors),
                 cmocka_unit_test(a_record_of_nonsense_is_refused),
                 cmocka_unit_test(a_forged_record_writes_nothing_else),
+                cmocka_unit_test(the_survey_of_plain_sharing),
+                cmocka_unit_test(the_survey_of_the_drivers_own_limits),
+                cmocka_unit_test(the_survey_of_a_vgpu_host),
+                cmocka_unit_test(the_survey_of_instances),
+                cmocka_unit_test(vgpus_of_other_systems),
                 cmocka_unit_test(a_layout_changes_around_what_is_in_use),
                 cmocka_unit_test(a_layout_killed_at_every_point_is_the_old_or_the_new),
                 cmocka_unit_test(a_layout_that_fails_is_as_it_was),
