@@ -17,12 +17,13 @@ const char *cgroup_mount(void)
 {
         /* the second is where systemd's hybrid layout has it */
         static const char *const mounts[] = {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"};
+        static const char *found; /* hierarchies stay where they are once they are mounted */
         struct statfs fs;
 
-        for (size_t i = 0; i < ARRAY_SIZE(mounts); i++)
+        for (size_t i = 0; i < ARRAY_SIZE(mounts) && !found; i++)
                 if (statfs(mounts[i], &fs) == 0 && fs.f_type == CGROUP2_MAGIC)
-                        return mounts[i];
-        return NULL;
+                        found = mounts[i];
+        return found;
 }
 
 char *cgroup_directory(const char *path)
@@ -146,7 +147,7 @@ bool cgroup_contains(const char *path, const char *of_process)
                (of_process[length] == '\0' || of_process[length] == '/');
 }
 
-int ancestry(pid_t pid, struct ancestor ret[static ANCESTRY_MAX], unsigned *ret_count)
+int ancestry(pid_t pid, pid_t last, struct ancestor ret[static ANCESTRY_MAX], unsigned *ret_count)
 {
         uint64_t last_start = UINT64_MAX;
         unsigned count = 0;
@@ -162,7 +163,7 @@ int ancestry(pid_t pid, struct ancestor ret[static ANCESTRY_MAX], unsigned *ret_
                         break;
                 ret[count++] = (struct ancestor){.pid = pid, .start_time = status.start_time};
                 last_start = status.start_time;
-                pid = status.parent;
+                pid = pid == last ? 0 : status.parent;
         }
         *ret_count = count;
         return 0;

@@ -29,10 +29,10 @@ void cgroup_remove(const char *path);
 bool cgroup_contains(const char *path, const char *of_process);
 
 /* A process and its ancestors up to init, nearest first; each started no later than the one before,
- * so that a pid given anew is not taken for an ancestor. */
+ * so that a pid given anew is not taken for an ancestor. Nobody beyond last; 0: everybody. */
 #define ANCESTRY_MAX 64
 struct ancestor {
         pid_t pid;
         uint64_t start_time;
 };
-int ancestry(pid_t pid, struct ancestor ret[static ANCESTRY_MAX], unsigned *ret_count);
+int ancestry(pid_t pid, pid_t last, struct ancestor ret[static ANCESTRY_MAX], unsigned *ret_count);

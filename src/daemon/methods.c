@@ -841,7 +841,8 @@ static int tenant_start(struct connection *connection, json_t *params, json_int_
         if (tenant->state != TENANT_STARTING)
                 return error_set(error, CLEAVE_REASON_BAD_REQUEST, "tenant %s has started already",
                         tenant->name);
-        if (pid <= 0 || pid > INT32_MAX || ancestry((pid_t)pid, ancestors, &count) < 0)
+        if (pid <= 0 || pid > INT32_MAX ||
+                ancestry((pid_t)pid, tenant->run.pid, ancestors, &count) < 0)
                 return error_set(error, CLEAVE_REASON_NO_SUCH_PROCESS,
                         "there is no process %" PRId64, (int64_t)pid);
         /* nobody makes another's process his tenant's */

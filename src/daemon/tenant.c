@@ -452,7 +452,7 @@ struct tenant *tenant_of_process(struct manager *manager, pid_t pid)
         if (tenant)
                 return tenant;
 
-        if (ancestry(pid, ancestors, &count) < 0)
+        if (ancestry(pid, 0, ancestors, &count) < 0)
                 return NULL;
         /* nearest first: a tenant may run below another */
         for (unsigned i = 0; i < count; i++) {
