@@ -99,6 +99,7 @@ const struct cli_verb *const cli_verbs[] = {
         &verb_set,
         &verb_stop,
         &verb_devices,
+        &verb_release,
         &verb_advise,
         &verb_partition,
         &verb_passthrough,

@@ -228,6 +228,9 @@ static void check_daemon(struct report *report, struct client *client)
         const json_t *compute, *limits;
         size_t i;
 
+        /* one that rests, as nothing is granted, is to open the driver and say what it finds */
+        if (client_call(client, "device.list", NULL, &info, NULL) == 0)
+                json_decref(info);
         if (client_call(client, "daemon.info", NULL, &info, &error) < 0) {
                 say(report, VERDICT_FAIL, "daemon", error_hint(&error), "%s",
                         error_message(&error));
@@ -241,7 +244,9 @@ static void check_daemon(struct report *report, struct client *client)
 
         backend = output_text(json_object_get(info, "backend"), "null");
         detail = output_text(json_object_get(info, "backend_detail"), "");
-        if (strcmp(backend, "null") == 0)
+        if (strcmp(output_text(json_object_get(info, "driver"), ""), "released") == 0)
+                say(report, VERDICT_WARN, "backend", "cleave release --undo", "%s", detail);
+        else if (strcmp(backend, "null") == 0)
                 say(report, VERDICT_FAIL, "backend",
                         "Set up the driver, or use `cleave run --sim`.", "no GPU: %s", detail);
         else

@@ -10,6 +10,7 @@ extern const struct cli_verb verb_inspect;
 extern const struct cli_verb verb_set;
 extern const struct cli_verb verb_stop;
 extern const struct cli_verb verb_devices;
+extern const struct cli_verb verb_release;
 extern const struct cli_verb verb_partition;
 extern const struct cli_verb verb_passthrough;
 extern const struct cli_verb verb_advise;

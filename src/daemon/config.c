@@ -17,6 +17,7 @@ void config_init(struct config *config)
                 .audit_interval = 200 * USEC_PER_MSEC,
                 .audit_tolerance = 16ull << 20,
                 .idle_exit = 60 * USEC_PER_SEC,
+                .release_after = 10 * USEC_PER_SEC,
                 .connections = 1024,
                 .cgroups = true,
         };
@@ -210,6 +211,8 @@ static int set_daemon(struct reader *reader, const char *name, const char *value
                 config->idle_exit_set = true;
                 return set_duration(reader, &config->idle_exit, 0, name, value);
         }
+        if (strcmp(name, "release_after") == 0)
+                return set_duration(reader, &config->release_after, 0, name, value);
         if (strcmp(name, "journal_limit") == 0)
                 return set_bytes(reader, &config->journal_limit, name, value);
         if (strcmp(name, "claims") == 0)

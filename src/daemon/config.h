@@ -36,6 +36,7 @@ struct config {
 
         uint64_t idle_exit; /* usec without tenants and connections; UINT64_MAX: never */
         bool idle_exit_set;
+        uint64_t release_after; /* usec without tenants; UINT64_MAX: never */
         uint64_t journal_limit; /* bytes, 0: what the file system has */
         uint32_t connections;   /* on the control socket */
         bool cgroups;           /* bind tenants to cgroups where that is possible */

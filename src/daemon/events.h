@@ -25,6 +25,8 @@
         X(OVER_QUOTA, "over-quota")                                                                \
         X(STRANGER, "stranger")                                                                    \
         X(STRANGER_KILLED, "stranger-killed")                                                      \
+        X(DEVICES_RELEASED, "devices-released")                                                    \
+        X(DEVICES_ACQUIRED, "devices-acquired")                                                    \
         X(DEVICE_LOST, "device-lost")                                                              \
         X(JOURNAL_FAILED, "journal-failed")                                                        \
         X(PAGE_DAMAGED, "page-damaged")                                                            \

@@ -160,6 +160,7 @@ struct manager *manager_free(struct manager *manager)
         sd_event_source_unref(manager->returning_timer);
         sd_event_source_unref(manager->idle_timer);
         sd_event_source_unref(manager->keeper_timer);
+        sd_event_source_unref(manager->rest_timer);
         sd_event_source_unref(manager->serve_source);
         close_devices(manager);
         ledger_done(&manager->ledger);
@@ -172,6 +173,7 @@ struct manager *manager_free(struct manager *manager)
         free(manager->guard_nvml_library);
         free(manager->sim_directory);
         free(manager->sim);
+        free(manager->rested_detail);
         sd_event_unref(manager->event);
         free(manager);
         return NULL;
@@ -236,6 +238,7 @@ int manager_open_devices(struct manager *manager, const char *sim)
         } else {
                 r = open_backend(manager, &device_backend_nvidia, manager->config.nvml, &error);
         }
+        manager->rest = REST_AWAKE;
         if (r < 0) {
                 log_notice("no GPUs: %s", error_message(&error));
                 r = open_backend(manager, &device_backend_null, error_message(&error), NULL);
@@ -243,16 +246,85 @@ int manager_open_devices(struct manager *manager, const char *sim)
         return r;
 }
 
+static void arm(struct manager *manager, sd_event_source **source, uint64_t usec,
+        sd_event_time_handler_t handler);
+
 void manager_look_for_devices(struct manager *manager)
 {
         uint64_t now = clock_usec(CLOCK_MONOTONIC);
 
+        manager_look_rest(manager);
         /* a driver may have been loaded meanwhile */
         if (manager->backend != &device_backend_null || manager->tenants ||
-                now < manager->next_search)
+                manager->rest == REST_RELEASED ||
+                (manager->rest == REST_AWAKE && now < manager->next_search))
                 return;
         manager->next_search = now + 2 * USEC_PER_SEC;
         (void)manager_open_devices(manager, manager->sim);
+}
+
+void manager_let_go(struct manager *manager, enum rest rest)
+{
+        const struct device_backend *was = manager->backend;
+        char *detail = strdup(was->detail(manager->backend_handle));
+
+        if (manager->rest == REST_RESTING) {
+                was = manager->rested;
+                free(detail);
+                detail = TAKE_PTR(manager->rested_detail);
+        }
+        if (open_backend(manager, &device_backend_null,
+                    rest == REST_RELEASED
+                            ? "the daemon has let go of the GPUs, as it was asked to"
+                            : "nothing is granted, so the daemon does not hold the GPUs",
+                    NULL) < 0) {
+                free(detail);
+                return;
+        }
+        manager->rest = rest;
+        manager->rested = was;
+        free(manager->rested_detail);
+        manager->rested_detail = detail;
+        if (rest == REST_RELEASED)
+                events_add(&manager->events, EVENT_DEVICES_RELEASED, (struct event_subject){0},
+                        "the daemon has let go of the GPUs");
+        else
+                log_debug("nothing is granted: the driver is let go of");
+}
+
+static int rest_tick(sd_event_source *source, uint64_t usec, void *userdata)
+{
+        struct manager *manager = userdata;
+
+        (void)source;
+        (void)usec;
+        if (!manager->tenants && !manager->returning && manager->rest == REST_AWAKE &&
+                manager->backend != &device_backend_null)
+                manager_let_go(manager, REST_RESTING);
+        return 0;
+}
+
+void manager_look_rest(struct manager *manager)
+{
+        if (manager->config.release_after == UINT64_MAX)
+                return;
+        /* from the last use on: what was set before is of no meaning */
+        if (manager->rest_timer)
+                sd_event_source_set_enabled(manager->rest_timer, SD_EVENT_OFF);
+        if (!manager->tenants)
+                arm(manager, &manager->rest_timer, manager->config.release_after, rest_tick);
+}
+
+const char *manager_backend_name(const struct manager *manager)
+{
+        return manager->rest == REST_RESTING ? manager->rested->name : manager->backend->name;
+}
+
+const char *manager_backend_detail(const struct manager *manager)
+{
+        if (manager->rest == REST_RESTING && manager->rested_detail)
+                return manager->rested_detail;
+        return manager->backend->detail(manager->backend_handle);
 }
 
 int manager_device_by_uuid(struct manager *manager, const char *uuid)
@@ -765,5 +837,6 @@ int manager_run(struct manager *manager)
         manager_arm_audit(manager);
         manager_arm_returning(manager);
         manager_look_idle(manager);
+        manager_look_rest(manager);
         return sd_event_loop(manager->event);
 }

@@ -159,6 +159,13 @@ struct manager_device {
         int claims_error;
 };
 
+/* Whether the driver is held: its library's session, and with it all of its device files. */
+enum rest {
+        REST_AWAKE,
+        REST_RESTING,  /* nothing is granted: opened again when anybody asks for a device */
+        REST_RELEASED, /* let go of on request: not opened until that is asked for */
+};
+
 struct manager {
         struct config config;
         bool system; /* scope */
@@ -175,6 +182,9 @@ struct manager {
         int driver_limits; /* what became of the last one that was set: 0 or negative errno */
         bool driver_limits_tried;
         char *sim; /* CLEAVE_SIM that it was opened with */
+        enum rest rest;
+        const struct device_backend *rested; /* while RESTING: what it was */
+        char *rested_detail;
         unsigned devices;
         struct manager_device device[DEVICE_MAX];
 
@@ -197,7 +207,8 @@ struct manager {
         unsigned guard_count;
         struct stop *stops; /* tenant.stop in progress */
 
-        sd_event_source *audit_timer, *returning_timer, *idle_timer, *keeper_timer, *serve_source;
+        sd_event_source *audit_timer, *returning_timer, *idle_timer, *keeper_timer, *rest_timer,
+                *serve_source;
         uint64_t next_search; /* for devices; monotonic, usec */
         bool stopping;
 };
@@ -212,9 +223,16 @@ int manager_open_devices(struct manager *manager, const char *sim);
 /* Takes over what an earlier daemon left, and opens the devices: those it had while its tenants
  * live, else what sim says. */
 int manager_recover(struct manager *manager, const char *sim);
+/* Lets go of the driver, which no tenant may need then; REST_RELEASED is told as an event. */
+void manager_let_go(struct manager *manager, enum rest rest);
+/* When nothing is granted: lets go of it in a while. */
+void manager_look_rest(struct manager *manager);
+/* Of the backend that is, or was before it rested. */
+const char *manager_backend_name(const struct manager *manager);
+const char *manager_backend_detail(const struct manager *manager);
 int manager_listen(struct manager *manager);
 int manager_run(struct manager *manager);
-/* Where there were none: looks again, now and then. */
+/* Where there were none: looks again, now and then; where they rest: at once. */
 void manager_look_for_devices(struct manager *manager);
 /* Text for daemon.info and doctor, kept. */
 void manager_warn(struct manager *manager, const char *format, ...)

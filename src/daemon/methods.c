@@ -391,19 +391,22 @@ static int daemon_info(struct connection *connection, json_t *params, json_int_t
 
         identity_in_force(connection, &identity, detail, sizeof(detail));
         *ret_result = json_pack("{s:s, s:i, s:f, s:s, s:I, s:s, s:s, s:s, s:s?, s:s, s:s, s:s, "
-                                "s:o, s:s?, s:b, s:O, s:o, s:[i, i], s:o}",
+                                "s:o, s:s?, s:b, s:O, s:o, s:[i, i], s:o, s:s}",
                 "version", CLEAVE_VERSION, "pid", (int)getpid(), "started",
                 (double)manager->started / 1e6, "scope", manager->system ? "system" : "user", "uid",
                 (json_int_t)geteuid(), "runtime_dir", manager->directory, "backend",
-                manager->backend->name, "backend_detail",
-                manager->backend->detail(manager->backend_handle), "sim", manager->sim, "identity",
-                identity, "identity_detail", detail, "journal",
+                manager_backend_name(manager), "backend_detail", manager_backend_detail(manager),
+                "sim", manager->sim, "identity", identity, "identity_detail", detail, "journal",
                 manager->journal.failed ? "failed" : "ok", "ceiling", ceiling_json(connection),
                 "guard", manager->guard_library, "outlives",
                 manager->store.fd >= 0 || manager->store.kind == STORE_SYSTEMD, "warnings",
                 manager->warnings, "compute", compute_info_json(manager), "guard_versions",
                 (int)message_oldest(), (int)message_newest(), "driver_limits",
-                driver_limits_json(manager));
+                driver_limits_json(manager), "driver",
+                manager->rest == REST_RELEASED             ? "released"
+                : manager->rest == REST_RESTING            ? "resting"
+                : manager->backend == &device_backend_null ? "none"
+                                                           : "open");
         return *ret_result ? 0 : no_memory(error);
 }
 
@@ -436,12 +439,65 @@ static json_t *optional_bytes(uint64_t bytes)
         return bytes == DEVICE_UNKNOWN_BYTES ? json_null() : json_integer((json_int_t)bytes);
 }
 
+static int check_released(const struct manager *manager, struct cleave_error *error)
+{
+        if (manager->rest != REST_RELEASED)
+                return 0;
+        error_set(error, CLEAVE_REASON_BUSY, "%s", manager_backend_detail(manager));
+        error_set_hint(error, "cleave release --undo lets it take them up again.");
+        return -EBUSY;
+}
+
+static int device_release(struct connection *connection, json_t *params, json_int_t id,
+        json_t **ret_result, struct cleave_error *error)
+{
+        struct manager *manager = connection->manager;
+
+        if (!is_administrator(connection))
+                return error_set(error, CLEAVE_REASON_NOT_PERMITTED,
+                        "only root and the daemon's own user may take its GPUs away");
+        if (manager->tenants || manager->returning) {
+                error_set(
+                        error, CLEAVE_REASON_BUSY, "%u tenants live", HASH_COUNT(manager->tenants));
+                error_set_hint(error, "Stop them first: cleave ps lists them.");
+                return -EBUSY;
+        }
+        if (manager->rest != REST_RELEASED)
+                manager_let_go(manager, REST_RELEASED);
+        *ret_result = json_object();
+        return *ret_result ? 0 : no_memory(error);
+}
+
+static int device_acquire(struct connection *connection, json_t *params, json_int_t id,
+        json_t **ret_result, struct cleave_error *error)
+{
+        struct manager *manager = connection->manager;
+        bool released = manager->rest == REST_RELEASED;
+
+        if (!is_administrator(connection))
+                return error_set(error, CLEAVE_REASON_NOT_PERMITTED,
+                        "only root and the daemon's own user may give it its GPUs");
+        if (released) {
+                manager->rest = REST_RESTING;
+                manager_look_for_devices(manager);
+                events_add(&manager->events, EVENT_DEVICES_ACQUIRED, (struct event_subject){0},
+                        "the daemon holds the GPUs again");
+        }
+        *ret_result = json_pack("{s:i}", "devices", (int)manager->devices);
+        return *ret_result ? 0 : no_memory(error);
+}
+
 static int device_list(struct connection *connection, json_t *params, json_int_t id,
         json_t **ret_result, struct cleave_error *error)
 {
         struct manager *manager = connection->manager;
-        json_t *devices = json_array();
+        json_t *devices;
+        int r;
 
+        r = check_released(manager, error);
+        if (r < 0)
+                return r;
+        devices = json_array();
         manager_look_for_devices(manager);
         for (struct tenant *tenant = manager->tenants; tenant; tenant = tenant->hh.next)
                 tenant_update_used(tenant);
@@ -673,6 +729,9 @@ static int tenant_create(struct connection *connection, json_t *params, json_int
         request.name = name;
         request.terms.priority = ARBITER_NORMAL;
         r = parse_compute(params, &request.terms, &given, &request.compute, error);
+        if (r < 0)
+                return r;
+        r = check_released(manager, error);
         if (r < 0)
                 return r;
         r = check_sim(connection, params, error);
@@ -1255,6 +1314,8 @@ static const struct method {
         {"daemon.info", daemon_info, {{0}}},
         {"daemon.stop", daemon_stop, {{"force", PARAM_BOOLEAN, false}}},
         {"device.list", device_list, {{0}}},
+        {"device.release", device_release, {{0}}},
+        {"device.acquire", device_acquire, {{0}}},
         {"tenant.create", tenant_create,
                 {{"name", PARAM_TEXT, false}, {"command", PARAM_LIST, true},
                         {"devices", PARAM_LIST, true}, {"wait", PARAM_BOOLEAN, false},

@@ -434,6 +434,7 @@ void tenant_consider(struct tenant *tenant)
         manager_write_limits(manager);
         manager_serve_soon(manager);
         manager_look_idle(manager);
+        manager_look_rest(manager);
         manager_look_keeper(manager);
 }
 

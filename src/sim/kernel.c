@@ -1108,6 +1108,40 @@ static int open_machine(void)
         return r < 0 ? r : map_state(n);
 }
 
+/* Whether this process is in the table: by this library or by the other, which has its own. */
+static bool is_attached(void)
+{
+        for (uint32_t i = 0; i < kernel.state->process_high; i++)
+                if (kernel.state->process[i].state == KERNEL_PROCESS_LIVE &&
+                        kernel.state->process[i].pid == (uint32_t)getpid())
+                        return true;
+        return false;
+}
+
+static void close_file(struct kernel_file *file)
+{
+        if (file_is_ours(file))
+                close(file->fd);
+        file->fd = -1;
+}
+
+void kernel_close(void)
+{
+        pthread_mutex_lock(&kernel.mutex);
+        /* to close the state would give up the lock by which a process tells its pid */
+        if (kernel.opened && !is_attached()) {
+                munmap(kernel.state, sizeof(*kernel.state));
+                kernel.state = NULL;
+                kernel.opened = false;
+                close_file(&kernel.directory);
+                close_file(&kernel.state_file);
+                close_file(&kernel.processes);
+                for (unsigned i = 0; i < KERNEL_MAX_DEVICES; i++)
+                        close_file(&kernel.memory[i]);
+        }
+        pthread_mutex_unlock(&kernel.mutex);
+}
+
 int kernel_open(void)
 {
         int r = 0;

@@ -164,6 +164,10 @@ struct kernel_state {
  * costs nothing then. */
 int kernel_open(void);
 
+/* Closes all of it again, unless this process holds objects by another library; kernel_open()
+ * begins anew. For who has no call under way. */
+void kernel_close(void);
+
 /* After kernel_open(). The state may be read without the lock where a field never changes. */
 struct kernel_state *kernel_state(void);
 void kernel_lock(void);

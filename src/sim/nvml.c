@@ -165,7 +165,9 @@ nvmlReturn_t nvmlShutdown(void)
 
         pthread_mutex_lock(&mutex);
         if (atomic_load(&users)) {
-                atomic_fetch_sub(&users, 1);
+                /* the last one closes the device files, as the driver's library does */
+                if (atomic_fetch_sub(&users, 1) == 1)
+                        kernel_close();
                 r = NVML_SUCCESS;
         }
         pthread_mutex_unlock(&mutex);

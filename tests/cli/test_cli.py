@@ -23,7 +23,7 @@ from fake_daemon import FakeDaemon  # noqa: E402
 
 CLEAVE = None
 GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "golden")
-VERBS = ("run ps inspect set stop devices advise partition passthrough mps bench trace replay events "
+VERBS = ("run ps inspect set stop devices release advise partition passthrough mps bench trace replay events "
          "doctor version completion help").split()
 
 

@@ -35,7 +35,7 @@ static void a_whole_configuration_is_read(void **state)
                                    "[user root]\nmemory = 40G\n"
                                    "[uid 4711]\ntenants = 0\n"
                                    "[audit]\npolicy = kill\ninterval = 500ms\ntolerance = 1M\n"
-                                   "[daemon]\nidle_exit = infinity\njournal_limit = 1M\n"
+                                   "[daemon]\nidle_exit = infinity\nrelease_after = 3s\njournal_limit = 1M\n"
                                    "connections = 7\ncgroups = no\nclaims = /run/x\n"
                                    "[device]\nnvml = /opt/libnvidia-ml.so.1\n";
         struct ceiling ceiling;
@@ -57,6 +57,7 @@ static void a_whole_configuration_is_read(void **state)
         assert_int_equal(config.audit_interval, 500000);
         assert_int_equal(config.audit_tolerance, 1 << 20);
         assert_int_equal(config.idle_exit, UINT64_MAX);
+        assert_int_equal(config.release_after, 3000000);
         assert_int_equal(config.journal_limit, 1 << 20);
         assert_int_equal(config.connections, 7);
         assert_false(config.cgroups);
