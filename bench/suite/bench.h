@@ -119,7 +119,10 @@ struct bench {
         struct bench_options options;
         struct bench_pace pace;
         char *cleave, *worker, *sim_path; /* paths of programs, and of the simulated libraries */
-        char *place, *runtime;            /* our own directory, and the daemon's in it */
+        char *place;                      /* our own directory */
+        /* In it, the daemons' of the Cleave arms: a device is shared in time or in space, so each
+         * has its own. NULL: the arm has none. */
+        char *runtime[BENCH_ARMS];
         struct bench_worker *first[BENCH_ARMS]; /* one of each arm that lives throughout */
         json_t *about;                          /* the device, as a native process sees it */
         double rate;                            /* of work: bench/worker/work.c */
@@ -210,7 +213,8 @@ int cell_carry_begin(struct cell *cell, const struct bench_load *loads, double t
         uint64_t *ret_start);
 int cell_carry_end(
         struct cell *cell, const struct bench_load *loads, json_t *replies[BENCH_WORKERS]);
-/* Only what each did, in its own unit a second. */
+/* Only what each did, in its own unit a second; over a window that holds several of the rounds in
+ * which systems hand out time. */
 int cell_rates(struct cell *cell, const struct bench_load *loads, double rates[BENCH_WORKERS]);
 
 /* Changes terms of a worker of a Cleave arm, by the command line. */
@@ -235,6 +239,6 @@ void bench_worker_end(struct bench_worker *worker, bool gently);
 int bench_worker_send(struct bench_worker *worker, const char *line);
 int bench_worker_receive(struct bench *bench, struct bench_worker *worker, unsigned seconds,
         json_t **ret, char **ret_problem);
-/* Runs a program of ours to its end with the bench's environment; its exit status or negative
- * errno, its last words in ret_problem. */
-int bench_program(struct bench *bench, char *const argv[], char **ret_problem);
+/* Runs a program of ours to its end, as that arm's daemon is spoken with; its exit status or
+ * negative errno, its last words in ret_problem. */
+int bench_program(struct bench *bench, enum bench_arm arm, char *const argv[], char **ret_problem);

@@ -15,6 +15,7 @@
 
 #define ANSWER_SECONDS 120
 #define GONE_SECONDS   10
+#define ROUNDS_MS      200
 #define COMMAND_MAX    1024
 
 static int keep(char **place, const char *format, va_list list)
@@ -153,7 +154,7 @@ static void wait_gone(struct cell *cell, const char *tenant)
         uint64_t until = clock_usec(CLOCK_MONOTONIC) + GONE_SECONDS * USEC_PER_SEC;
         _cleanup_client_ struct client *client = NULL;
 
-        if (client_connect(cell->bench->runtime, &client, NULL) < 0)
+        if (client_connect(cell->bench->runtime[cell->arm], &client, NULL) < 0)
                 return;
         while (clock_usec(CLOCK_MONOTONIC) < until &&
                 client_call(client, "tenant.inspect", json_pack("{s:s}", "tenant", tenant), NULL,
@@ -170,7 +171,7 @@ static void end_worker(struct cell *cell, unsigned worker, bool gently)
         strcpy(name, cell->worker[worker]->name);
         bench_worker_end(cell->worker[worker], gently);
         cell->worker[worker] = NULL;
-        if (cell->arm == BENCH_TEMPORAL || cell->arm == BENCH_SPATIAL)
+        if (cell->bench->runtime[cell->arm])
                 wait_gone(cell, name);
 }
 
@@ -319,7 +320,8 @@ int cell_carry(struct cell *cell, const struct bench_load *loads, double times, 
 int cell_rates(struct cell *cell, const struct bench_load *loads, double rates[BENCH_WORKERS])
 {
         json_t *replies[BENCH_WORKERS];
-        int r = cell_carry(cell, loads, 1, 0, replies);
+        double times = fmax(1, ROUNDS_MS / (double)cell->bench->pace.window_ms);
+        int r = cell_carry(cell, loads, times, 0, replies);
 
         if (r < 0)
                 return r;
@@ -335,7 +337,7 @@ int cell_set(struct cell *cell, unsigned worker, const char *option, const char 
         char *argv[] = {cell->bench->cleave, "set", (char *)option, (char *)value,
                 cell->worker[worker]->name, NULL};
         _cleanup_free_ char *problem = NULL;
-        int r = bench_program(cell->bench, argv, &problem);
+        int r = bench_program(cell->bench, cell->arm, argv, &problem);
 
         return r == 0 ? 0 : cell_fail(cell, "%s", problem ?: "cleave set failed");
 }
@@ -378,9 +380,9 @@ double cell_daemon_cpu(struct cell *cell)
         json_t *info = NULL;
         double sum = 0;
 
-        if (cell->arm != BENCH_TEMPORAL && cell->arm != BENCH_SPATIAL)
+        if (!cell->bench->runtime[cell->arm])
                 return 0;
-        if (client_connect(cell->bench->runtime, &client, NULL) < 0 ||
+        if (client_connect(cell->bench->runtime[cell->arm], &client, NULL) < 0 ||
                 client_call(client, "daemon.info", NULL, &info, NULL) < 0)
                 return NAN;
         sum = process_cpu(json_integer_value(json_object_get(info, "pid")), 2);

@@ -127,7 +127,7 @@ static int find_programs(struct bench *bench, struct cleave_error *error)
         return 0;
 }
 
-/* A directory that nobody else has, with the daemon's runtime directory and, for a simulated GPU,
+/* A directory that nobody else has, with the daemons' runtime directories and, for a simulated GPU,
  * its state in it. */
 static int make_place(struct bench *bench, struct cleave_error *error)
 {
@@ -139,11 +139,15 @@ static int make_place(struct bench *bench, struct cleave_error *error)
         if (!made)
                 return error_set_errno(error, errno, "cannot make a directory for the bench");
         bench->place = strdup(made);
-        bench->runtime = path_join(made, "run");
         sim = path_join(made, "sim");
-        if (!bench->place || !bench->runtime || !sim)
+        if (!bench->place || !sim)
                 return error_set_errno(error, ENOMEM, "cannot start the bench");
-        if (make_directory(bench->runtime, 0700) < 0 || make_directory(sim, 0700) < 0)
+        for (int arm = BENCH_TEMPORAL; arm <= BENCH_SPATIAL; arm++) {
+                bench->runtime[arm] = path_join(made, arm == BENCH_SPATIAL ? "space" : "time");
+                if (!bench->runtime[arm] || make_directory(bench->runtime[arm], 0700) < 0)
+                        return error_set_errno(error, errno, "cannot make directories in %s", made);
+        }
+        if (make_directory(sim, 0700) < 0)
                 return error_set_errno(error, errno, "cannot make directories in %s", made);
         if (bench->options.sim) {
                 setenv(CLEAVE_ENV_SIM, bench->options.sim, 1);
@@ -319,12 +323,12 @@ static int remove_one(const char *path, const struct stat *status, int kind, str
         return 0;
 }
 
-static void stop_daemon(struct bench *bench)
+static void stop_daemon(const char *runtime)
 {
         _cleanup_client_ struct client *client = NULL;
         json_t *params = json_pack("{s:b}", "force", true);
 
-        if (client_connect(bench->runtime, &client, NULL) == 0)
+        if (client_connect(runtime, &client, NULL) == 0)
                 client_call(client, "daemon.stop", params, NULL, NULL);
         else
                 json_decref(params);
@@ -334,8 +338,11 @@ void bench_done(struct bench *bench)
 {
         for (int arm = 0; arm < BENCH_ARMS; arm++)
                 bench_worker_end(bench->first[arm], true);
-        if (bench->runtime)
-                stop_daemon(bench);
+        for (int arm = 0; arm < BENCH_ARMS; arm++) {
+                if (bench->runtime[arm])
+                        stop_daemon(bench->runtime[arm]);
+                free(bench->runtime[arm]);
+        }
         if (bench->place)
                 nftw(bench->place, remove_one, 16, FTW_DEPTH | FTW_PHYS);
         for (size_t i = 0; bench->results && i < bench_n_metrics * BENCH_ARMS; i++) {
@@ -350,6 +357,5 @@ void bench_done(struct bench *bench)
         free(bench->worker);
         free(bench->sim_path);
         free(bench->place);
-        free(bench->runtime);
         *bench = (struct bench){0};
 }

@@ -68,8 +68,9 @@ static void set_environment(
 {
         bool ours = arm == BENCH_TEMPORAL || arm == BENCH_SPATIAL;
 
-        setenv(CLEAVE_ENV_RUNTIME, bench->runtime, 1);
-        if (bench->options.sim && !ours)
+        if (ours)
+                setenv(CLEAVE_ENV_RUNTIME, bench->runtime[arm], 1);
+        else if (bench->options.sim)
                 prepend("LD_LIBRARY_PATH", bench->sim_path);
         if (arm != BENCH_PEER)
                 return;
@@ -349,7 +350,7 @@ void bench_worker_end(struct bench_worker *worker, bool gently)
         free(worker);
 }
 
-int bench_program(struct bench *bench, char *const argv[], char **ret_problem)
+int bench_program(struct bench *bench, enum bench_arm arm, char *const argv[], char **ret_problem)
 {
         int errors = memfd_create("errors", MFD_CLOEXEC), status, null;
         pid_t pid;
@@ -359,7 +360,7 @@ int bench_program(struct bench *bench, char *const argv[], char **ret_problem)
         pid = fork();
         if (pid == 0) {
                 setpgid(0, 0);
-                setenv(CLEAVE_ENV_RUNTIME, bench->runtime, 1);
+                setenv(CLEAVE_ENV_RUNTIME, bench->runtime[arm], 1);
                 null = open("/dev/null", O_RDWR | O_CLOEXEC);
                 dup2(null, STDIN_FILENO);
                 dup2(null, STDOUT_FILENO);

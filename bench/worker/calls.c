@@ -148,26 +148,35 @@ static int run_idle(int argc, char **argv)
         return DONE;
 }
 
-int swarm_member(int argc, char **argv)
+/* Allocates and frees n times once it is told to; the times into t. */
+static bool swarm(double *t, size_t n)
 {
-        size_t n = argc == 1 ? strtoul(argv[0], NULL, 10) : 0;
-        double *t = doubles(n);
         CUdeviceptr memory;
         char go;
 
-        if (n == 0 || gpu_start() != DONE || write(STDOUT_FILENO, "r", 1) != 1 ||
+        if (gpu_start() != DONE || write(STDOUT_FILENO, "r", 1) != 1 ||
                 read(STDIN_FILENO, &go, 1) != 1)
-                return 1;
+                return false;
         for (size_t i = 0; i < n; i++) {
                 uint64_t begin = now_ns();
 
                 if (p_cuMemAlloc_v2(&memory, SWARM_BYTES) != CUDA_SUCCESS)
-                        return 1;
+                        return false;
                 t[i] = (double)(now_ns() - begin) / 1e3;
                 if (p_cuMemFree_v2(memory) != CUDA_SUCCESS)
-                        return 1;
+                        return false;
         }
-        return fwrite(t, sizeof(*t), n, stdout) == n && fflush(stdout) == 0 ? 0 : 1;
+        return fwrite(t, sizeof(*t), n, stdout) == n && fflush(stdout) == 0;
+}
+
+int swarm_member(int argc, char **argv)
+{
+        size_t n = argc == 1 ? strtoul(argv[0], NULL, 10) : 0;
+        double *t = doubles(n);
+        bool good = n > 0 && swarm(t, n);
+
+        free(t);
+        return good ? 0 : 1;
 }
 
 struct member {
