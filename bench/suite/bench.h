@@ -85,6 +85,7 @@ struct bench_pace {
         unsigned turns;        /* of metrics of one process */
         unsigned shared_turns; /* of those of several */
         unsigned window_ms;
+        unsigned rounds_ms; /* window of what has to hold several of the rounds of time */
         unsigned lead_ms;   /* before a common window begins */
         double scale;       /* of numbers of repetitions */
         size_t array_bytes; /* much more than a cache on a GPU */

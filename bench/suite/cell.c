@@ -15,7 +15,6 @@
 
 #define ANSWER_SECONDS 120
 #define GONE_SECONDS   10
-#define ROUNDS_MS      200
 #define COMMAND_MAX    1024
 
 static int keep(char **place, const char *format, va_list list)
@@ -186,6 +185,30 @@ void cell_end(struct cell *cell)
                 end_worker(cell, i, true);
 }
 
+/* In space a process without a share has all that is left, and the next one nothing: those of a
+ * group divide it, and the arm's first worker has to go. */
+static void divide_space(struct cell *cell, struct bench_terms *terms, unsigned n)
+{
+        struct bench_worker **first = &cell->bench->first[BENCH_SPATIAL];
+        unsigned left = 100, without = 0;
+
+        for (unsigned i = 0; i < n; i++) {
+                left -= MIN_OF(left, terms[i].compute);
+                without += terms[i].compute == 0;
+        }
+        for (unsigned i = 0; i < n; i++)
+                if (terms[i].compute == 0)
+                        terms[i].compute = left / without;
+        if (*first) {
+                char name[sizeof((*first)->name)];
+
+                strcpy(name, (*first)->name);
+                bench_worker_end(*first, true);
+                *first = NULL;
+                wait_gone(cell, name);
+        }
+}
+
 int cell_workers(struct cell *cell, const struct bench_terms *terms, unsigned n)
 {
         struct bench_terms wanted[BENCH_WORKERS];
@@ -195,6 +218,8 @@ int cell_workers(struct cell *cell, const struct bench_terms *terms, unsigned n)
                 if (!wanted[i].memory)
                         wanted[i].memory = usual_memory(cell, 16);
         }
+        if (cell->arm == BENCH_SPATIAL)
+                divide_space(cell, wanted, n);
         /* Those that are not as they should be go first, so that there is room for the others. */
         for (unsigned i = 0; i < BENCH_WORKERS; i++)
                 if (cell->worker[i] && (i >= n || cell->worker[i]->broken ||
@@ -320,7 +345,7 @@ int cell_carry(struct cell *cell, const struct bench_load *loads, double times, 
 int cell_rates(struct cell *cell, const struct bench_load *loads, double rates[BENCH_WORKERS])
 {
         json_t *replies[BENCH_WORKERS];
-        double times = fmax(1, ROUNDS_MS / (double)cell->bench->pace.window_ms);
+        double times = fmax(1, (double)cell->bench->pace.rounds_ms / cell->bench->pace.window_ms);
         int r = cell_carry(cell, loads, times, 0, replies);
 
         if (r < 0)

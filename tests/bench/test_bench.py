@@ -184,6 +184,23 @@ class Bench(unittest.TestCase):
             self.assertGreater(seen["NCCL-003", arm]["median"], 0)
             self.assertIn("not measured yet", seen["NCCL-001", arm]["gap"])
 
+    def test_in_space(self):
+        help_text = subprocess.run([os.path.join(BUILD, "cleave"), "run", "--help"], text=True,
+                                   capture_output=True, check=True).stdout
+        names = ["OH-005", "IS-001", "IS-008", "IS-010", "SCHED-001", "ERR-002"]
+        for _ in range(4):
+            found = report("--mode", "spatial", "--only", ",".join(names))[1]
+            seen = results(found)
+            if not any(r["error"] for r in seen.values()):
+                break
+        if "--sharing" not in help_text:
+            for name in names:
+                self.assertIn("no --sharing", seen[name, "spatial"]["gap"])
+            return
+        self.assertFalse([r["error"] for r in seen.values() if r["error"]])
+        self.assertGreater(seen["IS-001", "spatial"]["median"], 99)
+        self.assertEqual(seen["IS-010", "spatial"]["median"], 1)
+
     # peers
 
     def test_peer(self):
