@@ -4,15 +4,19 @@
 #include <string.h>
 
 #include "device.h"
+#include "green.h"
 #include "kernel.h"
 #include "memory.h"
 #include "models.h"
+#include "mps.h"
 
 #define FLAGS_KNOWN 0x1ffu /* CU_CTX_FLAGS_MASK with the coredump flags */
 
 struct entry {
         struct sim_context *context;
         uint32_t generation;
+        struct sim_green *green; /* the view of it that is current, or NULL */
+        uint32_t green_generation;
 };
 
 struct stack {
@@ -42,7 +46,17 @@ CUresult contexts_open(void)
         return pthread_key_create(&stack_key, free_stack) ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_SUCCESS;
 }
 
-static CUresult push(struct sim_context *context)
+static struct entry entry_of(struct sim_context *context, struct sim_green *green)
+{
+        return (struct entry){
+                .context = context,
+                .generation = context->generation,
+                .green = green,
+                .green_generation = green ? green->generation : 0,
+        };
+}
+
+static CUresult push(struct sim_context *context, struct sim_green *green)
 {
         if (!stack || stack->n == stack->room) {
                 size_t room = stack ? stack->room * 2 : 8;
@@ -56,8 +70,7 @@ static CUresult push(struct sim_context *context)
                 stack = more;
                 pthread_setspecific(stack_key, stack);
         }
-        stack->entry[stack->n++] =
-                (struct entry){.context = context, .generation = context->generation};
+        stack->entry[stack->n++] = entry_of(context, green);
         return CUDA_SUCCESS;
 }
 
@@ -78,10 +91,34 @@ CUresult sim_current_any(struct sim_context **ret)
 
         if (!entry)
                 return CUDA_ERROR_INVALID_CONTEXT;
-        if (!alive(entry->context, entry->generation))
+        if (!alive(entry->context, entry->generation) ||
+                (entry->green && !(green_lives(entry->green) &&
+                                         entry->green->generation == entry->green_generation)))
                 return CUDA_ERROR_CONTEXT_IS_DESTROYED;
         *ret = entry->context;
         return CUDA_SUCCESS;
+}
+
+static CUcontext handle_of(const struct entry *entry)
+{
+        return entry->green ? (CUcontext)entry->green : (CUcontext)entry->context;
+}
+
+struct sim_green *green_current(void)
+{
+        const struct entry *entry = top();
+
+        return entry ? entry->green : NULL;
+}
+
+uint64_t context_next_id(void)
+{
+        uint64_t id;
+
+        pthread_mutex_lock(&contexts_mutex);
+        id = next_id++;
+        pthread_mutex_unlock(&contexts_mutex);
+        return id;
 }
 
 static CUresult health(struct sim_context *context)
@@ -89,6 +126,8 @@ static CUresult health(struct sim_context *context)
         if (atomic_load_explicit(
                     &kernel_state()->device[context->device->instance].lost, memory_order_relaxed))
                 return CUDA_ERROR_DEVICE_UNAVAILABLE;
+        if (context->served && !mps_alive())
+                sim_context_fail(context, CUDA_ERROR_MPS_RPC_FAILURE);
         return atomic_load_explicit(&context->error, memory_order_relaxed);
 }
 
@@ -109,9 +148,15 @@ void sim_context_fail(struct sim_context *context, CUresult error)
 CUresult sim_context_of(CUcontext handle, struct sim_context **ret)
 {
         struct sim_context *context = (struct sim_context *)handle, *known;
+        const struct sim_green *green;
 
         if (!handle)
                 return sim_current_any(ret);
+        green = green_of(handle);
+        if (green && !green_lives(green))
+                return CUDA_ERROR_CONTEXT_IS_DESTROYED;
+        if (green)
+                context = green->context;
         for (known = atomic_load(&contexts); known && known != context; known = known->next)
                 ;
         if (!known)
@@ -209,7 +254,7 @@ static CUresult create(CUcontext *pctx, unsigned int flags, CUdevice dev, unsign
         context = take_struct(device, false);
         r = context ? begin(context, flags, version) : CUDA_ERROR_OUT_OF_MEMORY;
         if (!r) {
-                r = push(context);
+                r = push(context, NULL);
                 if (r)
                         end(context);
         }
@@ -272,6 +317,7 @@ static CUresult destroy(CUcontext ctx)
         r = sim_context_of(ctx, &context);
         if (r)
                 return r;
+        /* a view of it too */
         if (context->primary)
                 return CUDA_ERROR_INVALID_CONTEXT;
         pthread_mutex_lock(&contexts_mutex);
@@ -460,7 +506,7 @@ static CUresult push_current(CUcontext ctx)
         if (!ctx)
                 return CUDA_ERROR_INVALID_VALUE;
         r = sim_context_of(ctx, &context);
-        return r ? r : push(context);
+        return r ? r : push(context, green_of(ctx));
 }
 
 static CUresult pop_current(CUcontext *pctx)
@@ -470,7 +516,7 @@ static CUresult pop_current(CUcontext *pctx)
         if (!entry)
                 return CUDA_ERROR_INVALID_CONTEXT;
         if (pctx)
-                *pctx = (CUcontext)entry->context;
+                *pctx = handle_of(entry);
         stack->n--;
         return CUDA_SUCCESS;
 }
@@ -519,8 +565,8 @@ CUresult cuCtxSetCurrent(CUcontext ctx)
         if (r)
                 return r;
         if (!top())
-                return push(context);
-        *top() = (struct entry){.context = context, .generation = context->generation};
+                return push(context, green_of(ctx));
+        *top() = entry_of(context, green_of(ctx));
         return CUDA_SUCCESS;
 }
 
@@ -532,7 +578,7 @@ CUresult cuCtxGetCurrent(CUcontext *pctx)
                 return r;
         if (!pctx)
                 return CUDA_ERROR_INVALID_VALUE;
-        *pctx = top() ? (CUcontext)top()->context : NULL;
+        *pctx = top() ? handle_of(top()) : NULL;
         return CUDA_SUCCESS;
 }
 
@@ -604,7 +650,7 @@ CUresult cuCtxGetId(CUcontext ctx, unsigned long long *ctxId)
                 return r;
         if (!ctxId)
                 return CUDA_ERROR_INVALID_VALUE;
-        *ctxId = context->id;
+        *ctxId = green_of(ctx) ? green_of(ctx)->id : context->id;
         return CUDA_SUCCESS;
 }
 
@@ -802,6 +848,7 @@ CUresult cuCtxResetPersistingL2Cache(void)
 CUresult cuCtxGetExecAffinity(CUexecAffinityParam *pExecAffinity, CUexecAffinityType type)
 {
         struct sim_context *context;
+        struct sim_sms sms;
         CUresult r = sim_enter(__func__);
 
         if (!r)
@@ -813,7 +860,8 @@ CUresult cuCtxGetExecAffinity(CUexecAffinityParam *pExecAffinity, CUexecAffinity
         if (type != CU_EXEC_AFFINITY_TYPE_SM_COUNT)
                 return CUDA_ERROR_UNSUPPORTED_EXEC_AFFINITY;
         pExecAffinity->type = type;
-        pExecAffinity->param.smCount.val = (unsigned int)context->device->model->sms;
+        sms = green_sms(green_current(), context->device);
+        pExecAffinity->param.smCount.val = sms_count(&sms);
         return CUDA_SUCCESS;
 }
 

@@ -10,6 +10,7 @@
 #include "identity.h"
 #include "kernel.h"
 #include "models.h"
+#include "mps.h"
 
 static struct sim_device devices[SIM_MAX_DEVICES];
 static int n_devices;
@@ -394,6 +395,8 @@ static int attribute(const struct sim_device *device, CUdevice_attribute attrib)
                 return (int)m->pci_device_id;
         case CU_DEVICE_ATTRIBUTE_GPU_PCI_SUBSYSTEM_ID:
                 return (int)m->pci_subsystem_id;
+        case CU_DEVICE_ATTRIBUTE_MPS_ENABLED:
+                return mps_serves(device);
         default:
                 return common[attrib];
         }

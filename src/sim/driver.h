@@ -122,6 +122,7 @@ struct sim_context {
         struct runlist
                 *runlist; /* the engine of its device, where its kernels are group (runlist.h) */
         uint32_t group;
+        bool served; /* by an MPS server, whose group that is (mps.h) */
         struct sim_context *next;
 };
 

@@ -9,6 +9,9 @@
 
 #include "exec.h"
 #include "kernel.h"
+#include "models.h"
+#include "module.h"
+#include "mps.h"
 
 /* Threads are made when work is ready and nobody is idle, and go after a while without work. A
  * kernel occupies its thread for as long as it lasts, so this is also how many run side by side. */
@@ -51,22 +54,63 @@ static bool is_lost(const struct sim_context *context)
         return atomic_load(&kernel_state()->device[context->device->instance].lost);
 }
 
+/* Has the kernel take its time of the device; the mark at which it is done. Under MPS it shares
+ * that with the clients' other kernels, SM by SM, and one that has more blocks than fit at once
+ * takes several turns. */
+static uint64_t submit_kernel(
+        const struct sim_context *context, struct launch *launch, uint64_t after, uint64_t ns)
+{
+        uint64_t blocks, per_sm, needed;
+        struct sim_sms set;
+        unsigned sms;
+
+        if (!context->served)
+                return runlist_submit(context->runlist, context->group, after, ns);
+        set = green_sms(launch->green, context->device);
+        sms = sms_count(&set);
+        blocks = (uint64_t)launch->grid[0] * launch->grid[1] * launch->grid[2];
+        per_sm = (uint64_t)occupancy_blocks(launch->function,
+                (int)(launch->block[0] * launch->block[1] * launch->block[2]),
+                launch->shared_bytes);
+        if (per_sm == 0)
+                per_sm = 1;
+        needed = (blocks + per_sm - 1) / per_sm;
+        if (needed > sms) {
+                ns *= (needed + sms - 1) / sms;
+                needed = sms;
+        }
+        return runlist_submit_sms(context->runlist, context->group, after, ns, set.word,
+                (unsigned)needed, launch->sms.word);
+}
+
+/* The server, in whose channel group a client's kernels run, has died with all they had. */
+static bool lost_server(struct sim_context *context)
+{
+        if (!context->served || mps_alive())
+                return false;
+        sim_context_fail(context, CUDA_ERROR_MPS_RPC_FAILURE);
+        return true;
+}
+
 /* The one place where work takes the device's time: returns when the context's group has reached
  * the mark. 0: the kernel takes no time that counts, but waits for its turn all the same. */
-static void engine_execute(const struct sim_context *context, uint64_t mark)
+static void engine_execute(struct sim_context *context, struct launch *launch, uint64_t mark)
 {
         int slack = 0;
 
+        if (lost_server(context))
+                return;
         if (!mark) {
-                if (runlist_is_open(context->runlist, context->group))
+                if (!context->served && runlist_is_open(context->runlist, context->group))
                         return;
-                mark = runlist_submit(context->runlist, context->group, 0, LEAST_NS);
+                mark = submit_kernel(context, launch, 0, LEAST_NS);
         }
         if (!is_worker) {
                 slack = prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0);
                 prctl(PR_SET_TIMERSLACK, 1000ul, 0, 0, 0);
         }
-        while (!runlist_wait(context->runlist, context->group, mark) && !is_lost(context))
+        while (!runlist_wait(context->runlist, context->group, mark) && !is_lost(context) &&
+                !lost_server(context))
                 /* whoever has the engine may be dead: taking the lock finds it out */
                 if (kernel_lock_to_read())
                         kernel_unlock();
@@ -105,8 +149,8 @@ static void now_known(struct op *op)
                 if (!takes_known_time(one->work, &one->takes_ns))
                         continue;
                 if (one->takes_ns)
-                        one->mark = runlist_submit(one->context->runlist, one->context->group,
-                                one->mark, one->takes_ns);
+                        one->mark = submit_kernel(
+                                one->context, &one->work->launch, one->mark, one->takes_ns);
                 one->marked = true;
                 for (unsigned i = 0; i < one->n_waiters; i++) {
                         struct op *waiter = one->waiters[i];
@@ -292,7 +336,7 @@ static bool run(struct op *op)
                 (always_runs(op->work) || atomic_load(&op->context->error) == CUDA_SUCCESS)) {
                 pthread_mutex_unlock(&exec_lock);
                 if (op->work->kind == WORK_KERNEL)
-                        engine_execute(op->context, op->takes_ns ? op->mark : 0);
+                        engine_execute(op->context, &op->work->launch, op->takes_ns ? op->mark : 0);
                 r = work_run(op->work);
                 if (r < 0)
                         sim_context_fail(op->context, (CUresult)-r);

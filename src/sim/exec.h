@@ -21,6 +21,7 @@
 
 #include "cuda_api.h"
 #include "driver.h"
+#include "green.h"
 
 /* The real driver blocks a launch when so many are queued in the stream. */
 #define STREAM_DEPTH 1024
@@ -112,9 +113,11 @@ struct launch {
         unsigned shared_bytes;
         bool cooperative;
         int priority;
-        uint8_t *params;   /* the entry's parameter buffer, owned */
-        void **pointers;   /* into params: what GetParams gives back, owned */
-        CUfunction handle; /* as the user gave it: of a function or a kernel */
+        uint8_t *params;         /* the entry's parameter buffer, owned */
+        void **pointers;         /* into params: what GetParams gives back, owned */
+        CUfunction handle;       /* as the user gave it: of a function or a kernel */
+        struct sim_green *green; /* whose SMs it runs on; NULL: the device's */
+        struct sim_sms sms;      /* of these, those that it got; none: it did not ask for any */
 };
 
 struct values {
@@ -235,7 +238,8 @@ void sim_per_thread_leave(void);
 struct stream {
         unsigned refs;
         struct sim_context *context;
-        CUstream handle; /* NULL of the default streams */
+        struct sim_green *green; /* that it was made in, or NULL */
+        CUstream handle;         /* NULL of the default streams */
         uint64_t id;
         unsigned flags; /* CU_STREAM_* */
         int priority;
@@ -272,6 +276,8 @@ CUresult exec_enter_stream(const char *entry, CUstream handle, struct stream **r
 CUresult exec_default_stream(struct sim_context *context, struct stream **ret);
 CUresult stream_of(CUstream handle, struct stream **ret);
 
+/* The green context that work in it runs in, or NULL. */
+struct sim_green *stream_green(const struct stream *stream);
 struct stream *stream_ref(struct stream *stream);
 struct stream *stream_unref(struct stream *stream); /* locked */
 
@@ -389,8 +395,9 @@ size_t function_params_size(const struct ptx_entry *entry);
 void **launch_pointers(const struct ptx_entry *entry, uint8_t *params);
 int function_max_threads(const struct function *function);
 /* Checks everything and makes the work. */
-CUresult launch_new(struct sim_context *context, const CUlaunchConfig *config, CUfunction handle,
-        void **params, void **extra, struct work **ret);
+CUresult launch_new(struct sim_context *context, struct sim_green *green,
+        const CUlaunchConfig *config, CUfunction handle, void **params, void **extra,
+        struct work **ret);
 /* What a memset node or call may touch; makes the work. */
 CUresult fill_new(struct sim_context *context, CUdeviceptr dst, size_t pitch, uint32_t value,
         unsigned element, size_t width, size_t height, struct work **ret);

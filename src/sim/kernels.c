@@ -5,6 +5,8 @@
  */
 #include <string.h>
 
+#include "green.h"
+#include "kernel.h"
 #include "module.h"
 
 /* What a kernel sees. */
@@ -219,6 +221,46 @@ static int run_params(const struct grid *grid)
         return 0;
 }
 
+/* The SM of each block: of those that the launch got, one after the other. Under MPS the numbers
+ * begin with 0 in each set, as on a GPU. */
+static int run_smid(const struct grid *grid)
+{
+        const struct launch *launch = grid->launch;
+        struct sim_sms may = green_sms(launch->green, grid->context->device), sms = launch->sms;
+        uint32_t *dst, sm = 0, number = 0;
+        int r = map(grid, 0, launch->grid[0], sizeof(*dst), true, &dst);
+
+        if (!sms_count(&sms))
+                sms = may;
+        for (uint64_t i = 0; r == 0 && i < launch->grid[0]; i++) {
+                while (!sms_have(&sms, sm)) {
+                        number += sms_have(&may, sm);
+                        sm++;
+                        if (sm == SIM_MAX_SMS)
+                                sm = number = 0;
+                }
+                dst[i] = grid->context->served ? number : sm;
+                number += 1;
+                sm++;
+                if (sm == SIM_MAX_SMS)
+                        sm = number = 0;
+        }
+        return r;
+}
+
+/* When each block began and ended; all began together, as far as there is room for them. */
+static int run_stay(const struct grid *grid)
+{
+        uint64_t ns = get(grid, 1), now = exec_now(), *dst;
+        int r = map(grid, 0, 2 * (uint64_t)grid->launch->grid[0], sizeof(*dst), true, &dst);
+
+        for (uint64_t i = 0; r == 0 && i < grid->launch->grid[0]; i++) {
+                dst[2 * i] = now - ns;
+                dst[2 * i + 1] = now;
+        }
+        return r;
+}
+
 static const struct {
         const char *name;
         unsigned params;
@@ -238,6 +280,8 @@ static const struct {
         {"cleave_bump", 1, run_bump},
         {"cleave_block_sum", 1, run_block_sum},
         {"cleave_params", 3, run_params},
+        {"cleave_smid", 1, run_smid},
+        {"cleave_stay", 2, run_stay},
 };
 
 int kernels_find(const struct ptx_entry *entry)
@@ -272,6 +316,10 @@ bool kernels_duration(const struct launch *launch, uint64_t *ret_ns)
 
         if (index < 0 || kernels[index].run == run_wait_u32)
                 return false;
-        *ret_ns = kernels[index].run == run_spin ? get(&grid, 0) : 0;
+        *ret_ns = 0;
+        if (kernels[index].run == run_spin)
+                *ret_ns = get(&grid, 0);
+        if (kernels[index].run == run_stay)
+                *ret_ns = get(&grid, 1);
         return true;
 }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "environment.h"
+#include "green.h"
 #include "models.h"
 #include "module.h"
 
@@ -156,8 +157,9 @@ static void say_unknown(const char *name)
         close(fd);
 }
 
-CUresult launch_new(struct sim_context *context, const CUlaunchConfig *config, CUfunction handle,
-        void **params, void **extra, struct work **ret)
+CUresult launch_new(struct sim_context *context, struct sim_green *green,
+        const CUlaunchConfig *config, CUfunction handle, void **params, void **extra,
+        struct work **ret)
 {
         const struct ptx_entry *entry;
         struct function *function;
@@ -188,6 +190,7 @@ CUresult launch_new(struct sim_context *context, const CUlaunchConfig *config, C
         pthread_mutex_unlock(&exec_lock);
         launch->function = function;
         launch->handle = handle;
+        launch->green = green;
         launch->grid[0] = config->gridDimX;
         launch->grid[1] = config->gridDimY;
         launch->grid[2] = config->gridDimZ;
@@ -213,8 +216,9 @@ CUresult launch_new(struct sim_context *context, const CUlaunchConfig *config, C
                 uint64_t blocks = (uint64_t)launch->grid[0] * launch->grid[1] * launch->grid[2];
                 int threads = (int)(launch->block[0] * launch->block[1] * launch->block[2]);
                 int per_sm = occupancy_blocks(function, threads, launch->shared_bytes);
+                struct sim_sms sms = green_sms(green, context->device);
 
-                if (blocks > (uint64_t)per_sm * (uint64_t)context->device->model->sms)
+                if (blocks > (uint64_t)per_sm * sms_count(&sms))
                         r = CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE;
         }
         if (r) {
@@ -235,7 +239,8 @@ static CUresult launch(const char *entry, const CUlaunchConfig *config, CUfuncti
         CUresult r = exec_enter_stream(entry, config->hStream, &stream);
 
         if (!r)
-                r = launch_new(stream->context, config, function, params, extra, &work);
+                r = launch_new(stream->context, stream_green(stream), config, function, params,
+                        extra, &work);
         if (r)
                 return r;
         r = launch_prepare(&work->launch);

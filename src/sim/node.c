@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "graph.h"
+#include "green.h"
 
 /* ---- parameters to work, not locked ---- */
 
@@ -22,7 +23,8 @@ static CUresult kernel_work(
                 if (r)
                         return r;
         }
-        return launch_new(context, &config, function, p->kernelParams, p->extra, ret);
+        return launch_new(
+                context, green_current(), &config, function, p->kernelParams, p->extra, ret);
 }
 
 static CUresult event_work(

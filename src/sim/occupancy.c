@@ -6,6 +6,7 @@
  */
 #include <stdlib.h>
 
+#include "green.h"
 #include "models.h"
 #include "module.h"
 
@@ -39,6 +40,14 @@ int occupancy_blocks(const struct function *function, int threads, size_t dynami
         by = model->shared_per_sm / (int)shared_of(function, model, dynamic);
         blocks = by < blocks ? by : blocks;
         return model->blocks_per_sm < blocks ? model->blocks_per_sm : blocks;
+}
+
+/* SMs of what is current. */
+static int current_sms(const struct function *function)
+{
+        struct sim_sms sms = green_sms(green_current(), function->module->context->device);
+
+        return (int)sms_count(&sms);
 }
 
 static CUresult enter(const char *entry, CUfunction handle, struct function **ret)
@@ -116,7 +125,7 @@ CUresult cuOccupancyMaxPotentialBlockSizeWithFlags(int *ret_grid, int *ret_block
                 }
         }
         *ret_block = best_threads;
-        *ret_grid = best * function->module->context->device->model->sms;
+        *ret_grid = best * current_sms(function);
         return CUDA_SUCCESS;
 }
 
@@ -176,7 +185,7 @@ CUresult cuOccupancyMaxActiveClusters(int *ret, CUfunction handle, const CUlaunc
         threads = (int)(config->blockDimX * config->blockDimY * config->blockDimZ);
         if (threads <= 0)
                 return CUDA_ERROR_INVALID_VALUE;
-        *ret = occupancy_blocks(function, threads, config->sharedMemBytes) *
-               function->module->context->device->model->sms / (int)cluster;
+        *ret = occupancy_blocks(function, threads, config->sharedMemBytes) * current_sms(function) /
+               (int)cluster;
         return CUDA_SUCCESS;
 }

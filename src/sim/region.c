@@ -10,6 +10,7 @@
 #include "kernel.h"
 #include "memory.h"
 #include "models.h"
+#include "mps.h"
 #include "rm.h"
 #include "vmm.h"
 
@@ -485,7 +486,10 @@ CUresult context_memory_new(struct sim_context *context)
                 r = client_error(client_alloc_groups(context->device, &memory->objects));
         if (!r) {
                 context->runlist = kernel_state()->runlist + context->device->instance;
-                context->group = client_group(&memory->objects);
+                context->served = mps_serves(context->device);
+                context->group = context->served ? mps_group() : client_group(&memory->objects);
+                if (context->group == RUNLIST_NONE)
+                        r = CUDA_ERROR_MPS_RPC_FAILURE;
         }
         for (size_t i = 0; i < N_FOOTPRINT && !r; i++) {
                 r = memory_take(context->device, (uint64_t)footprint_kib[i] << 10,

@@ -28,6 +28,7 @@ void runlist_init(struct runlist *runlist, uint64_t now)
 
         schedule_init(&runlist->schedule, &costs, now);
         atomic_store(&runlist->holder, RUNLIST_NONE);
+        runlist->sm_group = RUNLIST_NONE;
 }
 
 /* The last owner died somewhere in the model: its counters are sound one by one, what is under way
@@ -89,6 +90,8 @@ uint32_t runlist_add(struct runlist *runlist, uint32_t object)
         if (group != SCHEDULE_NONE) {
                 runlist->group[group].object = object;
                 runlist->group[group].end_ns = 0;
+                if (runlist->sm_group == group)
+                        runlist->sm_group = RUNLIST_NONE;
                 atomic_store(&runlist->group[group].disabled, 0);
         }
         unlock(runlist);
@@ -147,12 +150,12 @@ void runlist_expire(struct runlist *runlist, uint32_t group, bool only)
         announce(runlist);
 }
 
-uint64_t runlist_submit(struct runlist *runlist, uint32_t group, uint64_t after, uint64_t ns)
+/* Under the lock. */
+static uint64_t submit(struct runlist *runlist, uint32_t group, uint64_t after, uint64_t ns)
 {
         struct runlist_group *queue = runlist->group + group;
         uint64_t begin, mark;
 
-        lock(runlist);
         begin = runlist->schedule.group[group].work_ns;
         if (queue->end_ns < begin)
                 queue->end_ns = begin;
@@ -163,6 +166,54 @@ uint64_t runlist_submit(struct runlist *runlist, uint32_t group, uint64_t after,
                 queue->end_ns = mark;
                 schedule_extend(&runlist->schedule, group, more, ns);
         }
+        return mark;
+}
+
+uint64_t runlist_submit(struct runlist *runlist, uint32_t group, uint64_t after, uint64_t ns)
+{
+        uint64_t mark;
+
+        lock(runlist);
+        mark = submit(runlist, group, after, ns);
+        unlock(runlist);
+        return mark;
+}
+
+static bool has(const uint64_t *set, unsigned sm)
+{
+        return set[sm / 64] >> sm % 64 & 1;
+}
+
+uint64_t runlist_submit_sms(struct runlist *runlist, uint32_t group, uint64_t after, uint64_t ns,
+        const uint64_t set[RUNLIST_MAX_SMS / 64], unsigned count,
+        uint64_t ret[RUNLIST_MAX_SMS / 64])
+{
+        uint64_t mark;
+
+        lock(runlist);
+        if (runlist->sm_group != group) {
+                memset(runlist->sm_end, 0, sizeof(runlist->sm_end));
+                runlist->sm_group = group;
+        }
+        memset(ret, 0, RUNLIST_MAX_SMS / 8);
+        for (; count > 0; count--) {
+                unsigned first = RUNLIST_MAX_SMS;
+
+                for (unsigned i = 0; i < RUNLIST_MAX_SMS; i++)
+                        if (has(set, i) && !has(ret, i) &&
+                                (first == RUNLIST_MAX_SMS ||
+                                        runlist->sm_end[i] < runlist->sm_end[first]))
+                                first = i;
+                if (first == RUNLIST_MAX_SMS)
+                        break;
+                ret[first / 64] |= 1ull << first % 64;
+                if (after < runlist->sm_end[first])
+                        after = runlist->sm_end[first];
+        }
+        mark = submit(runlist, group, after, ns);
+        for (unsigned i = 0; i < RUNLIST_MAX_SMS; i++)
+                if (has(ret, i))
+                        runlist->sm_end[i] = mark;
         unlock(runlist);
         return mark;
 }

@@ -22,7 +22,8 @@
 
 #include "schedule.h"
 
-#define RUNLIST_NONE SCHEDULE_NONE
+#define RUNLIST_NONE    SCHEDULE_NONE
+#define RUNLIST_MAX_SMS 256
 
 struct runlist_group {
         uint32_t object;           /* index of the channel group, as given to runlist_add() */
@@ -35,6 +36,9 @@ struct runlist {
         _Atomic uint32_t changed; /* futex: those who wait must look again */
         _Atomic uint32_t holder;  /* the group that had the engine when last looked at */
         struct runlist_group group[SCHEDULE_MAX_GROUPS];
+        /* of the group whose work is told apart by SMs: the mark at which each is free */
+        uint32_t sm_group;
+        uint64_t sm_end[RUNLIST_MAX_SMS];
         struct schedule schedule;
 };
 
@@ -58,6 +62,12 @@ void runlist_expire(struct runlist *runlist, uint32_t group, bool only);
 /* Work for ns > 0 of the engine's time, to begin when the group's work is at after at the earliest.
  * The mark at which it is done. */
 uint64_t runlist_submit(struct runlist *runlist, uint32_t group, uint64_t after, uint64_t ns);
+/* The same for work that needs count of the SMs in set, for itself: it begins when so many are
+ * free, and gets those that are free first, in ret. One group of a device at a time, an MPS
+ * server's, is told apart so; its work on other SMs runs side by side. */
+uint64_t runlist_submit_sms(struct runlist *runlist, uint32_t group, uint64_t after, uint64_t ns,
+        const uint64_t set[RUNLIST_MAX_SMS / 64], unsigned count,
+        uint64_t ret[RUNLIST_MAX_SMS / 64]);
 /* Waits until the group's work has reached mark, or the group is gone. False: it has not, and a
  * while has passed in which somebody may have died. */
 bool runlist_wait(struct runlist *runlist, uint32_t group, uint64_t mark);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "exec.h"
+#include "green.h"
 
 /* What an H100 answers; lower is more urgent. */
 #define LEAST_PRIORITY    0
@@ -410,16 +411,12 @@ CUresult exec_stream_call(CUstream handle, void (*fn)(void *), void *arg)
 
 /* ---- entry points ---- */
 
-CUresult cuStreamCreateWithPriority(CUstream *ret, unsigned int flags, int priority)
+CUresult stream_create(struct sim_context *context, struct sim_green *green, unsigned int flags,
+        int priority, CUstream *ret)
 {
-        struct sim_context *context;
         struct stream *stream;
-        CUresult r = exec_enter(__func__, &context);
+        CUresult r;
 
-        if (r)
-                return r;
-        if (!ret || flags > CU_STREAM_NON_BLOCKING)
-                return CUDA_ERROR_INVALID_VALUE;
         if (priority > LEAST_PRIORITY)
                 priority = LEAST_PRIORITY;
         if (priority < GREATEST_PRIORITY)
@@ -427,6 +424,7 @@ CUresult cuStreamCreateWithPriority(CUstream *ret, unsigned int flags, int prior
         pthread_mutex_lock(&exec_lock);
         r = stream_new(context, flags, priority, &stream);
         if (!r) {
+                stream->green = green;
                 stream->handle = handle_new(HANDLE_STREAM, stream);
                 if (!stream->handle) {
                         stream_unref(stream);
@@ -437,6 +435,18 @@ CUresult cuStreamCreateWithPriority(CUstream *ret, unsigned int flags, int prior
         if (!r)
                 *ret = stream->handle;
         return r;
+}
+
+CUresult cuStreamCreateWithPriority(CUstream *ret, unsigned int flags, int priority)
+{
+        struct sim_context *context;
+        CUresult r = exec_enter(__func__, &context);
+
+        if (r)
+                return r;
+        if (!ret || flags > CU_STREAM_NON_BLOCKING)
+                return CUDA_ERROR_INVALID_VALUE;
+        return stream_create(context, green_current(), flags, priority, ret);
 }
 
 CUresult cuStreamCreate(CUstream *ret, unsigned int flags)
@@ -565,8 +575,15 @@ CUresult cuStreamGetDevice(CUstream handle, CUdevice *ret)
         return CUDA_SUCCESS;
 }
 
+/* A default stream is that of whatever is current. */
+struct sim_green *stream_green(const struct stream *stream)
+{
+        return stream->handle ? stream->green : green_current();
+}
+
 CUresult cuStreamGetCtx(CUstream handle, CUcontext *ret)
 {
+        const struct sim_green *green;
         struct stream *stream;
         CUresult r = exec_enter_stream(__func__, handle, &stream);
 
@@ -574,20 +591,23 @@ CUresult cuStreamGetCtx(CUstream handle, CUcontext *ret)
                 return r;
         if (!ret)
                 return CUDA_ERROR_INVALID_VALUE;
-        *ret = (CUcontext)stream->context;
+        green = stream_green(stream);
+        *ret = green ? (CUcontext)green : (CUcontext)stream->context;
         return CUDA_SUCCESS;
 }
 
 CUresult cuStreamGetCtx_v2(CUstream handle, CUcontext *ret, CUgreenCtx *ret_green)
 {
-        CUresult r;
+        struct stream *stream;
+        CUresult r = exec_enter_stream(__func__, handle, &stream);
 
-        if (!ret_green)
+        if (r)
+                return r;
+        if (!ret || !ret_green)
                 return CUDA_ERROR_INVALID_VALUE;
-        r = cuStreamGetCtx(handle, ret);
-        if (!r)
-                *ret_green = NULL;
-        return r;
+        *ret = (CUcontext)stream->context;
+        *ret_green = (CUgreenCtx)stream_green(stream);
+        return CUDA_SUCCESS;
 }
 
 CUresult cuStreamGetGreenCtx(CUstream handle, CUgreenCtx *ret)
@@ -599,7 +619,7 @@ CUresult cuStreamGetGreenCtx(CUstream handle, CUgreenCtx *ret)
                 return r;
         if (!ret)
                 return CUDA_ERROR_INVALID_VALUE;
-        *ret = NULL;
+        *ret = (CUgreenCtx)stream_green(stream);
         return CUDA_SUCCESS;
 }
 

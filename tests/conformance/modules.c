@@ -17,7 +17,7 @@ static void module_life(void)
         OK(cu(cuFuncGetName)(&name, function));
         CHECK(strcmp(name, "cleave_fill_u32") == 0);
         OK(cu(cuModuleGetFunctionCount)(&count, module));
-        CHECK(count == 14);
+        CHECK(count == 16);
         OK(cu(cuModuleEnumerateFunctions)(list, count, module));
         IS(CUDA_ERROR_NOT_FOUND, cu(cuModuleGetFunction)(&function, module, "nothing"));
         IS(CUDA_ERROR_INVALID_VALUE, cu(cuModuleGetFunction)(NULL, module, "cleave_empty"));
@@ -116,7 +116,7 @@ static void libraries(void)
 
         OK(cu(cuLibraryLoadData)(&library, kernels_ptx, NULL, NULL, 0, NULL, NULL, 0));
         OK(cu(cuLibraryGetKernelCount)(&n, library));
-        CHECK(n == 14);
+        CHECK(n == 16);
         OK(cu(cuLibraryGetKernel)(&kern, library, "cleave_fill_u32"));
         OK(cu(cuKernelGetName)(&name, kern));
         CHECK(strcmp(name, "cleave_fill_u32") == 0);

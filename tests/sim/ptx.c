@@ -73,7 +73,7 @@ static void check_kernels(const char *text, size_t size)
         CHECK_EQ(ptx_parse(text, size, &image, &error), 0);
         CHECK_EQ(image->version, 60);
         CHECK_EQ(image->target, 52);
-        CHECK_EQ(image->n_entries, 14);
+        CHECK_EQ(image->n_entries, 16);
         entry = ptx_find_entry(image, "cleave_params");
         CHECK(entry && entry->n_params == 3);
         CHECK_EQ(entry->params[1].offset, 8);
