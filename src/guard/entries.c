@@ -13,6 +13,7 @@
 #include "driver.h"
 #include "environment.h"
 #include "message.h"
+#include "space.h"
 
 /* -- the driver's library ---------------------------------------------------------------------- */
 
@@ -68,6 +69,7 @@ CUresult cuInit(unsigned int flags)
         r = guard_session_open(false);
         if (r < 0)
                 return r == -EPERM ? CUDA_ERROR_NOT_PERMITTED : CUDA_ERROR_SYSTEM_NOT_READY;
+        guard_space_open();
         result = REAL(cuInit)(flags);
         if (result == CUDA_SUCCESS && !guard_rm_seen()) {
                 /* no limit could be held: refuse rather than pretend */
@@ -287,48 +289,60 @@ CUresult cuMemFree_v2(CUdeviceptr dptr)
 
 CUresult cuCtxDestroy(CUcontext ctx)
 {
-        CUresult result = REAL(cuCtxDestroy)(ctx);
+        CUresult result;
 
+        if (!guard_space_destroy(ctx, &result))
+                result = REAL(cuCtxDestroy)(ctx);
         guard_managed_context_gone();
         return result;
 }
 
 CUresult cuCtxDestroy_v2(CUcontext ctx)
 {
-        CUresult result = REAL(cuCtxDestroy_v2)(ctx);
+        CUresult result;
 
+        if (!guard_space_destroy(ctx, &result))
+                result = REAL(cuCtxDestroy_v2)(ctx);
         guard_managed_context_gone();
         return result;
 }
 
 CUresult cuDevicePrimaryCtxRelease(CUdevice device)
 {
-        CUresult result = REAL(cuDevicePrimaryCtxRelease)(device);
+        CUresult result;
 
+        guard_space_release(device, false);
+        result = REAL(cuDevicePrimaryCtxRelease)(device);
         guard_managed_context_gone();
         return result;
 }
 
 CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device)
 {
-        CUresult result = REAL(cuDevicePrimaryCtxRelease_v2)(device);
+        CUresult result;
 
+        guard_space_release(device, false);
+        result = REAL(cuDevicePrimaryCtxRelease_v2)(device);
         guard_managed_context_gone();
         return result;
 }
 
 CUresult cuDevicePrimaryCtxReset(CUdevice device)
 {
-        CUresult result = REAL(cuDevicePrimaryCtxReset)(device);
+        CUresult result;
 
+        guard_space_release(device, true);
+        result = REAL(cuDevicePrimaryCtxReset)(device);
         guard_managed_context_gone();
         return result;
 }
 
 CUresult cuDevicePrimaryCtxReset_v2(CUdevice device)
 {
-        CUresult result = REAL(cuDevicePrimaryCtxReset_v2)(device);
+        CUresult result;
 
+        guard_space_release(device, true);
+        result = REAL(cuDevicePrimaryCtxReset_v2)(device);
         guard_managed_context_gone();
         return result;
 }

@@ -19,6 +19,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -70,9 +71,17 @@ struct cleave_grant_page {
         uint64_t tenant;
         uint32_t devices;            /* how many of device[] are in use, fixed */
         _Atomic uint32_t generation; /* one more with each change of a grant */
-        uint32_t reserved[8];
+        /* A tenant that shares its only device in space: the multiprocessors for contexts to come,
+         * a bit for each unit of space_step of them; space_units 0: it does not. Read the set
+         * between two looks at the version, see cleave_space_read(). */
+        _Atomic uint32_t space_version; /* odd: the set is being written */
+        _Atomic uint32_t space_step;    /* fixed */
+        _Atomic uint32_t space_units;   /* that the device has, fixed */
+        uint32_t reserved;
+        _Atomic uint64_t space_set[2];
         struct cleave_grant_device device[CLEAVE_MAX_DEVICES];
 };
+static_assert(offsetof(struct cleave_grant_page, space_set) == 48, "layout");
 static_assert(offsetof(struct cleave_grant_page, device) == 64, "layout");
 static_assert(sizeof(struct cleave_grant_page) == 1088, "layout");
 #define CLEAVE_GRANT_BYTES 4096u /* of the memfd */
@@ -122,7 +131,12 @@ struct cleave_slot {
         _Atomic uint32_t lost_groups;              /* groups or channels that found no room */
         /* names of the first of them, by cleave_name_hash(); 0: free */
         _Atomic uint64_t unknown[CLEAVE_MAX_UNKNOWN];
-        uint32_t reserved[6];
+        /* units of multiprocessors that contexts of it live on. Written before the context is made,
+         * and then the grant's space_version is looked at once more: so either the daemon sees the
+         * claim before it gives a unit away, or the process sees that it has (both sides write and
+         * read sequentially consistent) */
+        _Atomic uint64_t space_set[2];
+        uint32_t reserved[2];
 
         struct cleave_channel_group group[CLEAVE_MAX_GROUPS];
 };
@@ -130,6 +144,7 @@ static_assert(offsetof(struct cleave_slot, op) == 16, "layout");
 static_assert(offsetof(struct cleave_slot, held) == 40, "layout");
 static_assert(offsetof(struct cleave_slot, peak) == 232, "layout");
 static_assert(offsetof(struct cleave_slot, unknown) == 392, "layout");
+static_assert(offsetof(struct cleave_slot, space_set) == 456, "layout");
 static_assert(offsetof(struct cleave_slot, group) == 480, "layout");
 static_assert(sizeof(struct cleave_slot) <= 4096, "layout");
 
@@ -160,6 +175,36 @@ static inline struct cleave_slot *cleave_usage_slot(struct cleave_usage_page *pa
                 return NULL;
         return (struct cleave_slot *)((char *)page + CLEAVE_USAGE_HEAD +
                                       (size_t)index * CLEAVE_SLOT_BYTES);
+}
+
+/* The set for contexts to come, and its version. False: the daemon has been writing it for as long
+ * as we care to wait. */
+static inline bool cleave_space_read(
+        const struct cleave_grant_page *page, uint64_t ret_set[2], uint32_t *ret_version)
+{
+        for (unsigned tries = 0; tries < 1000000; tries++) {
+                uint32_t version = atomic_load(&page->space_version);
+
+                ret_set[0] = atomic_load(&page->space_set[0]);
+                ret_set[1] = atomic_load(&page->space_set[1]);
+                if (!(version & 1) && atomic_load(&page->space_version) == version) {
+                        *ret_version = version;
+                        return true;
+                }
+        }
+        return false;
+}
+
+/* By the daemon alone. */
+static inline void cleave_space_write(struct cleave_grant_page *page, const uint64_t set[2])
+{
+        /* a writer that died in the middle left it odd */
+        uint32_t version = atomic_load(&page->space_version) | 1;
+
+        atomic_store(&page->space_version, version);
+        atomic_store(&page->space_set[0], set[0]);
+        atomic_store(&page->space_set[1], set[1]);
+        atomic_store(&page->space_version, version + 1);
 }
 
 /* 0, -EBADMSG (not such a page), -EPROTO (another version), -EMSGSIZE (sizes do not fit).
