@@ -99,6 +99,38 @@ static void print_process(const json_t *process)
         number_line("channels", json_object_get(process, "channels"));
 }
 
+static void print_space(const json_t *tenant)
+{
+        const json_t *space = json_object_get(tenant, "space"), *name;
+        const json_t *others = json_object_get(space, "fault_domain");
+        const char *why = json_string_value(json_object_get(tenant, "sharing_why"));
+        char text[160];
+        size_t i;
+
+        if (why)
+                line("since", why);
+        if (json_is_true(json_object_get(tenant, "untrusted")))
+                line("trust", "none: never in one fault domain with others");
+        if (!json_is_object(space))
+                return;
+        snprintf(text, sizeof(text), "%lld of %lld, in steps of %lld%s; contexts live on %lld",
+                (long long)json_integer_value(json_object_get(space, "sms")),
+                (long long)json_integer_value(json_object_get(space, "sms_device")),
+                (long long)json_integer_value(json_object_get(space, "step")),
+                json_is_true(json_object_get(space, "best_effort")) ? ", what is left over" : "",
+                (long long)json_integer_value(json_object_get(space, "sms_held")));
+        line("SMs", text);
+        snprintf(text, sizeof(text), "%s, process %lld, started again %lld times",
+                output_text(json_object_get(space, "server"), "?"),
+                (long long)json_integer_value(json_object_get(space, "server_pid")),
+                (long long)json_integer_value(json_object_get(space, "server_restarts")));
+        line("MPS server", text);
+        printf("  %s%-18s%s", output_tone(TONE_FAINT), "fault domain", output_tone(TONE_PLAIN));
+        json_array_foreach(others, i, name)
+                printf("%s%s", i == 0 ? "with " : ", ", json_string_value(name));
+        puts(json_array_size(others) > 0 ? ": a fault in one ends all" : "nobody else in it now");
+}
+
 static void print_tenant(const json_t *tenant)
 {
         const char *state = output_text(json_object_get(tenant, "state"), "?");
@@ -118,6 +150,7 @@ static void print_tenant(const json_t *tenant)
         snprintf(text, sizeof(text), "%s (%s ago)", time_of(when, created), age_of(age, created));
         line("created", text);
         line("sharing", output_text(json_object_get(tenant, "sharing"), "-"));
+        print_space(tenant);
         line("compute", tenant_compute(text, sizeof(text), tenant));
         json_array_foreach(json_object_get(tenant, "devices"), i, item) print_device(item);
         json_array_foreach(json_object_get(tenant, "processes"), i, item) print_process(item);

@@ -37,6 +37,9 @@ enum {
         OPT_COMPUTE,
         OPT_COMPUTE_MAX,
         OPT_PRIORITY,
+        OPT_SHARING,
+        OPT_SM_STEP,
+        OPT_UNTRUSTED,
         OPT_DEVICE,
         OPT_NAME,
         OPT_WAIT,
@@ -64,6 +67,37 @@ static const struct cli_option options[] = {
         [OPT_COMPUTE] = COMPUTE_OPTION,
         [OPT_COMPUTE_MAX] = COMPUTE_MAX_OPTION,
         [OPT_PRIORITY] = PRIORITY_OPTION,
+        [OPT_SHARING] =
+                {
+                        .name = "sharing",
+                        .argument = "MODE",
+                        .words = CLI_WORDS_LIST,
+                        .choices = "auto temporal spatial",
+                        .help = "How the device is shared: in time; in space, on multiprocessors "
+                                "(SMs) of the command's own beside others', by NVIDIA's MPS; or as "
+                                "auto chooses by priority, share, trust and what runs already. "
+                                "cleave inspect says why. In space --compute is a share of the "
+                                "SMs; without it the command has what is left over.",
+                        .preset = "temporal",
+                },
+        [OPT_SM_STEP] =
+                {
+                        .name = "sm-step",
+                        .argument = "SMS",
+                        .words = CLI_WORDS_LIST,
+                        .choices = "8 2",
+                        .help = "In space: how finely SMs are given out. In steps of 2 kernels "
+                                "with clusters of 4 blocks or more cannot run (seen on an H100), "
+                                "which libraries for Hopper and later use. The same for all "
+                                "tenants of a device.",
+                        .preset = "8",
+                },
+        [OPT_UNTRUSTED] =
+                {
+                        .name = "untrusted",
+                        .help = "The command may harm its neighbours: it never shares a device in "
+                                "space, where a fault of one tenant ends all.",
+                },
         [OPT_DEVICE] =
                 {
                         .name = "device",
@@ -230,6 +264,13 @@ static int create_once(struct run *run, struct cleave_error *error)
                 return error_set_errno(error, ENOMEM, "cannot ask for the quota");
         r = compute_add(params, args->value[OPT_COMPUTE], args->value[OPT_COMPUTE_MAX],
                 args->value[OPT_PRIORITY], error);
+        if (args->value[OPT_SHARING])
+                json_object_set_new(params, "sharing", json_string(args->value[OPT_SHARING]));
+        if (args->value[OPT_SM_STEP])
+                json_object_set_new(
+                        params, "sm_step", json_integer(atoi(args->value[OPT_SM_STEP])));
+        if (args->count[OPT_UNTRUSTED] > 0)
+                json_object_set_new(params, "untrusted", json_true());
         if (r < 0) {
                 json_decref(params);
                 return r;
@@ -495,6 +536,24 @@ static void say_farewell(struct run *run)
         }
 }
 
+/* What the mode means for the command, said where it begins. */
+static void tell_space(const struct run *run)
+{
+        const json_t *space = json_object_get(json_object_get(run->created, "tenant"), "space");
+        const json_t *others = json_object_get(space, "fault_domain"), *name;
+        size_t i;
+
+        if (!json_is_object(space) || run->args->count[OPT_QUIET] > 0)
+                return;
+        fprintf(stderr, "cleave run: on %lld of %lld SMs",
+                (long long)json_integer_value(json_object_get(space, "sms")),
+                (long long)json_integer_value(json_object_get(space, "sms_device")));
+        json_array_foreach(others, i, name) fprintf(
+                stderr, "%s%s", i == 0 ? ", side by side with " : ", ", json_string_value(name));
+        fprintf(stderr,
+                "; tenants side by side share one MPS server: a fault in one ends them all\n");
+}
+
 static int run_tenant(struct run *run)
 {
         _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
@@ -506,6 +565,7 @@ static int run_tenant(struct run *run)
         r = create_tenant(run, &error);
         if (r < 0)
                 return fail(run, &error);
+        tell_space(run);
         r = start_child(run, &error);
         if (r < 0)
                 return fail(run, &error);
@@ -544,6 +604,8 @@ static const struct cli_example examples[] = {
         {"cleave run --memory 50% --wait -- ./solver", "half a GPU, as soon as one is free"},
         {"cleave run --memory 8G --compute 30 --compute-max 50 -- ./server",
                 "with 30 % of its time for sure, and never more than half"},
+        {"cleave run --memory 8G --sharing spatial --compute 25 -- ./server",
+                "on a quarter of its multiprocessors, beside others on theirs"},
         {"cleave run --memory 0=4G,1=8G -- mpirun -n 2 ./app", "two GPUs, each with its own quota"},
         {"cleave run --sim=h100x2 --memory 8G -- ./app", "no GPU needed: two simulated ones"},
         {NULL, NULL},
@@ -558,7 +620,10 @@ const struct cli_verb verb_run = {
                 "hold more device memory than its quota. The program sees the quota as the size of "
                 "the GPU; what goes beyond it is refused as a full GPU refuses it.\n\n"
                 "--compute, --compute-max and --priority divide the time of the device's engine "
-                "among tenants; without them the driver does. They cost nothing per launch.\n\n"
+                "among tenants; without them the driver does. They cost nothing per launch. With "
+                "--sharing spatial tenants have multiprocessors of their own and wait for nobody; "
+                "they share one fault domain, and a device is shared either in time or in "
+                "space.\n\n"
                 "The quota is granted in full before the command starts: what has been granted is "
                 "there, whatever other tenants do. The command keeps its terminal, its signals and "
                 "its exit status.\n\n"

@@ -1017,6 +1017,9 @@ static int enter(struct compute *compute, struct tenant *tenant)
         unsigned devices[CLEAVE_MAX_DEVICES];
         int r;
 
+        /* its kernels run in the MPS server's channel group, and its SMs are its share */
+        if (tenant->space.on)
+                return 0;
         for (unsigned i = 0; i < tenant->devices; i++)
                 devices[i] = tenant->device[i].index;
         r = arbiter_admit(compute->arbiter, arbiter_time(compute, now_ns()), tenant->id, devices,
@@ -1242,7 +1245,7 @@ void compute_add_tenant_json(struct tenant *tenant, json_t *object)
 {
         const struct arbiter_terms *terms = &tenant->terms;
 
-        if (!tenant->compute) {
+        if (!tenant->compute && !tenant->space.on) {
                 json_object_set_new(object, "compute", json_null());
                 json_object_set_new(object, "compute_max", json_null());
                 json_object_set_new(object, "priority", json_null());

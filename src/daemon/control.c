@@ -17,6 +17,7 @@ static void connection_free(struct connection *connection)
         struct tenant *tenant = connection->lifeline;
 
         stops_connection_ended(connection);
+        space_connection_ended(connection);
         DL_DELETE(manager->connections, connection);
         manager->connection_count--;
         sd_event_source_disable_unref(connection->io);

@@ -32,7 +32,9 @@
         X(PAGE_DAMAGED, "page-damaged")                                                            \
         X(COMPUTE_REFUSED, "compute-refused")                                                      \
         X(COMPUTE_RESTORED, "compute-restored")                                                    \
-        X(STEERING_FAILED, "steering-failed")
+        X(STEERING_FAILED, "steering-failed")                                                      \
+        X(SERVER_LOST, "server-lost")                                                              \
+        X(SERVER_BACK, "server-back")
 
 enum event_kind {
 #define X(identifier, word) EVENT_##identifier,

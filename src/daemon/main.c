@@ -21,6 +21,7 @@
 #include "daemon/config.h"
 #include "daemon/manager.h"
 #include "daemon/store.h"
+#include "daemon/space_keeper.h"
 #include "steer/steer.h"
 #include "proto/environment.h"
 
@@ -510,6 +511,26 @@ static int steer(const char *socket, const char *board, const char *backend_name
         return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
+/* cleaved --space SOCKET ROOT NAME DEVICE LIBRARY CONTROL shared|own: see space_keeper.h */
+static int keep_space(char **words)
+{
+        struct space_keeper keeper = {
+                .mps = {.root = words[1],
+                        .name = words[2],
+                        .msec = MPS_DEADLINE_MSEC,
+                        .program = words[5][0] ? words[5] : NULL,
+                        .shared = strcmp(words[6], "shared") == 0},
+                .device = words[3],
+                .library = words[4][0] ? words[4] : NULL,
+        };
+        uint64_t fd;
+
+        if (parse_unsigned(words[0], INT32_MAX, &fd) < 0 || fcntl((int)fd, F_SETFD, FD_CLOEXEC) < 0)
+                return EXIT_FAILURE;
+        keeper.fd = (int)fd;
+        return space_keeper_run(&keeper) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
 int main(int argc, char **argv)
 {
         _cleanup_(config_done) struct config config;
@@ -532,6 +553,8 @@ int main(int argc, char **argv)
         /* cleaved --steer SOCKET BOARD BACKEND: see steer/steer.h */
         if (argc == 5 && strcmp(argv[1], "--steer") == 0)
                 return steer(argv[2], argv[3], argv[4]);
+        if (argc == 9 && strcmp(argv[1], "--space") == 0)
+                return keep_space(argv + 2);
         r = parse_options(argc, argv, &options);
         if (r <= 0)
                 return r < 0 ? 2 : EXIT_SUCCESS;

@@ -136,6 +136,7 @@ int manager_new(
 
 static void close_devices(struct manager *manager)
 {
+        space_done(manager);
         for (unsigned i = 0; i < manager->devices; i++)
                 free(manager->device[i].process);
         memset(manager->device, 0, sizeof(manager->device));
@@ -154,6 +155,7 @@ struct manager *manager_free(struct manager *manager)
         control_done(manager);
         guards_done(manager);
         compute_done(manager);
+        space_done(manager);
         HASH_ITER(hh, manager->tenants, tenant, next)
         tenant_free(tenant);
         sd_event_source_unref(manager->audit_timer);
@@ -299,6 +301,7 @@ static int rest_tick(sd_event_source *source, uint64_t usec, void *userdata)
         (void)source;
         (void)usec;
         if (!manager->tenants && !manager->returning && manager->rest == REST_AWAKE &&
+                !space_is_used(manager) &&
                 manager->backend != &device_backend_null)
                 manager_let_go(manager, REST_RESTING);
         return 0;

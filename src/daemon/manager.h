@@ -7,6 +7,7 @@
  *   guards.c    guard.sock
  *   control.c   control.sock: connections and lines; methods.c: what can be asked
  *   compute.c   time on the graphics/compute engine, through the steering process
+ *   space.c     multiprocessors of their own, and the MPS server (space_keeper.c)
  *   audit.c     the driver's count against ours; memory that returns
  *   recover.c   what an earlier daemon left
  */
@@ -30,6 +31,7 @@
 #include "device/device.h"
 #include "policy/arbiter.h"
 #include "policy/ledger.h"
+#include "policy/space.h"
 
 DEFINE_CLEANUP(sd_event_source *, sd_event_source_unref);
 
@@ -37,6 +39,7 @@ struct manager;
 struct tenant;
 struct connection;
 struct compute;
+struct space;
 
 enum tenant_state {
         TENANT_WAITING,
@@ -107,6 +110,14 @@ struct stranger {
 };
 #define STRANGERS_MAX 32u /* of one tenant that are told apart */
 
+/* How a tenant shares its device in space. */
+struct tenant_space {
+        bool on;
+        bool best_effort; /* it has what is left over */
+        unsigned units;   /* guaranteed: units of policy/space.h */
+        unsigned percent; /* as asked, 0: best effort */
+};
+
 struct tenant {
         UT_hash_handle hh; /* in manager.tenants, by id */
         struct manager *manager;
@@ -133,6 +144,9 @@ struct tenant {
         struct tenant_device device[CLEAVE_MAX_DEVICES];
         bool compute; /* terms say something */
         struct arbiter_terms terms;
+        bool untrusted;          /* never in one fault domain with others */
+        const char *sharing_why; /* static; NULL: nothing was asked */
+        struct tenant_space space;
         bool steered;           /* the arbiter knows it */
         uint64_t past_refusals; /* of slots that are free again */
         struct session *sessions;
@@ -157,6 +171,7 @@ struct manager_device {
         uint64_t claimed_used;
         uint64_t own_claimed, own_claimed_used; /* as last written */
         int claims_error;
+        struct space *space; /* NULL: it is not shared in space */
 };
 
 /* Whether the driver is held: its library's session, and with it all of its device files. */
@@ -292,6 +307,9 @@ struct tenant_request {
         struct ledger_want want[LEDGER_MAX_GRANTS];
         bool compute;
         struct arbiter_terms terms;
+        bool untrusted;
+        const char *sharing_why;
+        struct tenant_space space;
 };
 /* Enters a tenant that the ledger knows already. State: waiting. */
 int tenant_new(struct manager *manager, const struct tenant_request *request, struct tenant **ret);
@@ -377,3 +395,36 @@ const char *priority_word(enum arbiter_priority priority);
 int audit_tick(sd_event_source *source, uint64_t usec, void *userdata);
 int returning_tick(sd_event_source *source, uint64_t usec, void *userdata);
 void audit_now(struct manager *manager);
+
+/* space.c */
+struct space_wish {
+        enum sharing asked;
+        bool said; /* by the request, not by default */
+        bool untrusted, container;
+        bool fine; /* in steps of 2 */
+};
+/* Whether a tenant is to share its device in time or in space; then request->space says so. 0;
+ * 1: that is known when the device's MPS server has started, see space_defer(). */
+int space_decide(struct manager *manager, const struct space_wish *wish,
+        struct tenant_request *request, struct cleave_error *error);
+/* Calls tenant.create again then. 1; -ENOMEM. */
+int space_defer(struct manager *manager, unsigned device, struct connection *connection,
+        json_t *params, json_int_t id);
+void space_connection_ended(struct connection *connection);
+/* Gives a tenant of that mode its SMs, and takes them back. */
+int space_admit_tenant(struct tenant *tenant, struct cleave_error *error);
+void space_leave_tenant(struct tenant *tenant);
+/* Its process has gone, with its contexts. */
+void space_session_gone(struct session *session);
+/* Takes over what an earlier daemon has given it: record is what space_record() made. */
+void space_restore_tenant(struct tenant *tenant, const json_t *record);
+/* Whether a device is shared in space, or somebody waits until it can be. */
+bool space_is_used(const struct manager *manager);
+/* Stops; the servers go on if tenants do. */
+void space_done(struct manager *manager);
+/* Into the tenant's grant page. */
+void space_write_page(struct tenant *tenant);
+/* For the journal; NULL: it does not share in space. */
+json_t *space_record(struct tenant *tenant);
+void space_add_environment(struct tenant *tenant, json_t *environment);
+void space_add_tenant_json(struct tenant *tenant, json_t *object);

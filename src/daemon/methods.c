@@ -318,6 +318,38 @@ static int parse_compute(json_t *params, struct arbiter_terms *terms, bool *ret_
         return 0;
 }
 
+/* ---- time or space ---- */
+
+static int parse_sharing(json_t *params, struct space_wish *ret, struct cleave_error *error)
+{
+        const char *word = json_string_value(json_object_get(params, "sharing"));
+        const json_t *step = json_object_get(params, "sm_step"),
+                     *container = json_object_get(params, "container");
+        struct space_wish wish = {
+                .asked = SHARING_TEMPORAL,
+                .said = word != NULL,
+                .untrusted = json_is_true(json_object_get(params, "untrusted")),
+                .container = container && !json_is_null(container),
+                .fine = json_integer_value(step) == SPACE_STEP_FINE,
+        };
+        bool found = !word;
+
+        for (int i = SHARING_AUTO; word && i <= SHARING_SPATIAL; i++)
+                if (strcmp(word, sharing_word((enum sharing)i)) == 0) {
+                        wish.asked = (enum sharing)i;
+                        found = true;
+                }
+        if (!found)
+                return error_set(error, CLEAVE_REASON_BAD_REQUEST,
+                        "sharing is auto, temporal or spatial, not '%.32s'", word);
+        if (json_is_integer(step) && !wish.fine && json_integer_value(step) != SPACE_STEP)
+                return error_set(error, CLEAVE_REASON_BAD_REQUEST,
+                        "sm_step is %u or %u, not %" PRId64, SPACE_STEP, SPACE_STEP_FINE,
+                        (int64_t)json_integer_value(step));
+        *ret = wish;
+        return 0;
+}
+
 /* ---- daemon ---- */
 
 static void identity_in_force(
@@ -614,6 +646,7 @@ static json_t *created_json(struct tenant *tenant)
                 CLEAVE_ENV_RUNTIME, manager->directory);
         if (manager->sim)
                 json_object_set_new(environment, CLEAVE_ENV_SIM, json_string(manager->sim));
+        space_add_environment(tenant, environment);
         return json_pack("{s:o, s:o, s:[s, s*], s:s?, s:s, s:s?, s:s}", "tenant",
                 tenant_json(tenant), "environment", environment, "preload", manager->guard_library,
                 manager->guard_nvml_library, "library_path", libraries, "identity",
@@ -697,6 +730,7 @@ static int tenant_create(struct connection *connection, json_t *params, json_int
         };
         struct ledger_verdict verdict;
         struct admission admission;
+        struct space_wish wish;
         struct tenant *tenant;
         char made[64];
         bool given;
@@ -729,6 +763,8 @@ static int tenant_create(struct connection *connection, json_t *params, json_int
         request.name = name;
         request.terms.priority = ARBITER_NORMAL;
         r = parse_compute(params, &request.terms, &given, &request.compute, error);
+        if (r == 0)
+                r = parse_sharing(params, &wish, error);
         if (r < 0)
                 return r;
         r = check_released(manager, error);
@@ -753,6 +789,11 @@ static int tenant_create(struct connection *connection, json_t *params, json_int
                 return error_set(error, CLEAVE_REASON_GUARD_MISSING,
                         "the guard, libcuda.so.1, is not beside the daemon");
 
+        r = space_decide(manager, &wish, &request, error);
+        if (r > 0)
+                r = space_defer(manager, request.want[0].device, connection, params, id);
+        if (r != 0)
+                return r;
         if (request.compute) {
                 r = compute_available(manager, error);
                 if (r < 0)
@@ -775,6 +816,8 @@ static int tenant_create(struct connection *connection, json_t *params, json_int
         }
         /* one that waits for memory keeps its share of compute meanwhile */
         r = compute_admit(tenant, error);
+        if (r == 0)
+                r = space_admit_tenant(tenant, error);
         if (r < 0) {
                 tenant_free(tenant);
                 return r;
@@ -1065,6 +1108,10 @@ static int tenant_set(struct connection *connection, json_t *params, json_int_t 
         r = parse_compute(params, &terms, &compute, &some, error);
         if (r < 0)
                 return r;
+        if (compute && tenant->space.on)
+                return error_set(error, CLEAVE_REASON_BAD_REQUEST,
+                        "tenant %s shares its device in space: its SMs are fixed while it runs",
+                        tenant->name);
         if (!memory && !compute)
                 return error_set(error, CLEAVE_REASON_BAD_REQUEST,
                         "tenant.set: neither devices nor compute is given");
@@ -1309,7 +1356,7 @@ static int events_watch(struct connection *connection, json_t *params, json_int_
 static const struct method {
         const char *name;
         method_handler handler;
-        struct param params[10];
+        struct param params[13];
 } methods[] = {
         {"daemon.info", daemon_info, {{0}}},
         {"daemon.stop", daemon_stop, {{"force", PARAM_BOOLEAN, false}}},
@@ -1321,7 +1368,8 @@ static const struct method {
                         {"devices", PARAM_LIST, true}, {"wait", PARAM_BOOLEAN, false},
                         {"env_sim", PARAM_TEXT, false}, {"container", PARAM_INTEGER, false},
                         {"compute", PARAM_INTEGER, false}, {"compute_max", PARAM_INTEGER, false},
-                        {"priority", PARAM_TEXT, false}}},
+                        {"priority", PARAM_TEXT, false}, {"sharing", PARAM_TEXT, false},
+                        {"sm_step", PARAM_INTEGER, false}, {"untrusted", PARAM_BOOLEAN, false}}},
         {"tenant.start", tenant_start,
                 {{"tenant", PARAM_TEXT, true}, {"pid", PARAM_INTEGER, true}}},
         {"tenant.exit", tenant_exit,

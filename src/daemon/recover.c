@@ -260,6 +260,7 @@ static int recover_tenant(
         for (unsigned i = 0; i < tenant->devices; i++)
                 tenant->device[i].peak = (uint64_t)json_integer_value(
                         json_object_get(json_array_get(devices, i), "peak"));
+        tenant->untrusted = json_is_true(json_object_get(record, "untrusted"));
         tenant->state = TENANT_STARTING;
         if (get_process(json_object_get(record, "run"), &pid, &start_time) == 0)
                 (void)tenant_watch_process(tenant, &tenant->run, pid, start_time);
@@ -278,6 +279,8 @@ static int recover_tenant(
                         "the pages of tenant %s were lost (%s): no process can join it any more",
                         tenant->name, strerror(-r));
         }
+        if (json_is_object(json_object_get(record, "space")))
+                space_restore_tenant(tenant, json_object_get(record, "space"));
         *ret = tenant;
         return 0;
 }

@@ -169,8 +169,11 @@ int tenant_new(struct manager *manager, const struct tenant_request *request, st
         if (r == 0)
                 r = random_secret(tenant->secret);
         tenant->compute = request->compute;
+        tenant->untrusted = request->untrusted;
+        tenant->sharing_why = request->sharing_why;
+        tenant->space = request->space;
         tenant->terms = request->terms;
-        if (!request->compute)
+        if (!request->compute && !request->space.on)
                 tenant->terms = (struct arbiter_terms){.priority = ARBITER_NORMAL};
         tenant->command = json_incref(request->command);
         tenant->name = strdup(request->name);
@@ -271,6 +274,7 @@ void tenant_write_grant(struct tenant *tenant, bool changed)
                 atomic_store_explicit(&page->device[i].limit, limit, memory_order_release);
                 changed = true;
         }
+        space_write_page(tenant);
         if (!changed)
                 return;
         atomic_fetch_add(&page->generation, 1);
@@ -378,6 +382,7 @@ void tenant_free(struct tenant *tenant)
         DL_FOREACH_SAFE(tenant->sessions, session, next)
         session_free(session);
         compute_leave(tenant);
+        space_leave_tenant(tenant);
         if (tenant->lifeline)
                 connection_forget_tenant(tenant->lifeline);
         HASH_DEL(manager->tenants, tenant);
@@ -583,6 +588,7 @@ void session_leave(struct session *session)
                 cleave_slot_settle(tenant->pages.usage, session->slot);
                 pages_set_slot_state(&tenant->pages, session->slot, CLEAVE_SLOT_RETURNING);
         }
+        space_session_gone(session);
         events_add(&manager->events, EVENT_PROCESS_LEFT,
                 (struct event_subject){.tenant = tenant->id,
                         .pid = session->process.pid,
@@ -764,9 +770,13 @@ json_t *tenant_json(struct tenant *tenant)
                 tenant->command_process.pid ? json_integer(tenant->command_process.pid)
                                             : json_null(),
                 "state", state_word(tenant->state), "created", (double)tenant->created / 1e6,
-                "sharing", tenant->compute ? "time" : "memory", "devices", devices, "processes",
-                processes);
+                "sharing",
+                tenant->space.on  ? "space"
+                : tenant->compute ? "time"
+                                  : "memory",
+                "devices", devices, "processes", processes);
         compute_add_tenant_json(tenant, object);
+        space_add_tenant_json(tenant, object);
         return object;
 }
 
@@ -797,7 +807,7 @@ json_t *tenant_record(struct tenant *tenant)
                                 (json_int_t)tenant->device[i].peak));
         }
         return json_pack("{s:s, s:s, s:s, s:s, s:I, s:O, s:I, s:s?, s:o, s:o, s:o, s:b, s:i, s:I, "
-                         "s:b, s:I, s:o}",
+                         "s:b, s:I, s:o, s:o*, s:o*}",
                 "t", "tenant", "id", format_id(id, tenant->id), "secret", tenant->secret, "name",
                 tenant->name, "uid", (json_int_t)tenant->uid, "command", tenant->command, "created",
                 (json_int_t)tenant->created, "cgroup", tenant->cgroup, "run",
@@ -805,7 +815,8 @@ json_t *tenant_record(struct tenant *tenant)
                 "devices", devices, "exited", tenant->exited, "status", tenant->exit_status,
                 "refusals", (json_int_t)MIN_OF(tenant->past_refusals, (uint64_t)INT64_MAX),
                 "container", tenant->container, "pid_namespace", (json_int_t)tenant->pid_namespace,
-                "compute", compute);
+                "compute", compute, "untrusted", tenant->untrusted ? json_true() : NULL, "space",
+                space_record(tenant));
 }
 
 json_t *session_record(struct session *session)

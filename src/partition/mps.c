@@ -55,6 +55,11 @@ char *mps_pipe_directory(const struct mps *mps)
 static void exec_control(const struct mps *mps, const char *device, int in, int out)
 {
         _cleanup_free_ char *pipe = place(mps, "pipe"), *log = place(mps, "log");
+        _cleanup_free_ char *settings = place(mps, SETTINGS);
+        json_t *saved = settings && !mps->program ? json_load_file(settings, 0, NULL) : NULL;
+        const char *program = mps->program
+                                      ?: json_string_value(json_object_get(saved, "program"))
+                                      ?: CONTROL;
 
         if (!pipe || !log)
                 _exit(127);
@@ -66,9 +71,9 @@ static void exec_control(const struct mps *mps, const char *device, int in, int 
                 dup2(out, STDERR_FILENO) < 0)
                 _exit(127);
         if (device)
-                execlp(CONTROL, CONTROL, "-d", NULL);
+                execlp(program, CONTROL, "-d", mps->shared ? "-multiuser-server" : NULL, NULL);
         else
-                execlp(CONTROL, CONTROL, NULL);
+                execlp(program, CONTROL, NULL);
         _exit(127);
 }
 
@@ -177,6 +182,33 @@ static bool is_ready(const struct mps *mps)
         return ready;
 }
 
+pid_t mps_pid(const struct mps *mps)
+{
+        return daemon_pid(mps);
+}
+
+int mps_serve(const struct mps *mps, pid_t *ret)
+{
+        const struct timespec step = {.tv_nsec = WAIT_STEP * 1000000};
+        _cleanup_free_ char *answer = malloc(ANSWER_MAX);
+        char command[64];
+        int r;
+
+        if (!answer)
+                return -ENOMEM;
+        snprintf(command, sizeof(command), "start_server -uid %u", (unsigned)geteuid());
+        r = control(mps, NULL, command, answer);
+        for (unsigned waited = 0; r == 0 && waited < mps->msec; waited += WAIT_STEP) {
+                r = control(mps, NULL, "get_server_list", answer);
+                if (r == 0 && isdigit((unsigned char)*answer)) {
+                        *ret = (pid_t)strtol(answer, NULL, 10);
+                        return 0;
+                }
+                nanosleep(&step, NULL);
+        }
+        return r < 0 ? r : -ENOENT;
+}
+
 enum mps_state mps_state(const struct mps *mps)
 {
         _cleanup_free_ char *directory = place(mps, ""), *answer = malloc(ANSWER_MAX);
@@ -227,11 +259,11 @@ static int make_place(const struct mps *mps, struct cleave_error *error)
                 sizeof(((struct sockaddr_un *)0)->sun_path))
                 return error_set(error, CLEAVE_REASON_BAD_REQUEST,
                         "the path %s is too long for MPS's sockets", pipe);
-        r = make_directory(mps->root, 0700);
+        r = make_directory(mps->root, mps->shared ? 0755 : 0700);
         if (r == 0)
-                r = make_directory(whole, 0700);
+                r = make_directory(whole, mps->shared ? 0755 : 0700);
         if (r == 0)
-                r = make_directory(pipe, 0700);
+                r = make_directory(pipe, mps->shared ? 0755 : 0700);
         if (r == 0)
                 r = make_directory(log, 0700);
         return r < 0 ? error_set_errno(error, r, "cannot make %s", whole) : 0;
@@ -242,8 +274,9 @@ static int save_settings(
         const struct mps *mps, const char *device, unsigned threads, uint64_t memory, bool ready)
 {
         _cleanup_free_ char *path = place(mps, SETTINGS), *text = NULL;
-        json_t *json = json_pack("{s:s,s:i,s:I,s:b}", "device", device, "threads", (int)threads,
-                "memory", (json_int_t)memory, "ready", ready);
+        json_t *json =
+                json_pack("{s:s,s:i,s:I,s:b,s:s*}", "device", device, "threads", (int)threads,
+                        "memory", (json_int_t)memory, "ready", ready, "program", mps->program);
 
         text = json ? json_dumps(json, 0) : NULL;
         json_decref(json);

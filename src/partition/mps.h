@@ -10,7 +10,9 @@
 #pragma once
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "partition/host.h"
 
@@ -30,6 +32,8 @@ const char *mps_state_word(enum mps_state state);
 struct mps {
         const char *root, *name;
         unsigned msec;
+        const char *program; /* the control program; NULL: nvidia-cuda-mps-control, by PATH */
+        bool shared;         /* users other than the caller may be clients: one server for all */
 };
 
 enum mps_state mps_state(const struct mps *mps);
@@ -41,6 +45,12 @@ enum mps_state mps_state(const struct mps *mps);
  * a limit; it is stopped again). */
 int mps_start(const struct mps *mps, const char *device, unsigned threads, uint64_t memory,
         struct cleave_error *error);
+
+/* The control daemon's process, by its own file; 0: none, or it has ended. Cheap. */
+pid_t mps_pid(const struct mps *mps);
+/* Has it start the server that clients are given, if there is none: the server's process.
+ * -ETIMEDOUT, -ENOENT (it started none). */
+int mps_serve(const struct mps *mps, pid_t *ret);
 
 /* Asks it to quit, ends it if it does not, and removes what it leaves. -ENOENT. */
 int mps_stop(const struct mps *mps, struct cleave_error *error);

@@ -135,6 +135,10 @@ static void serve_clients(int ready)
         uint32_t instance;
         int fd, n;
 
+        /* nobody's conversation with the daemon stays open with us */
+        for (int i = 3; i < 1024; i++)
+                if (i != ready)
+                        close(i);
         prctl(PR_SET_NAME, "mps-server");
         prctl(PR_SET_PDEATHSIG, SIGTERM);
         if (kernel_open() < 0 || kernel_attach() < 0)
@@ -162,7 +166,7 @@ static bool server_lives(void)
         return server > 0;
 }
 
-static void start_server(int listening)
+static void start_server(void)
 {
         int ready[2];
         char byte;
@@ -172,8 +176,6 @@ static void start_server(int listening)
         n_clients = 0;
         server = fork();
         if (server == 0) {
-                close(ready[0]);
-                close(listening);
                 serve_clients(ready[1]);
         }
         close(ready[1]);
@@ -187,13 +189,13 @@ static void start_server(int listening)
 
 /* ---- the control daemon ---- */
 
-static void answer_server(int listening, int connection, FILE *out)
+static void answer_server(int connection, FILE *out)
 {
         struct ucred peer;
         socklen_t size = sizeof(peer);
 
         if (!server_lives())
-                start_server(listening);
+                start_server();
         if (!server_lives())
                 return;
         fprintf(out, "%s/server-%d\n", directory, server);
@@ -233,12 +235,15 @@ static void quit(void)
         _exit(0);
 }
 
-static void answer(int listening, int connection, char *line, FILE *out)
+static void answer(int connection, char *line, FILE *out)
 {
         line[strcspn(line, "\n")] = '\0';
         if (strcmp(line, "server") == 0)
-                answer_server(listening, connection, out);
-        else if (strcmp(line, "get_server_list") == 0 && server_lives())
+                answer_server(connection, out);
+        else if (strncmp(line, "start_server", 12) == 0) {
+                if (!server_lives())
+                        start_server();
+        } else if (strcmp(line, "get_server_list") == 0 && server_lives())
                 fprintf(out, "%d\n", server);
         else if (strcmp(line, "get_server_list") == 0)
                 ;
@@ -254,13 +259,13 @@ static void answer(int listening, int connection, char *line, FILE *out)
                 fprintf(out, "invalid command %s\n", line);
 }
 
-static void converse(int listening, int connection)
+static void converse(int connection)
 {
         FILE *in = fdopen(connection, "r"), *out = fdopen(dup(connection), "w");
         char line[256];
 
         while (in && out && fgets(line, sizeof(line), in))
-                answer(listening, connection, line, out);
+                answer(connection, line, out);
         if (out)
                 fclose(out);
         if (in)
@@ -315,7 +320,7 @@ static int become_daemon(void)
                         continue;
                 connection = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
                 if (connection >= 0)
-                        converse(fd, connection);
+                        converse(connection);
         }
 }
 
