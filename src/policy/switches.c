@@ -1,0 +1,653 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "policy/switches.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+
+#define PPM 1000000u
+#define MS  1000000u
+/* A run that was cut is longer than its slices by cut_ns and up to this. */
+#define BAND  100000u
+#define EARLY 10000u /* or shorter by this */
+/* Records of what a call did may bear times from so long before it began until so long after it
+ * returned. */
+#define CALL_BEFORE 50000u
+#define CALL_AFTER  (1 * MS)
+/* Who has work when its channels are enabled has the engine by then. */
+#define ENABLED_BY  (1500000u)
+#define PAUSE_SHORT 276000u /* two switches */
+/* Samples and records do not begin and end together: such a part is taken for all. */
+#define NEARLY_ALL 970000u
+#define SAMPLE_OLD (1200 * MS)
+#define BUSY_NONE  5000u   /* ppm */
+#define BUSY_FULL  900000u /* ppm */
+
+void switches_init(struct switches *switches, const struct switches_costs *costs, uint64_t now)
+{
+        static const struct switches_costs h100 = SWITCHES_COSTS_H100;
+
+        memset(switches, 0, sizeof(*switches));
+        switches->costs = costs ? *costs : h100;
+        switches->now = switches->sampled = now;
+}
+
+static enum switches_demand demand_of(
+        const struct switches *switches, const struct switches_owner *owner, uint64_t *ret_since);
+
+static struct switches_owner *find(struct switches *switches, uint32_t id)
+{
+        for (uint32_t i = 0; i < switches->free; i++)
+                if (id && switches->owner[i].id == id)
+                        return &switches->owner[i];
+        return NULL;
+}
+
+static struct switches_owner *get(struct switches *switches, uint32_t id, uint64_t now)
+{
+        struct switches_owner *owner = find(switches, id);
+
+        if (owner)
+                return owner;
+        if (switches->free < SWITCHES_OWNERS)
+                owner = &switches->owner[switches->free++];
+        else {
+                for (uint32_t i = 0; i < SWITCHES_OWNERS; i++) {
+                        struct switches_owner *other = &switches->owner[i];
+
+                        if (other != switches->holder && (!owner || other->seen < owner->seen))
+                                owner = other;
+                }
+                if (switches->last.owner == owner)
+                        switches->last.owner = NULL;
+        }
+        *owner = (struct switches_owner){
+                .id = id,
+                .seen = now,
+                .slice_ns = SWITCHES_SLICE,
+                .first = now,
+                .since = now,
+                .part_ppm = PPM,
+        };
+        return owner;
+}
+
+/* ---- calls ---- */
+
+static void apply(struct switches *switches, const struct switches_event *event)
+{
+        struct switches_owner *owner = get(switches, event->id, event->at);
+        uint64_t since;
+
+        switch (event->type) {
+        case SWITCHES_SET_SLICE:
+                if (owner == switches->holder && event->value != owner->slice_ns) {
+                        switches->changed = true;
+                        switches->slice_ns = MAX_OF(switches->slice_ns, event->value);
+                }
+                owner->slice_ns = event->value;
+                return;
+        case SWITCHES_SET_MODE:
+                owner->thread_block = event->value;
+                return;
+        case SWITCHES_DISABLE:
+                /* nothing can be seen of it meanwhile */
+                if (!owner->disabled && demand_of(switches, owner, &since) == SWITCHES_NONE)
+                        owner->asleep = since;
+                break;
+        case SWITCHES_ENABLE:
+                owner->asleep = 0;
+                break;
+        }
+        owner->disabled = event->type == SWITCHES_DISABLE;
+        owner->switch_from = event->from;
+        owner->switch_to = event->to;
+}
+
+static void apply_until(struct switches *switches, uint64_t until)
+{
+        unsigned n = 0;
+
+        while (n < switches->events && switches->event[n].at <= until)
+                apply(switches, &switches->event[n++]);
+        switches->events -= n;
+        memmove(switches->event, switches->event + n,
+                switches->events * sizeof(switches->event[0]));
+}
+
+static void push(struct switches *switches, const struct switches_event *event)
+{
+        unsigned k;
+
+        if (switches->events == SWITCHES_EVENTS)
+                apply_until(switches, switches->event[0].at);
+        k = switches->events++;
+        for (; k > 0 && switches->event[k - 1].at > event->at; k--)
+                switches->event[k] = switches->event[k - 1];
+        switches->event[k] = *event;
+}
+
+void switches_slice(struct switches *switches, uint32_t id, uint64_t at, uint64_t slice_us)
+{
+        const struct switches_event event = {
+                .at = at,
+                .id = id,
+                .type = SWITCHES_SET_SLICE,
+                .value = slice_us ? slice_us * 1000 : SWITCHES_SLICE,
+        };
+
+        push(switches, &event);
+}
+
+void switches_mode(struct switches *switches, uint32_t id, uint64_t at, bool thread_block)
+{
+        const struct switches_event event = {
+                .at = at,
+                .id = id,
+                .type = SWITCHES_SET_MODE,
+                .value = thread_block,
+        };
+
+        push(switches, &event);
+}
+
+void switches_off(struct switches *switches, uint32_t id, uint64_t from, uint64_t to, bool disabled)
+{
+        const struct switches_event event = {
+                .at = disabled ? from - MIN_OF(from, CALL_BEFORE) : to,
+                .id = id,
+                .type = disabled ? SWITCHES_DISABLE : SWITCHES_ENABLE,
+                .from = from,
+                .to = to,
+        };
+
+        push(switches, &event);
+}
+
+/* ---- slices ---- */
+
+static uint64_t excess(const struct switches *switches, const struct switches_owner *owner)
+{
+        return owner->thread_block ? switches->costs.idle_ns : switches->costs.cut_ns;
+}
+
+static uint64_t band(const struct switches_owner *owner)
+{
+        return BAND + (owner->thread_block ? owner->slice_ns / 40 : 0);
+}
+
+/* Whoever began to wait before this moment would have the engine by now, did he still wait; 0: such
+ * a moment cannot be told. The phase of the slices is not relied on: calls may begin them anew. */
+static uint64_t last_unwanted(const struct switches *switches, uint64_t now)
+{
+        const struct switches_owner *holder = switches->holder;
+        uint64_t slice;
+
+        if (!holder)
+                return switches->freed && now > switches->freed + CALL_AFTER ? now : 0;
+        slice = switches->slice_ns + excess(switches, holder) + band(holder);
+        return now > switches->begun + slice ? now - slice : 0;
+}
+
+/* ---- account ---- */
+
+/* Somebody else waits for as long as this one has the engine. */
+static bool is_awaited(const struct switches *switches, const struct switches_owner *owner)
+{
+        for (uint32_t i = 0; i < switches->free; i++) {
+                const struct switches_owner *other = &switches->owner[i];
+
+                if (other != owner && other->end == SWITCHES_CUT && !other->disabled)
+                        return true;
+        }
+        return false;
+}
+
+static void forget_waiting(
+        struct switches *switches, const struct switches_owner *owner, uint64_t now)
+{
+        for (uint32_t i = 0; i < switches->free; i++) {
+                struct switches_owner *other = &switches->owner[i];
+
+                if (other != owner && other->end == SWITCHES_CUT && !other->disabled) {
+                        other->end = SWITCHES_IDLE;
+                        other->ended = MIN_OF(last_unwanted(switches, now), now);
+                }
+        }
+}
+
+static void settle(struct switches *switches, uint64_t until)
+{
+        struct switches_owner *owner = switches->holder;
+        int64_t span;
+
+        if (!owner || until <= switches->settled)
+                return;
+        span = (int64_t)(until - switches->settled);
+        switches->settled = until;
+        if (switches->sure && last_unwanted(switches, until)) {
+                /* whoever was taken to wait has gone, or had nothing to do */
+                switches->sure = false;
+                forget_waiting(switches, owner, until);
+                owner->sure_ns -= switches->certain;
+                switches->sure_ns -= switches->certain;
+                owner->loose_ns += switches->certain;
+                switches->loose_ns += switches->certain;
+                switches->loose += switches->certain;
+                switches->certain = 0;
+        }
+        if (switches->sure) {
+                owner->sure_ns += span;
+                switches->sure_ns += span;
+                switches->certain += span;
+        } else {
+                owner->loose_ns += span;
+                switches->loose_ns += span;
+                switches->loose += span;
+        }
+}
+
+/* What was in question was work, or (below 0) was not and is no longer asked about. */
+static void make_sure(struct switches *switches, struct switches_owner *owner, int64_t ns)
+{
+        ns = MIN_OF(ns, MIN_OF(switches->loose, owner->loose_ns));
+        if (ns <= 0)
+                return;
+        owner->loose_ns -= ns;
+        switches->loose_ns -= ns;
+        switches->loose -= ns;
+        owner->sure_ns += ns;
+        switches->sure_ns += ns;
+}
+
+static void take_off(struct switches *switches, struct switches_owner *owner, int64_t ns)
+{
+        if (switches->sure || owner->loose_ns < ns) {
+                owner->sure_ns -= ns;
+                switches->sure_ns -= ns;
+        } else {
+                owner->loose_ns -= ns;
+                switches->loose_ns -= ns;
+        }
+        switches->switch_ns += ns;
+}
+
+/* Between records the sums go on evenly, so that these moments are enough. */
+static void take_snapshot(struct switches *switches, uint64_t at)
+{
+        const struct switches_snapshot *newest =
+                &switches->snapshot[(switches->snapshots - 1) % SWITCHES_SNAPSHOTS];
+
+        if (switches->snapshots && at < newest->at + SWITCHES_STEP)
+                return;
+        switches->snapshot[switches->snapshots++ % SWITCHES_SNAPSHOTS] = (struct switches_snapshot){
+                .at = at,
+                .sure_ns = switches->sure_ns,
+                .loose_ns = switches->loose_ns,
+                .switch_ns = switches->switch_ns,
+        };
+}
+
+/* ---- records ---- */
+
+static bool is_like_cut(
+        const struct switches *switches, const struct switches_owner *owner, uint64_t length)
+{
+        uint64_t least = owner->slice_ns + excess(switches, owner);
+
+        return length + EARLY >= least && length <= least + band(owner);
+}
+
+static enum switches_end how_ended(
+        const struct switches *switches, const struct switches_owner *owner, uint64_t at)
+{
+        uint64_t length = at - switches->begun, more = excess(switches, owner);
+
+        if (owner->switch_from && at + CALL_BEFORE >= owner->switch_from &&
+                (owner->disabled || at <= owner->switch_to) && at <= owner->switch_to + CALL_AFTER)
+                return SWITCHES_OFF;
+        /* which slice it had is not known */
+        if (switches->changed)
+                return owner->end == SWITCHES_IDLE ? SWITCHES_IDLE : SWITCHES_CUT;
+        if (length + EARLY < owner->slice_ns + more)
+                return SWITCHES_IDLE;
+        if (length > owner->slice_ns + more + band(owner))
+                return owner->end == SWITCHES_IDLE ? SWITCHES_IDLE : SWITCHES_CUT;
+        /* by chance, others end so too, but hardly twice */
+        return owner->end == SWITCHES_IDLE && !switches->sure && owner->cuts == 0 ? SWITCHES_IDLE
+                                                                                  : SWITCHES_CUT;
+}
+
+static void end_run(struct switches *switches, uint64_t at)
+{
+        struct switches_owner *owner = switches->holder;
+        const struct switches_costs *costs = &switches->costs;
+        uint64_t over;
+
+        settle(switches, at);
+        owner->end = how_ended(switches, owner, at);
+        owner->cuts = is_like_cut(switches, owner, at - switches->begun) ? owner->cuts + 1 : 0;
+        over = owner->end == SWITCHES_CUT   ? excess(switches, owner)
+               : owner->end == SWITCHES_OFF ? costs->off_ns
+                                            : costs->idle_ns;
+        over = MIN_OF(over, at - switches->begun);
+        owner->ended = at - over;
+        owner->seen = at;
+        switches->last.owner = owner;
+        switches->last.left = owner->ended;
+        switches->last.before = owner->ended > switches->begun + switches->slice_ns + band(owner)
+                                        ? owner->ended - switches->slice_ns - band(owner)
+                                        : 0;
+        /* it had work when it was cut; how long before is not known, but hardly less */
+        if (owner->end == SWITCHES_CUT)
+                make_sure(switches, owner, (int64_t)(switches->slice_ns + over));
+        take_off(switches, owner, (int64_t)over);
+        take_snapshot(switches, at);
+        if (owner->end != SWITCHES_IDLE)
+                owner->firm_ns += switches->loose;
+        owner->last_ns = switches->loose;
+        switches->holder = NULL;
+        switches->freed = at;
+}
+
+/* It has run out of work at owner->ended and had some again between these times. */
+static void end_pause(struct switches_owner *owner, uint64_t least, uint64_t most)
+{
+        least = MAX_OF(least, owner->ended);
+        most = MAX_OF(most, least);
+        /* it came back at once: if it paused at all, it was not for having been idle long */
+        if (most < owner->ended + PAUSE_SHORT)
+                owner->firm_ns += owner->last_ns;
+        owner->starts++;
+        owner->pause_ns += least - owner->ended;
+        owner->doubt_ns += most - least;
+        owner->since = least;
+}
+
+static void hold(struct switches *switches, struct switches_owner *owner, uint64_t from)
+{
+        switches->holder = owner;
+        switches->begun = switches->settled = from;
+        switches->slice_ns = owner->slice_ns;
+        switches->changed = false;
+        switches->loose = switches->certain = 0;
+        switches->sure = false;
+}
+
+static void start_run(struct switches *switches, struct switches_owner *owner, uint64_t at)
+{
+        uint64_t latest = at - MIN_OF(switches->costs.restore_ns, at);
+        bool followed = switches->last.owner && switches->last.owner != owner &&
+                        switches->last.left >= owner->ended &&
+                        at < switches->freed + 4 * switches->costs.restore_ns;
+
+        if (switches->freed)
+                switches->switch_ns +=
+                        (int64_t)MIN_OF(switches->costs.restore_ns, at - switches->freed);
+        take_snapshot(switches, at);
+        switch (owner->end) {
+        case SWITCHES_IDLE:
+                if (followed)
+                        end_pause(
+                                owner, switches->last.before, MIN_OF(switches->last.left, latest));
+                else
+                        end_pause(owner, owner->ended, latest);
+                break;
+        case SWITCHES_OFF:
+                if (owner->disabled || at <= owner->switch_to + ENABLED_BY)
+                        break; /* it was kept from work that it had */
+                if (!followed)
+                        end_pause(owner, latest, latest);
+                else if (switches->last.before > owner->switch_to)
+                        end_pause(owner, switches->last.before, switches->last.left);
+                break;
+        case SWITCHES_NEVER:
+                owner->starts++;
+                break;
+        case SWITCHES_CUT:
+                break;
+        }
+        hold(switches, owner, at);
+        switches->sure = is_awaited(switches, owner);
+        owner->seen = at;
+}
+
+void switches_record(struct switches *switches, uint32_t id, uint64_t at, bool start)
+{
+        struct switches_owner *owner;
+
+        apply_until(switches, at);
+        owner = get(switches, id, at);
+        /* the clocks' offset is found anew now and then */
+        at = MAX_OF(at, MAX_OF(switches->freed, switches->settled));
+        if (start) {
+                if (switches->holder && switches->holder != owner)
+                        end_run(switches, at);
+                if (!switches->holder)
+                        start_run(switches, owner, at);
+                return;
+        }
+        if (switches->holder != owner) {
+                /* the run began before the first record, or that was lost */
+                hold(switches, owner, MAX_OF(switches->freed, MIN_OF(switches->now, at)));
+        }
+        end_run(switches, at);
+}
+
+void switches_lost(struct switches *switches, uint64_t now)
+{
+        settle(switches, now);
+        switches->holder = NULL;
+        switches->last.owner = NULL;
+        switches->freed = now;
+}
+
+/* ---- samples ---- */
+
+void switches_look(struct switches *switches, uint64_t now)
+{
+        if (now < switches->now)
+                return;
+        apply_until(switches, now);
+        switches->now = now;
+        settle(switches, now);
+        take_snapshot(switches, now);
+}
+
+/* What the sums were at that time. */
+static bool look_back(const struct switches *switches, uint64_t at, struct switches_snapshot *ret)
+{
+        const struct switches_snapshot now = {
+                .at = switches->now,
+                .sure_ns = switches->sure_ns,
+                .loose_ns = switches->loose_ns,
+                .switch_ns = switches->switch_ns,
+        };
+        const struct switches_snapshot *b = &now;
+        unsigned count = MIN_OF(switches->snapshots, SWITCHES_SNAPSHOTS);
+
+        for (unsigned i = 1; i <= count; i++) {
+                const struct switches_snapshot *a =
+                        &switches->snapshot[(switches->snapshots - i) % SWITCHES_SNAPSHOTS];
+                double part;
+
+                if (at > b->at)
+                        return false;
+                if (at < a->at || b->at == a->at) {
+                        b = a;
+                        continue;
+                }
+                part = (double)(at - a->at) / (double)(b->at - a->at);
+                ret->sure_ns = a->sure_ns + (int64_t)(part * (double)(b->sure_ns - a->sure_ns));
+                ret->loose_ns = a->loose_ns + (int64_t)(part * (double)(b->loose_ns - a->loose_ns));
+                ret->switch_ns =
+                        a->switch_ns + (int64_t)(part * (double)(b->switch_ns - a->switch_ns));
+                return true;
+        }
+        return false;
+}
+
+/* So much of what is in question lay in the time of a sample, and this part of it was work; of runs
+ * that ended by force not less than least. */
+static void judge(struct switches *switches, int64_t loose, double part, double least)
+{
+        double moved[SWITCHES_OWNERS], firm[SWITCHES_OWNERS];
+        double outstanding = 0, firms = 0, work, ratio, firm_part, rest_part;
+
+        for (uint32_t i = 0; i < switches->free; i++) {
+                const struct switches_owner *owner = &switches->owner[i];
+                int64_t sum = owner->firm_ns;
+
+                /* a run that goes on is taken to end as the one before */
+                if (owner == switches->holder && owner->end != SWITCHES_IDLE)
+                        sum += switches->loose;
+                moved[i] = (double)MAX_OF(owner->loose_ns, (int64_t)0);
+                firm[i] = (double)MIN_OF(sum, MAX_OF(owner->loose_ns, (int64_t)0));
+                outstanding += moved[i];
+                firms += firm[i];
+        }
+        if (outstanding <= 0)
+                return;
+        ratio = MIN_OF(1.0, (double)loose / outstanding);
+        work = MIN_OF(1.0, part) * outstanding;
+        firm_part = firms > 0 ? MAX_OF(MIN_OF(1.0, work / firms), MIN_OF(1.0, least)) : 0;
+        rest_part = outstanding > firms
+                            ? MAX_OF(work - firms * firm_part, 0.0) / (outstanding - firms)
+                            : 0;
+        for (uint32_t i = 0; i < switches->free; i++) {
+                struct switches_owner *owner = &switches->owner[i];
+                double given = firm[i] * firm_part + (moved[i] - firm[i]) * rest_part;
+
+                owner->loose_ns -= (int64_t)(moved[i] * ratio);
+                owner->firm_ns -= (int64_t)((double)owner->firm_ns * ratio);
+                owner->judged_ns += (int64_t)(given * ratio);
+                if (moved[i] > outstanding / 10) {
+                        owner->part_ppm = (uint32_t)(given / moved[i] * PPM);
+                        owner->sampled = true;
+                }
+        }
+}
+
+void switches_busy(
+        struct switches *switches, uint64_t from, uint64_t to, uint64_t busy_ns, uint32_t id)
+{
+        struct switches_snapshot a, b;
+        int64_t loose;
+        double part;
+
+        if (from < switches->sampled)
+                from = switches->sampled;
+        if (to <= from)
+                return;
+        switches->sampled = to;
+        switches->busy_ppm = (uint32_t)MIN_OF(busy_ns * PPM / (to - from), (uint64_t)PPM);
+        switches->busy_from = from;
+        /* nobody has been seen to come: it was there before us */
+        if (!switches->holder && !switches->freed && id && busy_ns > 0) {
+                hold(switches, get(switches, id, from), from);
+                switches->holder->first = switches->holder->since = from;
+                settle(switches, switches->now);
+                switches->holder->sure_ns += (int64_t)busy_ns;
+                switches->holder->loose_ns -= (int64_t)MIN_OF(
+                        to - from, (uint64_t)MAX_OF(switches->holder->loose_ns, (int64_t)0));
+                return;
+        }
+        /* records may lag behind samples a little */
+        if (!look_back(switches, from, &a) || to > switches->now + 20 * MS ||
+                !look_back(switches, MIN_OF(to, switches->now), &b))
+                return;
+        loose = b.loose_ns - a.loose_ns;
+        if (loose < (int64_t)(to - from) / 100)
+                return;
+        part = (double)((int64_t)busy_ns - (b.sure_ns - a.sure_ns) - (b.switch_ns - a.switch_ns)) /
+               (double)loose;
+        if (part > (double)NEARLY_ALL / PPM)
+                part = 1;
+        /* what is too much in what was taken to be sure is not all taken off the rest */
+        judge(switches, loose, MAX_OF(part, 0.0),
+                (double)busy_ns /
+                        (double)(b.sure_ns - a.sure_ns + loose + b.switch_ns - a.switch_ns));
+}
+
+uint64_t switches_wants_busy(const struct switches *switches)
+{
+        bool loose = false, off = false;
+
+        if (!switches->freed && !switches->holder)
+                return SWITCHES_ASK_FIRST;
+        for (uint32_t i = 0; i < switches->free; i++) {
+                const struct switches_owner *owner = &switches->owner[i];
+
+                loose |= owner->loose_ns > (int64_t)MS;
+                off |= owner->switch_from && owner->switch_from + SAMPLE_OLD > switches->now;
+        }
+        return !loose ? 0 : off ? SWITCHES_ASK_OFTEN : SWITCHES_ASK;
+}
+
+/* ---- what is told ---- */
+
+static enum switches_demand demand_of(
+        const struct switches *switches, const struct switches_owner *owner, uint64_t *ret_since)
+{
+        uint64_t unwanted = last_unwanted(switches, switches->now);
+
+        *ret_since = owner->since;
+        if (owner == switches->holder) {
+                bool fresh = switches->sampled + SAMPLE_OLD > switches->now &&
+                             switches->busy_from >= switches->begun;
+
+                if (switches->sure)
+                        return SWITCHES_WORK;
+                if (fresh && switches->busy_ppm <= BUSY_NONE) {
+                        *ret_since = switches->busy_from;
+                        return SWITCHES_NONE;
+                }
+                return fresh && switches->busy_ppm >= BUSY_FULL ? SWITCHES_WORK : SWITCHES_UNKNOWN;
+        }
+        if (owner->disabled && owner->asleep) {
+                *ret_since = owner->asleep;
+                return SWITCHES_NONE;
+        }
+        switch (owner->end) {
+        case SWITCHES_CUT:
+                return SWITCHES_WORK;
+        case SWITCHES_IDLE:
+                if (unwanted <= owner->ended)
+                        return SWITCHES_UNKNOWN;
+                *ret_since = owner->ended;
+                return SWITCHES_NONE;
+        case SWITCHES_OFF:
+                if (owner->disabled || unwanted <= owner->switch_to + CALL_AFTER)
+                        return SWITCHES_UNKNOWN;
+                *ret_since = owner->switch_to;
+                return SWITCHES_NONE;
+        default:
+                return SWITCHES_NONE;
+        }
+}
+
+int switches_sight(struct switches *switches, uint32_t id, struct switches_sight *ret)
+{
+        struct switches_owner *owner = find(switches, id);
+        int64_t used, guess;
+        uint64_t idle = 0;
+
+        if (!owner || (owner->end == SWITCHES_NEVER && owner != switches->holder))
+                return -ENOENT;
+        used = owner->sure_ns + owner->judged_ns;
+        guess = (int64_t)((double)owner->loose_ns * owner->part_ppm / PPM);
+        owner->shown_ns =
+                (uint64_t)MAX_OF((int64_t)owner->shown_ns, used + (owner->sampled ? guess : 0));
+        ret->counted_ns = owner->shown_ns;
+        used += guess;
+        ret->used_ns = (uint64_t)MAX_OF(used, (int64_t)0);
+        ret->demand = demand_of(switches, owner, &ret->since);
+        if (ret->demand == SWITCHES_NONE)
+                idle = switches->now - MIN_OF(ret->since, switches->now);
+        ret->starts = owner->starts;
+        ret->wanted_ns = switches->now - owner->first;
+        ret->wanted_ns -= MIN_OF(ret->wanted_ns, owner->pause_ns + idle);
+        ret->doubt_ns = owner->doubt_ns;
+        return 0;
+}

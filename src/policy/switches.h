@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the records of an engine's context switches tell of its owners (processes): GPU time used,
+ * whether they have work, how often they ran out of it and for how long. Pure: no clock, no I/O, no
+ * allocation. One struct for each device. Times are nanoseconds of one steady clock.
+ *
+ * A record says that an owner has the engine from then on (start), or has it no more and its state
+ * is saved (end). Beside these the reader must know which slices are in force and whose channels
+ * were switched off when. Constants and rules are an H100's, docs/probes.md:
+ *
+ * - A run is longer than the work in it by a constant: costs.cut where it was preempted in the
+ *   middle of a kernel, costs.idle where the owner had run out of work or thread blocks were waited
+ *   for, costs.off where its channels were disabled.
+ * - The hardware looks for another owner when a slice ends, and at once when the one who has the
+ *   engine runs out of work. So a run of a slice and a little was cut; one that ended elsewhere
+ * ended for want of work; and at each slice's end that a run goes past, nobody else was waiting.
+ * - An owner without work keeps the engine until another wants it. So a run says how long its owner
+ *   worked only if another was known to wait when it began; the rest is in question. How much of
+ *   what is in question was work, the engine's busy samples say: of them is taken off what is known
+ *   to be work or switching. This part is taken to be the same for all owners in that time, which
+ * is so on average if requests come at random to all of them.
+ *
+ * A pause lies between running out of work and having some again; the former is seen to the
+ * microsecond, the latter only to the slice of whoever had the engine meanwhile. wanted_ns counts
+ * the shortest pauses that fit, doubt_ns by how much they can have been longer.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SWITCHES_OWNERS    128u /* who has not had the engine for longest is forgotten first */
+#define SWITCHES_SNAPSHOTS 1024u
+#define SWITCHES_STEP      (2 * 1000000ull) /* between snapshots at least: these reach 2 s back */
+#define SWITCHES_SLICE     2048000u         /* the driver's own */
+#define SWITCHES_EVENTS    512u             /* calls that are told and lie after the last record */
+
+struct switches_costs {
+        uint64_t cut_ns, idle_ns, off_ns; /* what a run is longer than the work in it */
+        uint64_t restore_ns;              /* from an end to the next start */
+};
+#define SWITCHES_COSTS_H100                                                                        \
+        {                                                                                          \
+                98000, 58000, 83000, 79000                                                         \
+        }
+
+enum switches_demand {
+        SWITCHES_UNKNOWN,
+        SWITCHES_NONE,
+        SWITCHES_WORK,
+};
+
+/* How a run ended. */
+enum switches_end {
+        SWITCHES_NEVER, /* it has not had the engine */
+        SWITCHES_CUT,   /* it has work left */
+        SWITCHES_IDLE,
+        SWITCHES_OFF, /* its channels were disabled */
+};
+
+struct switches_owner {
+        uint32_t id; /* 0: free */
+        uint64_t seen;
+        uint64_t slice_ns;
+        bool thread_block;
+        bool disabled;
+        uint64_t switch_from, switch_to; /* the last call that disabled or enabled it */
+        enum switches_end end;
+        uint64_t ended;   /* when it had no work, or no engine, any more */
+        uint64_t since;   /* it has had work since then, as far as it has any */
+        uint64_t asleep;  /* when it was disabled it had had no work since then, 0: it may have */
+        int64_t sure_ns;  /* work */
+        int64_t loose_ns; /* in question, no sample has come yet */
+        int64_t firm_ns; /* of what is in question: runs at whose end it had work or was disabled */
+        int64_t last_ns; /* of its last run in question */
+        int64_t judged_ns; /* was in question: the part of it that was work */
+        uint32_t part_ppm; /* of what was in question lately */
+        bool sampled;      /* so a sample has said */
+        unsigned cuts;     /* of its last runs in a row that were as long as if cut */
+        uint64_t shown_ns;
+        uint64_t first; /* when it was first seen */
+        uint64_t starts, pause_ns, doubt_ns;
+};
+
+/* A call, to be taken in when all records before it have come. */
+struct switches_event {
+        uint64_t at;
+        uint32_t id;
+        enum { SWITCHES_SET_SLICE, SWITCHES_SET_MODE, SWITCHES_DISABLE, SWITCHES_ENABLE } type;
+        uint64_t value; /* us; or whether thread block */
+        uint64_t from, to;
+};
+
+struct switches_snapshot {
+        uint64_t at;
+        int64_t sure_ns, loose_ns; /* of all owners, ever growing but for corrections */
+        int64_t switch_ns;
+};
+
+struct switches {
+        struct switches_costs costs;
+        uint64_t now;                                 /* all records up to here have come */
+        struct switches_event event[SWITCHES_EVENTS]; /* in the order of their times */
+        unsigned events;
+        uint32_t free; /* owners[] from here on were never used */
+        struct switches_owner owner[SWITCHES_OWNERS];
+
+        struct switches_owner *holder; /* NULL: nobody, or not known */
+        uint64_t begun, settled;       /* of its run */
+        int64_t loose, certain;        /* of the run */
+        uint64_t slice_ns;             /* the longest that was in force in the run */
+        bool changed;                  /* another was set meanwhile */
+        bool sure;                     /* another is known to wait */
+        struct {
+                struct switches_owner *owner; /* NULL: there was none */
+                uint64_t begun, left;         /* left: when the hardware decided */
+                uint64_t before; /* at this moment nobody else was waiting, 0: unknown */
+        } last;
+        uint64_t freed; /* when the last run ended */
+
+        int64_t sure_ns, loose_ns, switch_ns;
+        struct switches_snapshot snapshot[SWITCHES_SNAPSHOTS];
+        unsigned snapshots; /* taken, ever */
+        uint64_t sampled;   /* the samples that were told reach to here */
+        uint32_t busy_ppm;  /* what the last of them said */
+        uint64_t busy_from; /* when that began */
+};
+
+struct switches_sight {
+        uint64_t used_ns; /* best guess: falls where what was in question was not work */
+        uint64_t
+                counted_ns; /* to be shown: never falls; without what no sample has spoken of yet */
+        enum switches_demand demand;
+        uint64_t since;
+        uint64_t starts, wanted_ns, doubt_ns; /* but for small corrections ever growing */
+};
+
+/* costs: NULL for an H100's. */
+void switches_init(struct switches *switches, const struct switches_costs *costs, uint64_t now);
+
+/* A slice or mode is in force for an owner since then; 0 us: the driver's own slice. */
+void switches_slice(struct switches *switches, uint32_t id, uint64_t at, uint64_t slice_us);
+void switches_mode(struct switches *switches, uint32_t id, uint64_t at, bool thread_block);
+/* An owner's channels were disabled or enabled by a call between these times. Calls are to be told
+ * before the records of their time, one that disables also when it begins (to: the same as from).
+ */
+void switches_off(
+        struct switches *switches, uint32_t id, uint64_t from, uint64_t to, bool disabled);
+/* The next record. */
+void switches_record(struct switches *switches, uint32_t id, uint64_t at, bool start);
+/* Records are missing: nobody is known to have the engine. */
+void switches_lost(struct switches *switches, uint64_t now);
+/* All records up to now have come. */
+void switches_look(struct switches *switches, uint64_t now);
+/* For so much of this time the engine was busy, and at its end that owner had it (0: not known).
+ * Samples before the last one told are ignored. */
+void switches_busy(
+        struct switches *switches, uint64_t from, uint64_t to, uint64_t busy_ns, uint32_t id);
+/* How long after the last question for samples to ask again, ns; 0: nothing is in question. */
+uint64_t switches_wants_busy(const struct switches *switches);
+#define SWITCHES_ASK       (500 * 1000000ull)
+#define SWITCHES_ASK_OFTEN (200 * 1000000ull) /* while somebody is held back by what he uses */
+#define SWITCHES_ASK_FIRST (100 * 1000000ull) /* while it is not known who has the engine */
+
+/* -ENOENT: it has never had the engine. */
+int switches_sight(struct switches *switches, uint32_t id, struct switches_sight *ret);

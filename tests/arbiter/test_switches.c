@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What records of context switches tell, by records as an H100 wrote them: docs/probes.md. */
+#include "unit/unit.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "policy/switches.h"
+
+#define US 1000ull
+#define MS 1000000ull
+#define A  101u
+#define B  202u
+
+static struct switches *switches;
+static uint64_t now;
+
+static int set_up(void **state)
+{
+        (void)state;
+        switches = calloc(1, sizeof(*switches));
+        assert_non_null(switches);
+        now = 1000 * MS;
+        switches_init(switches, NULL, now);
+        return 0;
+}
+
+static int tear_down(void **state)
+{
+        (void)state;
+        free(switches);
+        return 0;
+}
+
+/* One has the engine for so long, then it is restored to the next. */
+static void run(uint32_t id, uint64_t length)
+{
+        switches_record(switches, id, now, true);
+        switches_record(switches, id, now + length, false);
+        now += length + 79 * US;
+}
+
+static struct switches_sight sight(uint32_t id)
+{
+        struct switches_sight sight;
+
+        assert_int_equal(switches_sight(switches, id, &sight), 0);
+        return sight;
+}
+
+static void assert_about(uint64_t value, uint64_t wanted, uint64_t off)
+{
+        assert_in_range(value, wanted - off, wanted + off);
+}
+
+static void two_queues(void **state)
+{
+        (void)state;
+        for (unsigned i = 0; i < 100; i++) {
+                run(A, 2048 * US + 130 * US);
+                run(B, 2048 * US + 120 * US);
+        }
+        switches_look(switches, now);
+        /* less the constant by which residency is more than work */
+        assert_about(sight(A).counted_ns, 100 * 2080 * US, 200 * US);
+        assert_about(sight(B).counted_ns, 100 * 2070 * US, 2200 * US);
+        assert_int_equal(sight(A).demand, SWITCHES_WORK);
+        assert_int_equal(sight(A).starts, 1);
+        assert_int_equal(sight(A).doubt_ns, 0);
+}
+
+static void other_slices(void **state)
+{
+        (void)state;
+        switches_slice(switches, A, now, 18000);
+        for (unsigned i = 0; i < 20; i++) {
+                run(A, 18000 * US + 140 * US);
+                run(B, 2048 * US + 130 * US);
+        }
+        switches_look(switches, now);
+        assert_int_equal(sight(A).starts, 1);
+        assert_int_equal(sight(B).starts, 1);
+        assert_about(sight(A).counted_ns, 20 * 18042 * US, 18 * MS);
+}
+
+/* launch 100 us, synchronize, again: runs of 160 us, each beside the other's */
+static void two_loops(void **state)
+{
+        (void)state;
+        for (unsigned i = 0; i < 1000; i++) {
+                run(A, 160 * US);
+                run(B, 160 * US);
+        }
+        switches_look(switches, now);
+        assert_int_equal(sight(A).starts, 1000);
+        /* between nothing and the other's run */
+        assert_about(sight(A).wanted_ns, now - 1000 * MS, 20 * US);
+        assert_about(sight(A).doubt_ns, 999 * 239 * US, 5 * MS);
+        assert_about(sight(A).used_ns, 1000 * 102 * US, MS);
+}
+
+/* 1 ms of work, 2 ms of rest, beside a queue with slices of 200 us */
+static void comes_and_goes(void **state)
+{
+        (void)state;
+        switches_slice(switches, A, now, 50000);
+        switches_slice(switches, B, now, 200);
+        run(B, 330 * US);
+        for (unsigned i = 0; i < 100; i++) {
+                run(A, 1060 * US);
+                run(B, 2130 * US);
+        }
+        switches_look(switches, now);
+        assert_about(sight(A).starts, 100, 0);
+        /* its pauses are known to a slice of the other */
+        assert_about((now - 1000 * MS - sight(A).wanted_ns) / 100, 1950 * US, 150 * US);
+        assert_about(sight(A).doubt_ns / 100, 200 * US, 110 * US);
+        assert_int_equal(sight(B).starts, 1);
+        assert_about(sight(A).counted_ns, 100 * 1002 * US, 2 * MS);
+}
+
+static void no_work(void **state)
+{
+        (void)state;
+        run(B, 2178 * US);
+        run(A, 1060 * US);
+        switches_record(switches, B, now, true);
+        now += MS;
+        switches_look(switches, now);
+        assert_int_equal(sight(A).demand, SWITCHES_UNKNOWN);
+        /* the other's slice has ended, and nobody was let in */
+        now += 2 * MS;
+        switches_look(switches, now);
+        assert_int_equal(sight(A).demand, SWITCHES_NONE);
+        assert_about(sight(A).since, 1000 * MS + 3259 * US, 2 * US);
+        assert_int_equal(switches_sight(switches, 77, &(struct switches_sight){0}), -ENOENT);
+}
+
+static void disabled(void **state)
+{
+        (void)state;
+        /* on for 30 of 100 ms: told when the call begins and when it has returned */
+        for (unsigned i = 0; i < 10; i++) {
+                switches_record(switches, A, now + 200 * US, true);
+                switches_off(switches, A, now + 30 * MS, now + 30 * MS, true);
+                switches_off(switches, A, now + 30 * MS, now + 30 * MS + 400 * US, true);
+                switches_record(switches, A, now + 30 * MS + 300 * US, false);
+                switches_look(switches, now + 40 * MS);
+                assert_int_equal(sight(A).demand, SWITCHES_UNKNOWN);
+                switches_off(switches, A, now + 100 * MS - 300 * US, now + 100 * MS, false);
+                now += 100 * MS;
+        }
+        switches_look(switches, now);
+        assert_int_equal(sight(A).starts, 1);
+        assert_about(sight(A).used_ns, 10 * 30 * MS, MS);
+        /* enabled, and it does not come: it has nothing to do */
+        now += 5 * MS;
+        switches_look(switches, now);
+        assert_int_equal(sight(A).demand, SWITCHES_NONE);
+        /* which is still so when it is disabled again */
+        switches_off(switches, A, now, now + 300 * US, true);
+        now += 10 * MS;
+        switches_look(switches, now);
+        assert_int_equal(sight(A).demand, SWITCHES_NONE);
+}
+
+/* No records at all: the samples say who it is, and how much of the time it works. */
+static void alone(void **state)
+{
+        (void)state;
+        assert_int_equal(switches_wants_busy(switches), SWITCHES_ASK_FIRST);
+        for (unsigned i = 0; i < 10; i++) {
+                for (unsigned k = 0; k < 20; k++)
+                        switches_look(switches, now += 10 * MS);
+                switches_busy(switches, now - 200 * MS, now, 40 * MS, A);
+        }
+        assert_about(sight(A).counted_ns, 400 * MS, 60 * MS);
+        assert_about(sight(A).used_ns, 400 * MS, 60 * MS);
+        assert_int_equal(sight(A).starts, 0);
+        /* and idle */
+        for (unsigned i = 0; i < 3; i++) {
+                switches_look(switches, now += 200 * MS);
+                switches_busy(switches, now - 200 * MS, now, 0, A);
+        }
+        assert_int_equal(sight(A).demand, SWITCHES_NONE);
+}
+
+static void lost(void **state)
+{
+        uint64_t before;
+
+        (void)state;
+        run(A, 2178 * US);
+        switches_record(switches, B, now, true);
+        switches_look(switches, now + MS);
+        before = sight(B).used_ns;
+        assert_about(before, MS, US);
+        /* nothing is known of what came between */
+        now += 5000 * MS;
+        switches_lost(switches, now);
+        run(A, 2178 * US);
+        switches_look(switches, now);
+        assert_true(sight(A).used_ns < 5 * MS);
+        /* an end whose start was lost */
+        switches_lost(switches, now);
+        switches_record(switches, B, now + 3 * MS, false);
+        switches_look(switches, now + 4 * MS);
+        assert_true(sight(B).used_ns < 5010 * MS);
+}
+
+static void many_owners(void **state)
+{
+        (void)state;
+        for (uint32_t id = 1; id <= 3 * SWITCHES_OWNERS; id++)
+                run(id, 500 * US);
+        switches_look(switches, now);
+        assert_about(sight(3 * SWITCHES_OWNERS).used_ns, 442 * US, US);
+        assert_int_equal(switches_sight(switches, 1, &(struct switches_sight){0}), -ENOENT);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test_setup_teardown(two_queues, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(other_slices, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(two_loops, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(comes_and_goes, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(no_work, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(disabled, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(alone, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(lost, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(many_owners, set_up, tear_down),
+        };
+
+        return cmocka_run_group_tests_name("switches", tests, NULL, NULL);
+}
