@@ -25,6 +25,12 @@
 #define OVERRUN          (2 * ARBITER_MS)
 #define TURN_SMALL       60000 /* ppm: less is not worth a turn of its own */
 #define GUARANTEE_MARGIN 108   /* percent */
+#define PAST             64u   /* predictions that are kept, at least 1/2 ms apart */
+#define PAST_STEP        (ARBITER_MS / 2)
+#define FILL_LITTLE      400000u /* ppm of its turns; 10 us + synchronize fill 0.55 */
+#define FILL_ALL         970000u
+#define PROBE_SETTLES    (12 * ARBITER_MS) /* what was seen up to then is of the time before */
+#define PROBE_MOST       (400 * ARBITER_MS)
 
 enum call {
         CALL_SLICE,
@@ -55,9 +61,16 @@ struct seat {
         uint64_t offered_ns; /* what it would have got with a full queue; ever growing */
         uint64_t on_ns;      /* time enabled */
         struct {
-                uint64_t at, used_ns, offered_ns, starts, wanted_ns;
+                uint64_t at, used_ns, offered_ns, starts, wanted_ns, doubt_ns;
         } mark; /* where the window of judgement began */
+        struct {
+                uint64_t at, predicted_ns;
+        } past[PAST]; /* what was predicted, ever growing */
+        unsigned pasts;
+        uint64_t predicted_ns;
+        uint64_t probed_pause_ns; /* what a probe has found, 0: nothing */
         enum arbiter_kind kind;
+        bool first;        /* served before the rest, as it comes and goes */
         unsigned streak;   /* windows in which a sporadic tenant looked synchronous */
         bool settled_kind; /* judged over a window at least once */
         uint32_t fill_ppm; /* of what was offered it used, last window */
@@ -98,12 +111,15 @@ struct device {
         uint64_t settled;
         bool stale; /* targets and slices are to be worked out again */
         uint64_t round, round_since;
-        unsigned active;               /* when the round was chosen */
-        enum arbiter_priority latency; /* whom the others do not keep waiting, LOW: nobody */
-        uint64_t no_latency_until;     /* it was too much for the rest */
-        uint64_t latency_pause;        /* how long it will stand back next time */
-        bool urgent;                   /* somebody's terms changed: not bound by the call budget */
+        unsigned active;           /* when the round was chosen */
+        bool latency;              /* somebody is served first */
+        uint64_t no_latency_until; /* it was too much for the rest */
+        uint64_t latency_pause;    /* how long it will stand back next time */
+        bool urgent;               /* somebody's terms changed: not bound by the call budget */
         unsigned cluster;
+        uint32_t probed;     /* tenant whose pauses are looked at, NONE: nobody's */
+        uint64_t probe_from; /* the others' slices are short since then, 0: not yet */
+        uint64_t probe_end;  /* it is given up then */
 };
 
 /* Turns of devices that belong together, kept at the first of them. */
@@ -158,8 +174,10 @@ int arbiter_new(unsigned devices, const struct arbiter_costs *costs, struct arbi
         arbiter->disable_lead = arbiter->costs.disable_ns;
         arbiter->enable_lead = arbiter->costs.enable_ns;
         arbiter->call_budget = CALL_CREDIT;
-        for (unsigned d = 0; d < devices; d++)
+        for (unsigned d = 0; d < devices; d++) {
                 arbiter->cluster[d].holder = NONE;
+                arbiter->device[d].probed = NONE;
+        }
         *ret = arbiter;
         return 0;
 }
@@ -251,6 +269,43 @@ static inline uint64_t slice_in_force(const struct seat *seat)
         return (seat->slice_us ? seat->slice_us : 2048) * groups;
 }
 
+static void predict(struct seat *seat, uint64_t ns, uint64_t now)
+{
+        unsigned last = (seat->pasts - 1) % PAST;
+
+        account_predict(&seat->account, ns);
+        seat->predicted_ns += ns;
+        if (seat->pasts && now < seat->past[last].at + PAST_STEP)
+                return;
+        seat->past[seat->pasts % PAST].at = now;
+        seat->past[seat->pasts++ % PAST].predicted_ns = seat->predicted_ns;
+}
+
+/* What has been predicted since then. */
+static uint64_t predicted_since(const struct seat *seat, uint64_t at)
+{
+        uint64_t newer_at = 0, newer = seat->predicted_ns;
+
+        for (unsigned i = 0; i < MIN_OF(seat->pasts, PAST); i++) {
+                unsigned k = (seat->pasts - 1 - i) % PAST;
+
+                if (seat->past[k].at > at) {
+                        newer_at = seat->past[k].at;
+                        newer = seat->past[k].predicted_ns;
+                        continue;
+                }
+                if (newer_at)
+                        newer = seat->past[k].predicted_ns +
+                                (uint64_t)((double)(newer - seat->past[k].predicted_ns) *
+                                           (double)(at - seat->past[k].at) /
+                                           (double)(newer_at - seat->past[k].at));
+                else
+                        newer = seat->past[k].predicted_ns;
+                break;
+        }
+        return seat->predicted_ns - newer;
+}
+
 /* Time has passed on a device with nothing changed since: what everybody had of it. */
 static void settle(struct arbiter *arbiter, unsigned d, uint64_t now)
 {
@@ -279,13 +334,14 @@ static void settle(struct arbiter *arbiter, unsigned d, uint64_t now)
         for (unsigned i = 0; i < device->count; i++) {
                 struct seat *seat = seat_of(arbiter, d, device->order[i]);
 
+                if (seat->disabled || !claims[i].running)
+                        predict(seat, 0, now);
                 if (seat->disabled)
                         continue;
                 seat->on_ns += span;
                 if (claims[i].running) {
                         seat->offered_ns += had[i];
-                        account_predict(
-                                &seat->account, (uint64_t)((double)had[i] * seat->fill_ppm / PPM));
+                        predict(seat, (uint64_t)((double)had[i] * seat->fill_ppm / PPM), now);
                 } else if (!running)
                         seat->offered_ns += span;
                 else
@@ -621,9 +677,12 @@ int arbiter_leave(struct arbiter *arbiter, uint64_t now, uint64_t id)
                         (device->count - k) * sizeof(device->order[0]));
                 seat_of(arbiter, tenant->device[i], t)->present = false;
         }
-        for (unsigned d = 0; d < arbiter->devices; d++)
+        for (unsigned d = 0; d < arbiter->devices; d++) {
                 if (arbiter->cluster[d].holder == t)
                         arbiter->cluster[d].end = now;
+                if (arbiter->device[d].probed == t)
+                        arbiter->device[d].probed = NONE;
+        }
         tenant->id = 0;
         while (arbiter->top > 0 && !arbiter->tenant[arbiter->top - 1].id)
                 arbiter->top--;
@@ -641,6 +700,7 @@ static void mark(struct seat *seat, uint64_t now)
         seat->mark.offered_ns = seat->offered_ns;
         seat->mark.starts = seat->sight.starts;
         seat->mark.wanted_ns = seat->sight.wanted_ns;
+        seat->mark.doubt_ns = seat->sight.doubt_ns;
 }
 
 int arbiter_observe(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned device,
@@ -658,7 +718,15 @@ int arbiter_observe(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned
         if (sight->used_known) {
                 uint64_t before = account_best(&seat->account);
 
+                /* what a source takes back is of some time ago, and not to be had again now */
+                if (sight->source == seat->account.source &&
+                        sight->used_ns < seat->account.counter_ns)
+                        seat->period_used -= MIN_OF(
+                                seat->period_used, seat->account.counter_ns - sight->used_ns);
                 account_measure(&seat->account, sight->source, sight->used_ns, sight->precision_ns);
+                /* what has happened since is not in it yet */
+                if (sight->used_at && sight->used_at < now)
+                        account_predict(&seat->account, predicted_since(seat, sight->used_at));
                 /* the first reading tells nothing of what was used since the tenant came */
                 if (first && before > 0)
                         seat->mark.used_ns = account_best(&seat->account);
@@ -735,6 +803,98 @@ static enum arbiter_kind judge_by_trial(
         return ARBITER_SPORADIC;
 }
 
+/* ---- probes ---- */
+
+/* Others with work, besides whom a tenant's pauses can be seen. */
+static unsigned others_with_work(struct arbiter *arbiter, unsigned d, uint32_t t)
+{
+        const struct device *device = &arbiter->device[d];
+        unsigned others = 0;
+
+        for (unsigned i = 0; i < device->count; i++)
+                others += device->order[i] != t &&
+                          seat_of(arbiter, d, device->order[i])->kind != ARBITER_IDLE;
+        return others;
+}
+
+static void begin_probe(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
+{
+        struct device *device = &arbiter->device[d];
+
+        device->probed = t;
+        device->probe_from = 0;
+        device->probe_end = now + PROBE_MOST;
+        device->stale = device->urgent = true;
+        arbiter->next = MIN_OF(arbiter->next, now);
+}
+
+static void end_probe(struct arbiter *arbiter, unsigned d, uint64_t now, bool again)
+{
+        struct device *device = &arbiter->device[d];
+        struct seat *seat = seat_of(arbiter, d, device->probed);
+
+        if (again)
+                seat->trial_pause = ARBITER_TRIAL_MIN;
+        seat->trial_at = now + seat->trial_pause;
+        seat->trial_pause = MIN_OF(2 * seat->trial_pause, ARBITER_TRIAL_MAX);
+        device->probed = NONE;
+        device->stale = device->urgent = true;
+}
+
+/* The window in which the probed tenant is judged begins when all have their slices, and what is
+ * told is no longer of the time before. */
+static void watch_probe(struct arbiter *arbiter, unsigned d, uint64_t now)
+{
+        struct device *device = &arbiter->device[d];
+        struct seat *seat;
+        bool ready = true;
+
+        if (device->probed == NONE)
+                return;
+        seat = seat_of(arbiter, d, device->probed);
+        if (now >= device->probe_end || seat->kind == ARBITER_IDLE ||
+                others_with_work(arbiter, d, device->probed) == 0) {
+                end_probe(arbiter, d, now, false);
+                return;
+        }
+        for (unsigned i = 0; i < device->count; i++) {
+                const struct seat *other = seat_of(arbiter, d, device->order[i]);
+
+                if (other->kind != ARBITER_IDLE)
+                        ready = ready && other->slice_us == other->slice_wanted && !other->disabled;
+        }
+        if (device->probe_from == 0 && ready) {
+                device->probe_from = now + PROBE_SETTLES;
+                mark(seat, now);
+        }
+        if (device->probe_from && now < device->probe_from)
+                mark(seat, now);
+}
+
+/* Its pauses are at least, and at most, so long. What follows for its kind, as far as it is open:
+ * then, sooner or later, it is probed. */
+static bool is_synchronous(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t least,
+        uint64_t most, uint64_t limit, uint64_t now)
+{
+        struct device *device = &arbiter->device[d];
+        struct seat *seat = seat_of(arbiter, d, t);
+        bool probed = device->probed == t && device->probe_from;
+
+        if (least > limit || most <= limit + limit / 2 || probed) {
+                bool found = most <= limit + limit / 2 && least <= limit;
+
+                if (probed) {
+                        seat->probed_pause_ns = (least + most) / 2;
+                        end_probe(arbiter, d, now, found != (seat->kind == ARBITER_SYNCHRONOUS));
+                }
+                return found;
+        }
+        if (device->probed == NONE && now >= seat->trial_at && others_with_work(arbiter, d, t) > 0)
+                begin_probe(arbiter, d, t, now);
+        /* until then: what it was found to be last */
+        return seat->probed_pause_ns && seat->probed_pause_ns <= limit + limit / 2;
+}
+
 /* What kind a tenant is, from a window of what it was offered, used and wanted. */
 static void judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
 {
@@ -746,7 +906,9 @@ static void judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
         uint64_t offered = seat->offered_ns - seat->mark.offered_ns;
         uint64_t starts = sight->starts - seat->mark.starts;
         uint64_t wanted = MIN_OF(sight->wanted_ns - seat->mark.wanted_ns, span);
+        uint64_t doubt = sight->doubt_ns - seat->mark.doubt_ns;
         uint64_t away = 2 * arbiter->costs.switch_ns;
+        bool probed = arbiter->device[d].probed == t;
         bool exact = !sight->used_known || (sight->starts_known && sight->wanted_known);
         enum arbiter_kind kind;
 
@@ -764,7 +926,9 @@ static void judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
         if (span < (exact ? ARBITER_WINDOW
                           : MAX_OF(ARBITER_WINDOW, 5 * arbiter->device[d].round)) ||
                 (seat->turn != TURN_FREE && offered < 2 * ARBITER_TURN &&
-                        span < 3 * ARBITER_FRAME_MAX))
+                        span < 3 * ARBITER_FRAME_MAX) ||
+                (probed && (!arbiter->device[d].probe_from ||
+                                   now < arbiter->device[d].probe_from + ARBITER_WINDOW)))
                 return;
         if (!sight->used_known) {
                 set_kind(arbiter, d, seat, ARBITER_BACKLOGGED);
@@ -789,12 +953,25 @@ static void judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
         if (sight->demand != ARBITER_DEMAND_WORK && used <= sight->precision_ns + span / 1000)
                 kind = sight->demand == ARBITER_DEMAND_NONE && used > 0 ? ARBITER_SPORADIC
                                                                         : ARBITER_IDLE;
-        else if (sight->starts_known && !starts)
-                kind = ARBITER_BACKLOGGED;
-        else if (sight->starts_known && sight->wanted_known) {
+        else if (sight->starts_known && !starts) {
+                /* In a turn of its own pauses do not show. Where it fills all of it, slices may do,
+                 * and where it fills little, it may come and go by now. */
+                if (sight->blind_alone && seat->kind == ARBITER_SYNCHRONOUS &&
+                        seat->turn == TURN_OWN && !probed) {
+                        kind = ARBITER_SYNCHRONOUS;
+                        if (now >= seat->trial_at && arbiter->device[d].probed == NONE &&
+                                (seat->fill_ppm < FILL_LITTLE || seat->fill_ppm > FILL_ALL))
+                                begin_probe(arbiter, d, t, now);
+                } else
+                        kind = ARBITER_BACKLOGGED;
+                if (probed)
+                        end_probe(arbiter, d, now, true);
+        } else if (sight->starts_known && sight->wanted_known) {
                 uint64_t limit = seat->kind == ARBITER_SYNCHRONOUS ? away + away / 2 : away;
 
-                if (seat->pause_ns > limit)
+                if (doubt ? !is_synchronous(arbiter, d, t, seat->pause_ns,
+                                    seat->pause_ns + doubt / starts, limit, now)
+                          : seat->pause_ns > limit)
                         kind = ARBITER_SPORADIC;
                 else if (seat->run_ns <= 2 * slice_in_force(seat) * 1000 ||
                          seat->kind == ARBITER_SYNCHRONOUS)
@@ -804,7 +981,8 @@ static void judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
         } else
                 kind = judge_by_trial(arbiter, d, seat, now);
         /* requests that queue up for a moment do not make a loop */
-        if (kind == ARBITER_SYNCHRONOUS && seat->kind == ARBITER_SPORADIC && !seat->trial) {
+        if (kind == ARBITER_SYNCHRONOUS && seat->kind == ARBITER_SPORADIC && !seat->trial &&
+                !probed) {
                 if (++seat->streak < STREAK)
                         kind = ARBITER_SPORADIC;
         } else
@@ -948,10 +1126,12 @@ static void set_targets(struct arbiter *arbiter, unsigned d)
         }
 }
 
-/* So much may be owed before priority stands back. */
-static int64_t owed_limit(const struct tenant *tenant)
+/* So much may be owed before priority stands back; more where what is used is told late. */
+static int64_t owed_limit(const struct seat *seat, const struct tenant *tenant)
 {
-        return MAX_OF((int64_t)part_of(OWED_TIME, tenant->terms.share), (int64_t)(8 * ARBITER_MS));
+        return MAX_OF((int64_t)part_of(OWED_TIME + (seat->sight.used_at ? OWED_TIME : 0),
+                              tenant->terms.share),
+                (int64_t)(8 * ARBITER_MS));
 }
 
 /* What a tenant with a backlog has got too little of its guarantee up to now. */
@@ -963,53 +1143,90 @@ static int64_t owed_to(const struct seat *seat, const struct tenant *tenant, uin
                (int64_t)(account_best(&seat->account) - seat->mark.used_ns);
 }
 
-/* The priority whose tenants are served before the rest because they only come and go; 0: none. */
-static enum arbiter_priority find_latency_class(struct arbiter *arbiter, unsigned d)
+/* Who is served before the rest because he comes and goes: the class of the highest priority, if
+ * all of it do; else those who use less than they are guaranteed, beside one that takes the rest.
+ */
+static bool choose_first(struct arbiter *arbiter, unsigned d)
+{
+        struct device *device = &arbiter->device[d];
+        enum arbiter_priority top = ARBITER_LOW, bottom = ARBITER_HIGH;
+        unsigned first = 0, rest = 0;
+        bool by_class;
+
+        for (unsigned i = 0; i < device->count; i++) {
+                enum arbiter_priority priority = arbiter->tenant[device->order[i]].terms.priority;
+
+                if (seat_of(arbiter, d, device->order[i])->kind == ARBITER_IDLE)
+                        continue;
+                top = MAX_OF(top, priority);
+                bottom = MIN_OF(bottom, priority);
+        }
+        by_class = top > ARBITER_LOW;
+        for (unsigned i = 0; by_class && i < device->count; i++) {
+                const struct seat *seat = seat_of(arbiter, d, device->order[i]);
+
+                by_class = seat->kind == ARBITER_IDLE || seat->kind == ARBITER_SPORADIC ||
+                           arbiter->tenant[device->order[i]].terms.priority < top;
+        }
+        by_class = by_class && bottom < top;
+        for (unsigned i = 0; i < device->count; i++) {
+                const struct tenant *tenant = &arbiter->tenant[device->order[i]];
+                struct seat *seat = seat_of(arbiter, d, device->order[i]);
+
+                seat->first =
+                        seat->kind == ARBITER_SPORADIC &&
+                        (by_class ? tenant->terms.priority == top
+                                  : seat->run_ns > 0 && seat->run_ns < ARBITER_ROUND_MIN &&
+                                                seat->mean_ppm <
+                                                        (int64_t)tenant->terms.share * (PPM / 100));
+                first += seat->first;
+                rest += seat->kind != ARBITER_IDLE && !seat->first;
+        }
+        return first > 0 && (by_class || rest == 1);
+}
+
+/* Whether somebody is served first, with what that means for the targets of the rest. */
+static bool find_latency(struct arbiter *arbiter, unsigned d)
 {
         struct device *device = &arbiter->device[d];
         uint64_t there_and_back = 2 * arbiter->costs.switch_ns + arbiter->costs.save_ns;
-        enum arbiter_priority top = ARBITER_LOW;
         uint64_t used = 0, kept = 0, run;
-        bool owed = false;
+        bool owed = false, any = choose_first(arbiter, d);
 
-        for (unsigned i = 0; i < device->count; i++)
-                if (seat_of(arbiter, d, device->order[i])->kind != ARBITER_IDLE)
-                        top = MAX_OF(top, arbiter->tenant[device->order[i]].terms.priority);
-        if (top == ARBITER_LOW || device->settled < device->no_latency_until)
-                return ARBITER_LOW;
         for (unsigned i = 0; i < device->count; i++) {
-                const struct seat *seat = seat_of(arbiter, d, device->order[i]);
+                struct seat *seat = seat_of(arbiter, d, device->order[i]);
                 const struct tenant *tenant = &arbiter->tenant[device->order[i]];
 
-                if (seat->kind == ARBITER_IDLE)
+                if (device->settled < device->no_latency_until)
+                        any = false;
+                if (seat->kind == ARBITER_IDLE || !any)
                         continue;
-                if (tenant->terms.priority < top) {
+                if (!seat->first) {
                         kept += tenant->terms.share * (PPM / 100);
-                        owed |= owed_to(seat, tenant, device->settled) > owed_limit(tenant);
+                        owed |= owed_to(seat, tenant, device->settled) > owed_limit(seat, tenant);
                         continue;
                 }
-                if (seat->kind != ARBITER_SPORADIC)
-                        return ARBITER_LOW;
                 /* each of its runs costs a switch there and back */
                 run = seat->run_ns ? seat->run_ns : ARBITER_MS;
                 used += (uint64_t)((double)seat->mean_ppm * (double)(run + there_and_back) /
                                    (double)run);
         }
-        if (owed || used + kept > PPM + PPM / 10) {
+        if (any && (owed || used + kept > PPM + PPM / 10)) {
                 device->no_latency_until = device->settled + device->latency_pause;
                 device->latency_pause = MIN_OF(2 * device->latency_pause, ARBITER_TRIAL_MAX);
-                return ARBITER_LOW;
+                any = false;
         }
         /* what is guaranteed to the rest is a larger part of what is left for them */
         for (unsigned i = 0; i < device->count; i++) {
                 const struct tenant *tenant = &arbiter->tenant[device->order[i]];
                 struct seat *seat = seat_of(arbiter, d, device->order[i]);
 
-                if (seat->kind != ARBITER_IDLE && tenant->terms.priority < top)
+                seat->first = seat->first && any;
+                if (any && seat->kind != ARBITER_IDLE && !seat->first)
                         seat->target_ppm = (unsigned)MAX_OF((uint64_t)seat->target_ppm,
                                 safe_share(tenant) * PPM / (PPM - MIN_OF(used, PPM * 9ull / 10)));
         }
-        return top;
+        return any;
 }
 
 /* Round length: one of a few, so that small changes of what is seen cost no calls. */
@@ -1038,13 +1255,11 @@ static uint64_t choose_round(struct arbiter *arbiter, unsigned d, unsigned activ
 
 /* Tenants with a backlog, and those who come and go but take more than they are due, or so much at
  * a time that a turn would be theirs. */
-static bool takes_turns(
-        const struct seat *seat, enum arbiter_priority priority, enum arbiter_priority latency)
+static bool takes_turns(const struct seat *seat)
 {
         if (seat->kind == ARBITER_SPORADIC)
-                return (!latency || priority < latency) &&
-                       (seat->rate_ppm > (int64_t)seat->target_ppm ||
-                               seat->run_ns > ARBITER_TURN / 4);
+                return !seat->first && (seat->rate_ppm > (int64_t)seat->target_ppm ||
+                                               seat->run_ns > ARBITER_TURN / 4);
         return seat->kind != ARBITER_IDLE;
 }
 
@@ -1052,8 +1267,7 @@ static bool takes_turns(
  * round, would not give it what it is due. Then everybody with a backlog takes them as well: a turn
  * that is shared by slices would have to be as long as whole rounds of them, or the same tenant is
  * cut off each time. Only the small ones share one, with slices that come around several times. */
-static void assign_turns(
-        struct arbiter *arbiter, unsigned d, uint64_t round, enum arbiter_priority latency)
+static void assign_turns(struct arbiter *arbiter, unsigned d, uint64_t round, bool latency)
 {
         const struct device *device = &arbiter->device[d];
         unsigned own = 0, below = 0, contenders = 0, small = 0;
@@ -1067,7 +1281,7 @@ static void assign_turns(
                 if (seat->kind != ARBITER_BACKLOGGED && !pauses)
                         continue;
                 contenders++;
-                below += arbiter->tenant[device->order[i]].terms.priority < latency;
+                below += latency && !seat->first;
                 if (pauses && (!seat->run_ns || (double)seat->run_ns * PPM <
                                                         (double)round * seat->target_ppm))
                         own++;
@@ -1077,7 +1291,7 @@ static void assign_turns(
         for (unsigned i = 0; i < device->count; i++) {
                 struct seat *seat = seat_of(arbiter, d, device->order[i]);
 
-                if (!takes_turns(seat, arbiter->tenant[device->order[i]].terms.priority, latency))
+                if (!takes_turns(seat))
                         continue;
                 if (seat->target_ppm < TURN_SMALL && !latency) {
                         seat->turn = TURN_POOL;
@@ -1093,7 +1307,7 @@ static void assign_turns(
 static void set_slices(struct arbiter *arbiter, unsigned d)
 {
         struct device *device = &arbiter->device[d];
-        enum arbiter_priority latency = find_latency_class(arbiter, d);
+        bool latency = find_latency(arbiter, d);
         unsigned active = 0;
         uint64_t sum = 0, round;
 
@@ -1117,7 +1331,8 @@ static void set_slices(struct arbiter *arbiter, unsigned d)
                 device->round_since = device->settled;
                 device->active = active;
         }
-        assign_turns(arbiter, d, round, latency);
+        if (device->probed == NONE)
+                assign_turns(arbiter, d, round, latency);
         for (unsigned i = 0; i < device->count; i++) {
                 struct seat *seat = seat_of(arbiter, d, device->order[i]);
                 unsigned groups = seat->sight.groups ? seat->sight.groups : 1;
@@ -1129,10 +1344,12 @@ static void set_slices(struct arbiter *arbiter, unsigned d)
                                 seat->slice_wanted = quantize(ARBITER_ROUND_MAX / 1000 / 8);
                         continue;
                 }
-                if (latency)
-                        slice = arbiter->tenant[device->order[i]].terms.priority < latency
-                                        ? ARBITER_SHORT
-                                        : ARBITER_LONG;
+                if (device->probed != NONE) {
+                        seat->turn = TURN_FREE;
+                        slice = device->order[i] == device->probed ? ARBITER_TURN / 1000
+                                                                   : ARBITER_SHORT;
+                } else if (latency)
+                        slice = seat->first ? ARBITER_LONG : ARBITER_SHORT;
                 else if (seat->turn == TURN_POOL)
                         slice = ARBITER_FRAME_MAX / POOL_ROUNDS / 1000 * seat->target_ppm / sum;
                 else
@@ -1382,6 +1599,7 @@ unsigned arbiter_step(struct arbiter *arbiter, uint64_t now, struct arbiter_acti
                 struct device *device = &arbiter->device[d];
 
                 settle(arbiter, d, now);
+                watch_probe(arbiter, d, now);
                 for (unsigned i = 0; i < device->count; i++) {
                         struct seat *seat = seat_of(arbiter, d, device->order[i]);
 
@@ -1390,7 +1608,7 @@ unsigned arbiter_step(struct arbiter *arbiter, uint64_t now, struct arbiter_acti
                                 next = MIN_OF(next, now + ARBITER_LOOK);
                         if (device->latency &&
                                 owed_to(seat, &arbiter->tenant[device->order[i]], now) >
-                                        owed_limit(&arbiter->tenant[device->order[i]]))
+                                        owed_limit(seat, &arbiter->tenant[device->order[i]]))
                                 device->stale = true;
                 }
                 if (device->stale) {

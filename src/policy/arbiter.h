@@ -41,7 +41,10 @@
  * turn on all of them at once; where the one whose turn it is has nothing, the others share by
  * slices. Pauses are known from arbiter_sight.starts and .wanted_ns; where these are unknown, a
  * tenant that leaves its slices unused is tried out with a turn, and if it leaves that unused too,
- * not again before a time that doubles from ARBITER_TRIAL_MIN to ARBITER_TRIAL_MAX.
+ * not again before a time that doubles from ARBITER_TRIAL_MIN to ARBITER_TRIAL_MAX. Where pauses
+ * are known only to a slice of the others (arbiter_sight.doubt_ns) and that leaves open what a
+ * tenant is, it is probed: for some 60 ms the others' slices are ARBITER_SHORT and its own is long,
+ * so that its pauses show; again after the same doubling times.
  *
  * Preemption mode. Thread-block where blocks are known to last at most 1/50 of the slice (the slice
  *   is overrun by half a block on average, that is by 1 %), instruction level otherwise.
@@ -126,11 +129,14 @@ struct arbiter_sight {
         bool used_known;
         enum account_source source;
         uint64_t used_ns; /* GPU time */
+        uint64_t used_at; /* clock: used_ns is of then, 0: of now */
         uint64_t precision_ns;
         bool starts_known;
         uint64_t starts; /* times that it had nothing queued and got work */
         bool wanted_known;
-        uint64_t wanted_ns; /* time with work queued or running */
+        uint64_t wanted_ns; /* time with work queued or running, at most */
+        uint64_t doubt_ns;  /* so much of it may have been without work, as far as can be seen */
+        bool blind_alone;   /* starts and pauses are seen only while others have work too */
         uint64_t block_ns;  /* longest time that its blocks lately lasted, 0: unknown */
         unsigned groups;    /* graphics/compute channel groups with work of late, 0: taken as 1 */
         unsigned channels;  /* of all these groups, for the cost of a call; 0: taken as 8 */

@@ -20,12 +20,13 @@ void account_measure(struct account *account, enum account_source source, uint64
 {
         bool same = account->source == source && account->source != ACCOUNT_RECORD;
 
-        if (!same || counter_ns - account->base_ns < account->measured_ns) {
+        if (!same || counter_ns < account->counter_ns / 2) {
                 account->measured_ns = account_best(account);
                 account->base_ns = counter_ns - account->measured_ns;
                 account->source = source;
         } else
                 account->measured_ns = counter_ns - account->base_ns;
+        account->counter_ns = counter_ns;
         account->predicted_ns = 0;
         account->precision_ns = precision_ns;
         show(account);

@@ -30,6 +30,7 @@ struct account {
         enum account_source source; /* of the last measurement; RECORD: there was none */
         uint64_t base_ns;           /* what the source's counter stood at when it was first read,
                                        taken off everything it says later (modulo 2^64) */
+        uint64_t counter_ns;        /* what it stood at last */
         uint64_t measured_ns;       /* up to the last measurement */
         uint64_t predicted_ns;      /* since then */
         uint64_t shown_ns;
@@ -38,8 +39,9 @@ struct account {
 
 /* The tenant is predicted to have had ns more. */
 void account_predict(struct account *account, uint64_t ns);
-/* The source's ever growing counter stands at counter_ns, give or take precision_ns. A change of
- * source, or a counter that fell (the source began anew), continues from the best reading. */
+/* The source's growing counter stands at counter_ns, give or take precision_ns. A change of
+ * source, or a counter that fell to less than half (the source began anew), continues from the best
+ * reading; one that fell by less has corrected itself, and so does the best reading. */
 void account_measure(struct account *account, enum account_source source, uint64_t counter_ns,
         uint64_t precision_ns);
 uint64_t account_best(const struct account *account);

@@ -468,7 +468,8 @@ uint32_t kernel_new_object(const struct kernel_new *wanted, uint32_t *ret)
                 .first_child = KERNEL_NONE,
         };
         if (is_scheduled(object)) {
-                object->group = runlist_add(state->runlist + object->device, index);
+                object->group = runlist_add(
+                        state->runlist + object->device, index, object->process);
                 if (object->group == RUNLIST_NONE) {
                         put_entry(index);
                         return RM_ERR_NO_MEMORY;

@@ -40,6 +40,7 @@ static void repair(struct runlist *runlist)
 
         schedule->state = SCHEDULE_IDLE;
         schedule->current = SCHEDULE_NONE;
+        schedule->saved = false;
         if (schedule->now > now)
                 schedule->now = now;
         schedule->top = 0;
@@ -81,12 +82,12 @@ static void announce(struct runlist *runlist)
         syscall(SYS_futex, &runlist->changed, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
 }
 
-uint32_t runlist_add(struct runlist *runlist, uint32_t object)
+uint32_t runlist_add(struct runlist *runlist, uint32_t object, uint32_t process)
 {
         uint32_t group;
 
         lock(runlist);
-        group = schedule_add(&runlist->schedule);
+        group = schedule_add(&runlist->schedule, process);
         if (group != SCHEDULE_NONE) {
                 runlist->group[group].object = object;
                 runlist->group[group].end_ns = 0;
@@ -227,6 +228,7 @@ static uint64_t foresee(const struct schedule *now, uint32_t group, uint64_t mar
 
         memcpy(&ahead, now,
                 offsetof(struct schedule, group) + now->top * sizeof(struct schedule_group));
+        ahead.ahead = true;
         ahead.group[group].left_ns = mark - now->group[group].work_ns;
         do
                 done = schedule_advance(&ahead, until);
@@ -294,4 +296,41 @@ uint64_t runlist_work(struct runlist *runlist, uint32_t group)
         work = runlist->schedule.group[group].work_ns;
         unlock(runlist);
         return work;
+}
+
+unsigned runlist_records(struct runlist *runlist, uint64_t *next, struct schedule_record *records,
+        unsigned room, uint64_t *ret_until, bool *ret_lost)
+{
+        const struct schedule *schedule = &runlist->schedule;
+        unsigned n = 0;
+
+        lock(runlist);
+        *ret_until = schedule->now;
+        *ret_lost = *next > schedule->records || schedule->records - *next > SCHEDULE_RECORDS;
+        if (*ret_lost)
+                *next = schedule->records - (schedule->records < SCHEDULE_RECORDS
+                                                            ? schedule->records
+                                                            : SCHEDULE_RECORDS);
+        for (; n < room && *next < schedule->records; (*next)++) {
+                records[n] = schedule->record[*next % SCHEDULE_RECORDS];
+                if (records[n].at > schedule->now)
+                        break;
+                n++;
+        }
+        unlock(runlist);
+        return n;
+}
+
+void runlist_busy(
+        struct runlist *runlist, uint64_t *ret_now, uint64_t *ret_idle, uint32_t *ret_process)
+{
+        const struct schedule *schedule = &runlist->schedule;
+
+        lock(runlist);
+        *ret_now = schedule->now;
+        *ret_idle = schedule->idle_ns;
+        *ret_process = schedule->current == SCHEDULE_NONE
+                               ? RUNLIST_NONE
+                               : schedule->group[schedule->current].owner;
+        unlock(runlist);
 }

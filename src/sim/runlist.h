@@ -46,7 +46,7 @@ struct runlist {
 void runlist_init(struct runlist *runlist, uint64_t now);
 
 /* A group with the default slice; RUNLIST_NONE: no room. */
-uint32_t runlist_add(struct runlist *runlist, uint32_t object);
+uint32_t runlist_add(struct runlist *runlist, uint32_t object, uint32_t process);
 /* With all its work. RUNLIST_NONE is fine. */
 void runlist_remove(struct runlist *runlist, uint32_t group);
 /* Removes the groups whose object keeps(object, group) denies: after a process died in the middle
@@ -76,3 +76,13 @@ bool runlist_wait(struct runlist *runlist, uint32_t group, uint64_t mark);
 bool runlist_is_open(const struct runlist *runlist, uint32_t group);
 /* What the group has had of the engine so far, in ns. */
 uint64_t runlist_work(struct runlist *runlist, uint32_t group);
+
+/* The records of context switches from the nextth on, which begins at 0 and is moved on; owners are
+ * indices of processes. All up to ret_until are there if fewer than room are returned. ret_lost:
+ * some before these are no longer kept. */
+unsigned runlist_records(struct runlist *runlist, uint64_t *next, struct schedule_record *records,
+        unsigned room, uint64_t *ret_until, bool *ret_lost);
+/* How long the engine has been idle until now, and the process that has it, or
+ * RUNLIST_NONE. */
+void runlist_busy(
+        struct runlist *runlist, uint64_t *ret_now, uint64_t *ret_idle, uint32_t *ret_process);

@@ -48,9 +48,26 @@ struct schedule_costs {
         }
 #define SCHEDULE_SLICE_DEFAULT 2048000u /* what GET_TIMESLICE answers on a new group */
 
+/* A context switch as the engine's firmware records it: an end once the state is saved, a start
+ * once it is restored, SCHEDULE_RESTORE later at least. The rest of what a switch takes lies in the
+ * run that it ends. */
+#define SCHEDULE_RECORDS 4096u /* the newest are kept */
+#define SCHEDULE_RESTORE 79000u
+/* struct switches_costs of these records (policy/switches.h): a switch less the restore */
+#define SCHEDULE_SWITCHES_COSTS                                                                    \
+        {                                                                                          \
+                138000 + 92000 - 79000, 138000 - 79000, 0, 79000                                   \
+        }
+struct schedule_record {
+        uint64_t at;
+        uint32_t owner;
+        uint32_t start;
+};
+
 struct schedule_group {
         bool present;
         bool disabled;
+        uint32_t owner; /* as given to schedule_add() */
         enum schedule_mode mode;
         uint64_t slice_ns;
         uint64_t left_ns;  /* work still to do in the item, 0: idle */
@@ -72,13 +89,20 @@ struct schedule {
         uint64_t idle_ns; /* nobody had work */
         uint64_t switched_ns;
         uint32_t top; /* one above the highest group present */
+        bool saved;   /* current is idle, and its run has ended on record */
+        bool ahead;   /* a copy that is advanced to see what will be: makes no records */
         struct schedule_group group[SCHEDULE_MAX_GROUPS];
+        /* a copy may end here */
+        uint64_t records; /* made so far; the kth stands at k modulo SCHEDULE_RECORDS, and may be of
+                             a moment that is still to come */
+        struct schedule_record record[SCHEDULE_RECORDS];
 };
 
 void schedule_init(struct schedule *schedule, const struct schedule_costs *costs, uint64_t now);
 
-/* A new group with the default slice, idle. Its number, or SCHEDULE_NONE: no room. */
-uint32_t schedule_add(struct schedule *schedule);
+/* A new group with the default slice, idle. owner: for the records. Its number, or SCHEDULE_NONE:
+ * no room. */
+uint32_t schedule_add(struct schedule *schedule, uint32_t owner);
 /* It and its work are gone. */
 void schedule_remove(struct schedule *schedule, uint32_t group);
 

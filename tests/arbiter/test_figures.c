@@ -113,6 +113,9 @@ static void test_shares(void)
         shares("8 equal, all kernels", f, 8, mixed, SEES_ALL);
         shares("8 equal, nothing seen", f, 8, mixed, SEES_NOTHING);
         shares("20:30:50, only use seen", e, 3, mixed, SEES_USED);
+        shares("1:99, switches seen", a, 2, mixed, SEES_SWITCHES);
+        shares("20:30:50, switches seen", e, 3, mixed, SEES_SWITCHES);
+        shares("8 equal, switches seen", f, 8, mixed, SEES_SWITCHES);
         shares("20:30:50, only coarse use seen", e, 3, mixed, SEES_COARSE);
 }
 
@@ -238,6 +241,7 @@ static void test_caps(void)
                 cap(caps[i], queue(100 * US), "100 us kernels", SEES_ALL);
                 cap(caps[i], queue(50 * MS), "50 ms kernels, nothing seen", SEES_NOTHING);
                 cap(caps[i], loop(100 * US), "100 us + synchronize, use seen", SEES_USED);
+                cap(caps[i], queue(100 * US), "100 us kernels, switches seen", SEES_SWITCHES);
         }
 }
 
@@ -300,7 +304,7 @@ static void test_changes(void)
 
 /* 5: a service of high priority beside a queue. The curve by the slice of the neighbour is the
  * model's own. */
-static void test_priority(void)
+static void test_priority(enum fidelity fidelity)
 {
         static const struct program service = {
                 .kind = PROGRAM_SERVICE, .kernel_ns = 1 * MS - HOST_PAUSE, .rate = 300};
@@ -308,7 +312,7 @@ static void test_priority(void)
         double alone, p99, share;
         uint64_t start;
 
-        begin(8, SEES_ALL);
+        begin(8, fidelity);
         client[0] = add(1, 0, 0, ARBITER_HIGH, service);
         world_record(client[0]);
         world_run(&world, world.now + 120 * SEC);
@@ -316,7 +320,7 @@ static void test_priority(void)
         world_done(&world);
         for (unsigned neighbours = 1; neighbours <= 2; neighbours++)
                 for (unsigned share_of_rest = 0; share_of_rest <= 25; share_of_rest += 25) {
-                        begin(9, SEES_ALL);
+                        begin(9, fidelity);
                         client[0] = add(1, 0, 0, ARBITER_HIGH, service);
                         for (unsigned i = 1; i <= neighbours; i++)
                                 client[i] =
@@ -333,16 +337,17 @@ static void test_priority(void)
                                 share += (double)world_work(&world, client[i]);
                         share /= 120. * SEC;
                         p99 = world_percentile(client[0], .99) / 1000;
-                        printf("5  high beside %u queue%s of %2u %%                       p50 "
-                               "%.2f, p99 "
-                               "%.2f ms: %.2f times alone, the rest %.2f",
+                        printf("5  high beside %u queue%s of %2u %%, %s seen: p50 %.2f, p99 %.2f "
+                               "ms: "
+                               "%.2f times alone, the rest %.2f",
                                 neighbours, neighbours > 1 ? "s" : " ", share_of_rest,
+                                fidelity == SEES_ALL ? "all" : "switches",
                                 world_percentile(client[0], .5) / 1000, p99, p99 / alone, share);
                         verdict(p99 <= 2.5 * alone && share >= .5,
                                 p99 <= 1.5 * alone && share >= .6);
                         world_done(&world);
                 }
-        for (uint64_t slice = 100; slice <= 1600; slice *= 2) {
+        for (uint64_t slice = 100; fidelity == SEES_ALL && slice <= 1600; slice *= 2) {
                 static const unsigned device;
 
                 world_init(&world, 1, 9, false);
@@ -427,6 +432,7 @@ int main(void)
         total_work("two queues, blocks not known", 100 * US, false);
         two_loops("two loops of 100 us + synchronize", 100 * US, SEES_ALL, 50, 50, true);
         two_loops("the same, only use seen", 100 * US, SEES_USED, 50, 50, true);
+        two_loops("the same, switches seen", 100 * US, SEES_SWITCHES, 50, 50, true);
         two_loops("the same, only coarse use seen", 100 * US, SEES_COARSE, 50, 50, true);
         two_loops("the same, nothing seen", 100 * US, SEES_NOTHING, 50, 50, false);
         two_loops("the same at 75:25", 100 * US, SEES_ALL, 75, 25, false);
@@ -434,12 +440,23 @@ int main(void)
         loop_and_queue("loop of 100 us beside a queue, 50:50", 100 * US, SEES_ALL);
         loop_and_queue("loop of 2 ms beside a queue, 50:50", 2 * MS, SEES_ALL);
         loop_and_queue("loop of 100 us beside a queue, only use seen", 100 * US, SEES_USED);
+        loop_and_queue("loop of 100 us beside a queue, switches seen", 100 * US, SEES_SWITCHES);
+        loop_and_queue("loop of 2 ms beside a queue, switches seen", 2 * MS, SEES_SWITCHES);
         test_caps();
         test_changes();
-        test_priority();
+        test_priority(SEES_ALL);
+        test_priority(SEES_SWITCHES);
         account("queue beside queue, use seen", SEES_ALL, queue(MS), queue(5 * MS), true);
         account("queue beside queue, coarse", SEES_COARSE, queue(MS), queue(5 * MS), true);
         account("queue beside queue, own record", SEES_NOTHING, queue(MS), queue(5 * MS), true);
+        account("queue beside queue, switches", SEES_SWITCHES, queue(MS), queue(5 * MS), true);
+        account("part-time beside queue, switches", SEES_SWITCHES,
+                (struct program){.kind = PROGRAM_SERVICE, .kernel_ns = MS, .rate = 100},
+                queue(5 * MS), true);
+        /* whose the busy time was is only known on average */
+        account("part-time beside part-time, switches", SEES_SWITCHES,
+                (struct program){.kind = PROGRAM_SERVICE, .kernel_ns = MS, .rate = 100},
+                (struct program){.kind = PROGRAM_SERVICE, .kernel_ns = MS, .rate = 200}, false);
         account("part-time beside queue, coarse", SEES_COARSE,
                 (struct program){.kind = PROGRAM_SERVICE, .kernel_ns = MS, .rate = 100},
                 queue(5 * MS), true);

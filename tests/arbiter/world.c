@@ -30,6 +30,7 @@ static uint64_t exponential(struct world *world, double rate)
 void world_init(struct world *world, unsigned devices, uint64_t seed, bool arbitrate)
 {
         static const struct schedule_costs costs = SCHEDULE_COSTS_H100;
+        static const struct switches_costs switches_costs = SCHEDULE_SWITCHES_COSTS;
 
         memset(world, 0, sizeof(*world));
         world->random = seed * 0x9e3779b97f4a7c15ull + 0x1234567;
@@ -37,8 +38,11 @@ void world_init(struct world *world, unsigned devices, uint64_t seed, bool arbit
                 world->random = 1;
         world->now = SEC;
         world->devices = devices;
-        for (unsigned d = 0; d < devices; d++)
+        for (unsigned d = 0; d < devices; d++) {
                 schedule_init(&world->gpu[d], &costs, world->now);
+                switches_init(&world->watcher[d].switches, &switches_costs, world->now);
+                world->watcher[d].next = world->watcher[d].asked = world->now;
+        }
         for (unsigned i = 0; i < 2; i++)
                 world->lane[i].done_at = UINT64_MAX;
         if (arbitrate && arbiter_new(devices, NULL, &world->arbiter) < 0)
@@ -248,7 +252,7 @@ int world_join(struct world *world, uint64_t id, const unsigned *devices, unsign
                 client->device = devices[i];
                 client->program = *program;
                 client->joined = world->now;
-                client->group = schedule_add(&world->gpu[devices[i]]);
+                client->group = schedule_add(&world->gpu[devices[i]], (uint32_t)id);
                 client->launch_at = client->arrival_at = UINT64_MAX;
                 if (program->kind == PROGRAM_SERVICE)
                         client->arrival_at = world->now + exponential(world, program->rate);
@@ -310,14 +314,20 @@ static void finish_call(struct world *world, struct lane *lane)
                 const struct arbiter_action *action = &call->action[i];
                 struct client *client = world_client(world, action->tenant, action->device);
                 struct schedule *gpu = &world->gpu[action->device];
+                struct watcher *watcher = &world->watcher[action->device];
+                struct switches *switches = &watcher->switches;
 
                 if (!client)
                         continue;
                 switch (action->act) {
                 case ARBITER_SET_SLICE:
                         schedule_set_slice(gpu, client->group, action->slice_us);
+                        switches_slice(
+                                switches, (uint32_t)client->id, world->now, action->slice_us);
                         break;
                 case ARBITER_SET_MODE:
+                        switches_mode(
+                                switches, (uint32_t)client->id, world->now, action->thread_block);
                         schedule_set_mode(gpu, client->group,
                                 action->thread_block ? SCHEDULE_BLOCK : SCHEDULE_INSTRUCTION);
                         break;
@@ -325,6 +335,10 @@ static void finish_call(struct world *world, struct lane *lane)
                 case ARBITER_ENABLE:
                         schedule_set_disabled(gpu, client->group, action->act == ARBITER_DISABLE);
                         client->disabled_since = action->act == ARBITER_DISABLE ? world->now : 0;
+                        switches_off(switches, (uint32_t)client->id, world->now - call->cost,
+                                world->now, action->act == ARBITER_DISABLE);
+                        if (action->act == ARBITER_ENABLE)
+                                watcher->next = MIN_OF(watcher->next, world->now + 1700 * US);
                         break;
                 }
                 arbiter_acted(world->arbiter, world->now, action, 0);
@@ -367,6 +381,59 @@ static void queue_actions(struct world *world, const struct arbiter_action *acti
         }
 }
 
+/* As steer/watch.c. */
+static void watch(struct world *world, unsigned d)
+{
+        struct watcher *watcher = &world->watcher[d];
+        struct schedule *gpu = &world->gpu[d];
+        uint64_t pause;
+
+        watcher->next = world->now + 10 * MS;
+        while (watcher->records < gpu->records) {
+                const struct schedule_record *record =
+                        &gpu->record[watcher->records % SCHEDULE_RECORDS];
+
+                if (record->at > world->now)
+                        break;
+                switches_record(&watcher->switches, record->owner, record->at, record->start);
+                watcher->records++;
+        }
+        switches_look(&watcher->switches, world->now);
+        pause = switches_wants_busy(&watcher->switches);
+        if (!pause || world->now < watcher->asked + MAX_OF(pause, 200 * MS))
+                return;
+        switches_busy(&watcher->switches, watcher->asked, world->now,
+                world->now - watcher->asked -
+                        MIN_OF(world->now - watcher->asked, gpu->idle_ns - watcher->idle_ns),
+                gpu->current == SCHEDULE_NONE ? 0 : gpu->group[gpu->current].owner);
+        watcher->asked = world->now;
+        watcher->idle_ns = gpu->idle_ns;
+}
+
+static void see_switches(
+        struct world *world, const struct client *client, struct arbiter_sight *sight)
+{
+        struct switches *switches = &world->watcher[client->device].switches;
+        struct switches_sight seen;
+
+        sight->block_ns = 0;
+        sight->precision_ns = 60 * US;
+        sight->used_at = switches->now;
+        sight->used_ns = 0;
+        sight->starts_known = sight->wanted_known = sight->blind_alone = true;
+        sight->demand = ARBITER_DEMAND_NONE;
+        if (switches_sight(switches, (uint32_t)client->id, &seen) < 0)
+                return;
+        sight->demand = seen.demand == SWITCHES_WORK   ? ARBITER_DEMAND_WORK
+                        : seen.demand == SWITCHES_NONE ? ARBITER_DEMAND_NONE
+                                                       : ARBITER_DEMAND_UNKNOWN;
+        sight->since = seen.since;
+        sight->used_ns = seen.used_ns;
+        sight->starts = seen.starts;
+        sight->wanted_ns = seen.wanted_ns;
+        sight->doubt_ns = seen.doubt_ns;
+}
+
 static void look(struct world *world)
 {
         for (unsigned c = 0; c < world->clients; c++) {
@@ -400,6 +467,9 @@ static void look(struct world *world)
                         sight.source = ACCOUNT_COUNTERS;
                         sight.block_ns = 0;
                         break;
+                case SEES_SWITCHES:
+                        see_switches(world, client, &sight);
+                        break;
                 default:
                         break;
                 }
@@ -419,8 +489,14 @@ void world_run(struct world *world, uint64_t until)
                 for (unsigned i = 0; i < 2; i++)
                         stop = MIN_OF(stop, world->lane[i].done_at);
                 for (unsigned d = 0; d < world->devices; d++)
+                        if (world->fidelity == SEES_SWITCHES)
+                                stop = MIN_OF(stop, MAX_OF(world->watcher[d].next, world->now));
+                for (unsigned d = 0; d < world->devices; d++)
                         run_device(world, d, stop);
                 world->now = stop;
+                for (unsigned d = 0; d < world->devices; d++)
+                        if (world->fidelity == SEES_SWITCHES && world->watcher[d].next <= stop)
+                                watch(world, d);
                 if (stop == world->lane[0].done_at)
                         finish_call(world, &world->lane[0]);
                 else if (stop == world->lane[1].done_at)
@@ -432,7 +508,7 @@ void world_run(struct world *world, uint64_t until)
                                 world, actions, arbiter_step(world->arbiter, world->now, actions));
                         if (world->check)
                                 world->check(world, world->arg);
-                } else
+                } else if (stop == until)
                         return;
         }
 }

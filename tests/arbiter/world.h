@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "policy/arbiter.h"
+#include "policy/switches.h"
 #include "sim/schedule.h"
 
 #define US               1000ull
@@ -40,10 +41,11 @@ struct program {
 
 /* What the arbiter gets to see. */
 enum fidelity {
-        SEES_ALL,     /* used, demand, starts, pauses */
-        SEES_USED,    /* GPU time only, to 10 us */
-        SEES_COARSE,  /* GPU time only, to 0.5 ms */
-        SEES_NOTHING, /* only its own record */
+        SEES_ALL,      /* used, demand, starts, pauses */
+        SEES_USED,     /* GPU time only, to 10 us */
+        SEES_COARSE,   /* GPU time only, to 0.5 ms */
+        SEES_NOTHING,  /* only its own record */
+        SEES_SWITCHES, /* what policy/switches.h makes of the device's records, 10 ms late */
         FIDELITIES,
 };
 
@@ -94,6 +96,12 @@ struct world {
         struct arbiter *arbiter; /* NULL: the hardware on its own */
         enum fidelity fidelity;
         struct lane lane[2]; /* slices; channels */
+        struct watcher {
+                struct switches switches;
+                uint64_t next;    /* look */
+                uint64_t records; /* taken */
+                uint64_t asked, idle_ns;
+        } watcher[WORLD_DEVICES];
         uint64_t steps, calls, call_ns;
         uint64_t steered_ns[2];                        /* call_ns by lane */
         bool fixed;                                    /* calls take their mean time */
