@@ -35,6 +35,7 @@ static void number_line(const char *name, const json_t *number)
 static void print_compute(const json_t *compute)
 {
         const json_t *seconds = json_object_get(compute, "gpu_seconds");
+        const json_t *share = json_object_get(compute, "gpu_share");
         const char *source = output_text(json_object_get(compute, "source"), "?");
         char text[96];
 
@@ -49,8 +50,13 @@ static void print_compute(const json_t *compute)
                 (long long)json_integer_value(json_object_get(compute, "slice_us")));
         line("time slice",
                 json_is_integer(json_object_get(compute, "slice_us")) ? text : "the driver's");
-        snprintf(text, sizeof(text), "%.3f s, from %s", json_number_value(seconds), source);
+        snprintf(text, sizeof(text), "%.3f s", json_number_value(seconds));
         line("GPU time", json_is_number(seconds) ? text : "-");
+        snprintf(text, sizeof(text), "%.1f %%", json_number_value(share) * 100);
+        line("in the last second", json_is_number(share) ? text : "-");
+        line("known from", strcmp(source, "switches") == 0
+                                   ? "the engine's context switches"
+                                   : "our own slices and duty cycles alone");
 }
 
 static void print_device(const json_t *device)

@@ -59,12 +59,30 @@ static const struct output_column columns[] = {
         {.field = "compute"},
         {.field = "compute_max"},
         {.field = "priority"},
+        {.title = "GPU", .right = true},
+        {.field = "gpu_share"},
+        {.field = "gpu_seconds"},
         {.title = "PROCESSES", .field = "processes", .right = true},
         {.title = "STATE", .field = "state"},
         {.title = "AGE", .right = true},
         {.field = "created"},
         {.title = "COMMAND", .field = "command", .last = true},
 };
+
+/* Its part of the device's time over the last second, and what it has had in all. */
+static void add_use(struct output_table *table, const json_t *compute)
+{
+        const json_t *share = json_object_get(compute, "gpu_share");
+        const json_t *seconds = json_object_get(compute, "gpu_seconds");
+        char text[32];
+
+        snprintf(text, sizeof(text), "%.0f %%", json_number_value(share) * 100);
+        output_cell(table, TONE_PLAIN, json_is_number(share) ? text : "-", NULL);
+        snprintf(text, sizeof(text), "%.4f", json_number_value(share));
+        output_cell(table, TONE_PLAIN, "", json_is_number(share) ? text : NULL);
+        snprintf(text, sizeof(text), "%.6f", json_number_value(seconds));
+        output_cell(table, TONE_PLAIN, "", json_is_number(seconds) ? text : NULL);
+}
 
 static void add_row(struct output_table *table, const json_t *tenant, const json_t *device)
 {
@@ -91,6 +109,7 @@ static void add_row(struct output_table *table, const json_t *tenant, const json
         output_cell_number(table, json_object_get(tenant, "compute"));
         output_cell_number(table, json_object_get(tenant, "compute_max"));
         output_cell_text(table, json_object_get(tenant, "priority"));
+        add_use(table, json_object_get(device, "compute"));
         snprintf(number, sizeof(number), "%zu",
                 json_array_size(json_object_get(tenant, "processes")));
         output_cell(table, TONE_PLAIN, number, number);
@@ -188,8 +207,10 @@ const struct cli_verb verb_ps = {
         .summary = "list tenants and what they hold",
         .description =
                 "Lists the tenants that live now, a line for each device of each: what it holds of "
-                "its quota, its share of the device's time (guaranteed, '<' and its cap), how many "
-                "processes have joined it, its state, age and command.\n\n"
+                "its quota, its share of the device's time (guaranteed, '<' and its cap), how much "
+                "of "
+                "that time it had over the last second (only while some tenant has a share, cap or "
+                "priority), how many processes have joined it, its state, age and command.\n\n"
                 "A tenant is 'waiting' while its quota does not fit yet, 'starting' until its "
                 "command runs, 'running', and 'ending' when its command is gone and other "
                 "processes "

@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/process.h"
 #include "daemon/manager.h"
+#include "policy/switches.h"
 #include "proto/rm.h"
 #include "steer/steer.h"
 
@@ -32,6 +33,10 @@ extern char **environ;
 #define RESTART_MAX   (5 * USEC_PER_SEC)
 #define SEARCH_MAX    4096 /* descriptors of a process that are looked at */
 #define CONTROL_PATH  "/dev/nvidiactl"
+/* A tenant alone leaves no records; by then the samples have said who it is. */
+#define WATCH_BEGINS 350000000ull
+/* Of a run, by which it may be counted wrong: docs/probes.md. */
+#define SWITCH_PRECISION 60000u
 
 /* Neighbouring actions of the arbiter that are done by the same calls. */
 struct operation {
@@ -82,7 +87,8 @@ struct compute {
         struct command *to_send, *sent;
         unsigned sent_count;
         bool holder[STEER_HOLDERS];
-        uint64_t next_check; /* ns */
+        uint64_t next_check;     /* ns */
+        struct steer_view *view; /* of the steering process that runs, NULL: none */
 };
 
 static void schedule(struct compute *compute);
@@ -295,6 +301,7 @@ static void hold_descriptors(struct compute *compute, struct session *session)
                         return;
                 }
                 command->wire.holder = session->holder;
+                command->wire.value = (uint64_t)session->process.pid;
                 command->fd = fd;
         }
 }
@@ -523,6 +530,7 @@ static void add_object_command(const struct group *group, void *userdata)
         command->wire.client = group->client;
         command->wire.object = group->handle;
         command->wire.subdevice = group->subdevice;
+        command->wire.device = work->tenant->device[work->device].index;
         command->wire.value = value;
         command->purpose = work->purpose;
         command->operation = work->operation;
@@ -616,6 +624,107 @@ static void open_devices(struct compute *compute)
         }
 }
 
+/* Whether the device's own records are read, and have been for long enough to know who has it. */
+static bool is_watched(const struct compute *compute, unsigned index, uint64_t now)
+{
+        const struct steer_view_device *device;
+        uint32_t state;
+
+        if (!compute->view || index >= STEER_MAX_DEVICES)
+                return false;
+        device = &compute->view->device[index];
+        state = atomic_load(&device->state);
+        return (state == STEER_WATCHED_ALL || state == STEER_WATCHED_OWN) &&
+               now >= atomic_load(&device->begun) + WATCH_BEGINS;
+}
+
+/* Adds what the view has of a process to its tenant's; the reading, or NULL: it has not had the
+ * engine. */
+static void add_use(const struct compute *compute, struct session *session, unsigned i,
+        struct arbiter_sight *sight)
+{
+        struct tenant_device *device = &session->tenant->device[i];
+        struct session_use *last = &session->use[i];
+        struct steer_seen seen;
+        int r;
+
+        r = steer_view_read(compute->view, device->index, (uint32_t)session->process.pid, &seen);
+        if (r == -EAGAIN)
+                return;
+        if (r < 0) {
+                last->known = true;
+                return;
+        }
+        /* what there was before it came is of another process of that number */
+        if (last->known) {
+                device->used_ns += seen.used_ns - last->used_ns;
+                device->counted_ns += seen.counted_ns - last->counted_ns;
+                device->starts += seen.starts - last->starts;
+                device->wanted_ns += seen.wanted_ns - last->wanted_ns;
+                device->doubt_ns += seen.doubt_ns - last->doubt_ns;
+        }
+        *last = (struct session_use){
+                true, seen.used_ns, seen.counted_ns, seen.starts, seen.wanted_ns, seen.doubt_ns};
+        switch (seen.demand) {
+        case SWITCHES_WORK:
+                if (sight->demand != ARBITER_DEMAND_WORK || seen.since < sight->since)
+                        sight->since = seen.since;
+                sight->demand = ARBITER_DEMAND_WORK;
+                break;
+        case SWITCHES_UNKNOWN:
+                if (sight->demand == ARBITER_DEMAND_NONE) {
+                        sight->demand = ARBITER_DEMAND_UNKNOWN;
+                        sight->since = seen.since;
+                }
+                break;
+        default:
+                if (sight->demand == ARBITER_DEMAND_NONE)
+                        sight->since = MAX_OF(sight->since, seen.since);
+                break;
+        }
+}
+
+static void count_second(struct tenant_device *device, uint64_t now)
+{
+        uint64_t span = now - MIN_OF(device->second_at, now);
+        int64_t used = (int64_t)(device->used_ns - device->second_used_ns);
+
+        if (device->second_at && span < CHECK_NS)
+                return;
+        device->share_known = device->second_at && span < 2 * CHECK_NS;
+        if (device->share_known)
+                device->share_ppm =
+                        used <= 0 ? 0
+                                  : (uint32_t)MIN_OF((uint64_t)used * 1000000 / span, 1000000ull);
+        device->second_at = now;
+        device->second_used_ns = device->used_ns;
+}
+
+/* What its processes have used and want, by the device's own records of who had it when. */
+static void look_at_view(
+        struct compute *compute, struct tenant *tenant, unsigned i, struct arbiter_sight *sight)
+{
+        struct tenant_device *device = &tenant->device[i];
+        uint64_t seen_until = atomic_load(&compute->view->device[device->index].now);
+        struct session *session;
+
+        sight->demand = ARBITER_DEMAND_NONE;
+        DL_FOREACH(tenant->sessions, session)
+        if (!session->returning)
+                add_use(compute, session, i, sight);
+        device->use_known = true;
+        count_second(device, seen_until);
+        sight->used_known = sight->starts_known = sight->wanted_known = true;
+        sight->blind_alone = true;
+        sight->source = ACCOUNT_SWITCHES;
+        sight->used_at = seen_until;
+        sight->used_ns = device->used_ns;
+        sight->precision_ns = SWITCH_PRECISION;
+        sight->starts = device->starts;
+        sight->wanted_ns = device->wanted_ns;
+        sight->doubt_ns = device->doubt_ns;
+}
+
 static void observe(struct compute *compute, struct tenant *tenant, unsigned i, uint64_t now)
 {
         struct tenant_device *device = &tenant->device[i];
@@ -637,8 +746,8 @@ static void observe(struct compute *compute, struct tenant *tenant, unsigned i, 
         count_on(device, now);
         device->groups = sum.groups;
         device->channels = sum.channels;
-        /* Whether a process with a context has work is not known, nor what it has used: the arbiter
-         * takes it for backlogged and keeps its own record. */
+        /* Where no better is known, a process with a context may have work, and the arbiter takes
+         * it for backlogged and keeps its own record. */
         sight = (struct arbiter_sight){
                 .demand = sum.groups > 0 ? ARBITER_DEMAND_UNKNOWN : ARBITER_DEMAND_NONE,
                 .since = device->groups_since,
@@ -646,10 +755,14 @@ static void observe(struct compute *compute, struct tenant *tenant, unsigned i, 
                 .channels = sum.channels,
                 .epoch = device->epoch,
         };
-        /* A cap without a guarantee is kept by what it could have used, so that it holds whatever
-         * the neighbours do. With a guarantee it is left to the arbiter's record, which takes
-         * neighbours with a context for busy: else the guarantee would suffer. */
-        if (tenant->terms.cap > 0 && tenant->terms.share == 0) {
+        if (!is_watched(compute, device->index, now))
+                device->use_known = device->share_known = false;
+        /* Without records, a cap without a guarantee is kept by what it could have used, so that it
+         * holds whatever the neighbours do. With a guarantee it is left to the arbiter's record,
+         * which takes neighbours with a context for busy: else the guarantee would suffer. */
+        if (is_watched(compute, device->index, now))
+                look_at_view(compute, tenant, i, &sight);
+        else if (tenant->terms.cap > 0 && tenant->terms.share == 0) {
                 sight.used_known = true;
                 sight.source = ACCOUNT_COUNTERS;
                 sight.used_ns = device->on_ns;
@@ -719,6 +832,19 @@ static void step(struct compute *compute)
 
 /* ---- the steering process -------------------------------------------------------------------- */
 
+/* The next one counts from 0. */
+static void forget_view(struct compute *compute)
+{
+        struct session *session;
+
+        steer_view_unmap(compute->view);
+        compute->view = NULL;
+        for (struct tenant *t = compute->manager->tenants; t; t = t->hh.next)
+                DL_FOREACH(t->sessions, session)
+        for (unsigned i = 0; i < t->devices; i++)
+                session->use[i] = (struct session_use){.known = true};
+}
+
 static void steering_ended(struct compute *compute)
 {
         struct manager *manager = compute->manager;
@@ -728,6 +854,7 @@ static void steering_ended(struct compute *compute)
         compute->io = sd_event_source_disable_unref(compute->io);
         compute->fd = close_safe(compute->fd);
         compute->pid = 0;
+        forget_view(compute);
         drop_commands(compute);
         memset(compute->opened, 0, sizeof(compute->opened));
         if (!compute->serves && compute->starts >= 3 && !compute->failure_told) {
@@ -877,14 +1004,15 @@ static int get_board(struct manager *manager)
         return 0;
 }
 
-/* Starts `cleaved --steer SOCKET BOARD BACKEND`. */
-static int spawn(struct manager *manager, int *ret_fd, pid_t *ret_pid)
+/* Starts `cleaved --steer SOCKET BOARD VIEW BACKEND`. */
+static int spawn(struct manager *manager, int *ret_fd, pid_t *ret_pid, struct steer_view **ret_view)
 {
         _cleanup_close_ int ours = -EBADF, theirs = -EBADF, board = -EBADF;
+        _cleanup_close_ int view_fd = -EBADF, view = -EBADF;
         _cleanup_free_ char *program = NULL;
-        char socket_number[16], board_number[16];
+        char socket_number[16], board_number[16], view_number[16];
         posix_spawnattr_t attributes;
-        char *arguments[6];
+        char *arguments[7];
         sigset_t none;
         int pair[2], r;
 
@@ -900,7 +1028,11 @@ static int spawn(struct manager *manager, int *ret_fd, pid_t *ret_pid)
         theirs = fcntl(pair[1], F_DUPFD, 3);
         close_safe(pair[1]);
         board = fcntl(manager->steer_board, F_DUPFD, 3);
-        if (theirs < 0 || board < 0)
+        r = steer_view_new(&view_fd);
+        if (r < 0)
+                return r;
+        view = fcntl(view_fd, F_DUPFD, 3);
+        if (theirs < 0 || board < 0 || view < 0)
                 return -errno;
         /* the two ends have each their own mode */
         r = set_nonblocking(theirs, false);
@@ -908,12 +1040,14 @@ static int spawn(struct manager *manager, int *ret_fd, pid_t *ret_pid)
                 return r;
         snprintf(socket_number, sizeof(socket_number), "%d", theirs);
         snprintf(board_number, sizeof(board_number), "%d", board);
+        snprintf(view_number, sizeof(view_number), "%d", view);
         arguments[0] = (char *)"cleaved";
         arguments[1] = (char *)"--steer";
         arguments[2] = socket_number;
         arguments[3] = board_number;
-        arguments[4] = (char *)manager->backend->name;
-        arguments[5] = NULL;
+        arguments[4] = view_number;
+        arguments[5] = (char *)manager->backend->name;
+        arguments[6] = NULL;
         posix_spawnattr_init(&attributes);
         sigemptyset(&none);
         posix_spawnattr_setsigmask(&attributes, &none);
@@ -922,6 +1056,9 @@ static int spawn(struct manager *manager, int *ret_fd, pid_t *ret_pid)
         posix_spawnattr_destroy(&attributes);
         if (r != 0)
                 return -r;
+        /* without it we go by our own record */
+        if (ret_view && steer_view_map(view_fd, ret_view) < 0)
+                *ret_view = NULL;
         *ret_fd = TAKE_FD(ours);
         return 0;
 }
@@ -931,7 +1068,7 @@ static int start_steering(struct compute *compute)
         struct manager *manager = compute->manager;
         int r;
 
-        r = spawn(manager, &compute->fd, &compute->pid);
+        r = spawn(manager, &compute->fd, &compute->pid, &compute->view);
         if (r < 0)
                 return r;
         compute->starts++;
@@ -1008,6 +1145,7 @@ static void compute_free(struct compute *compute)
         drop_commands(compute);
         /* with this, it enables everything, puts slices back and ends */
         close_safe(compute->fd);
+        forget_view(compute);
         arbiter_free(compute->arbiter);
         free(compute);
 }
@@ -1070,6 +1208,8 @@ static void stop(struct manager *manager)
                         t->device[i].groups = t->device[i].channels = 0;
                         t->device[i].groups_hash = t->device[i].groups_since = 0;
                         t->device[i].refused_told = t->device[i].off = false;
+                        t->device[i].use_known = t->device[i].share_known = false;
+                        t->device[i].second_at = 0;
                 }
                 DL_FOREACH(t->sessions, session)
                 {
@@ -1229,7 +1369,7 @@ void compute_recover(struct manager *manager)
         steer_board_unmap(board);
         /* nobody is to be steered, but something is still disabled: one that comes, enables and
          * goes */
-        if (left > 0 && !manager->compute && spawn(manager, &fd, &pid) == 0)
+        if (left > 0 && !manager->compute && spawn(manager, &fd, &pid, NULL) == 0)
                 close_safe(fd);
 }
 
@@ -1260,6 +1400,7 @@ void compute_add_tenant_json(struct tenant *tenant, json_t *object)
 void compute_add_device_json(struct tenant *tenant, unsigned i, json_t *object)
 {
         struct compute *compute = tenant->manager->compute;
+        const struct tenant_device *device;
         struct arbiter_state state;
 
         if (!tenant->steered || arbiter_inspect(compute->arbiter, tenant->id,
@@ -1269,12 +1410,39 @@ void compute_add_device_json(struct tenant *tenant, unsigned i, json_t *object)
         }
         /* our own record says what could have been used at most: not a figure to be shown as used
          */
+        device = &tenant->device[i];
         json_object_set_new(object, "compute",
-                json_pack("{s:f, s:o, s:b, s:b, s:b, s:n, s:s}", "target",
+                json_pack("{s:f, s:o, s:b, s:b, s:b, s:o, s:o, s:s}", "target",
                         (double)state.target_ppm / 1e6, "slice_us",
                         state.slice_us ? json_integer((json_int_t)state.slice_us) : json_null(),
                         "disabled", (int)state.disabled, "turns", (int)state.turns, "refused",
-                        (int)state.refused, "gpu_seconds", "source", "record"));
+                        (int)state.refused, "gpu_seconds",
+                        device->use_known ? json_real((double)device->counted_ns / 1e9)
+                                          : json_null(),
+                        "gpu_share",
+                        device->share_known ? json_real((double)device->share_ppm / 1e6)
+                                            : json_null(),
+                        "source", device->use_known ? "switches" : "record"));
+}
+
+/* From what use is known: the same for all devices but where RM answers differently. */
+static const char *source_sentence(const struct compute *compute)
+{
+        bool refused = false, watched = false, own = false;
+
+        for (unsigned i = 0; compute->view && i < STEER_MAX_DEVICES; i++) {
+                uint32_t state = atomic_load(&compute->view->device[i].state);
+
+                refused |= state == STEER_WATCH_REFUSED;
+                watched |= state == STEER_WATCHED_ALL || state == STEER_WATCHED_OWN;
+                own |= state == STEER_WATCHED_OWN;
+        }
+        if (refused || !watched)
+                return refused ? "use is known by our own record alone, as the driver does not let "
+                                 "us read its context switches"
+                               : "use is known by our own record alone";
+        return own ? "use is read from the engine's context switches, of this user's processes"
+                   : "use is read from the engine's context switches";
 }
 
 json_t *compute_info_json(struct manager *manager)
@@ -1293,8 +1461,9 @@ json_t *compute_info_json(struct manager *manager)
                         "cap "
                         "or priority");
         } else if (compute->serves) {
-                snprintf(detail, sizeof(detail), "time slices and channel control, by process %d",
-                        (int)compute->pid);
+                snprintf(detail, sizeof(detail),
+                        "time slices and channel control; %s; by process %d",
+                        source_sentence(compute), (int)compute->pid);
         } else if (compute->failure_told) {
                 mechanism = "none";
                 snprintf(detail, sizeof(detail),

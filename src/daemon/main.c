@@ -492,20 +492,22 @@ static int choose_directory(const struct options *options, char **ret)
         return 0;
 }
 
-static int steer(const char *socket, const char *board, const char *backend_name)
+static int steer(const char *socket, const char *board, const char *view, const char *backend_name)
 {
         const struct steer_backend *backend = steer_backend_find(backend_name);
-        uint64_t socket_fd, board_fd;
+        uint64_t socket_fd, board_fd, view_fd;
         int r;
 
         if (!backend || parse_unsigned(socket, INT32_MAX, &socket_fd) < 0 ||
-                parse_unsigned(board, INT32_MAX, &board_fd) < 0)
+                parse_unsigned(board, INT32_MAX, &board_fd) < 0 ||
+                parse_unsigned(view, INT32_MAX, &view_fd) < 0)
                 return EXIT_FAILURE;
         prctl(PR_SET_NAME, "cleave-steer");
         if (fcntl((int)socket_fd, F_SETFD, FD_CLOEXEC) < 0 ||
-                fcntl((int)board_fd, F_SETFD, FD_CLOEXEC) < 0)
+                fcntl((int)board_fd, F_SETFD, FD_CLOEXEC) < 0 ||
+                fcntl((int)view_fd, F_SETFD, FD_CLOEXEC) < 0)
                 return EXIT_FAILURE;
-        r = steer_run((int)socket_fd, (int)board_fd, backend, NULL);
+        r = steer_run((int)socket_fd, (int)board_fd, (int)view_fd, backend, NULL);
         if (r < 0)
                 log_errno(r, "steering has ended");
         return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
@@ -550,9 +552,9 @@ int main(int argc, char **argv)
                         return EXIT_FAILURE;
                 return keeper_run(argv[2], (int)fd, argv + 5) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
         }
-        /* cleaved --steer SOCKET BOARD BACKEND: see steer/steer.h */
-        if (argc == 5 && strcmp(argv[1], "--steer") == 0)
-                return steer(argv[2], argv[3], argv[4]);
+        /* cleaved --steer SOCKET BOARD VIEW BACKEND: see steer/steer.h */
+        if (argc == 6 && strcmp(argv[1], "--steer") == 0)
+                return steer(argv[2], argv[3], argv[4], argv[5]);
         if (argc == 9 && strcmp(argv[1], "--space") == 0)
                 return keep_space(argv + 2);
         r = parse_options(argc, argv, &options);

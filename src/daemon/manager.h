@@ -61,6 +61,12 @@ struct watched_process {
 #define SESSION_RM_FDS 8u
 
 /* A process that uses a tenant's pages, from its HELLO until its memory is back. */
+/* What the view said last of a process on a device. */
+struct session_use {
+        bool known;
+        uint64_t used_ns, counted_ns, starts, wanted_ns, doubt_ns;
+};
+
 struct session {
         struct session *next, *prev;
         UT_hash_handle hh; /* in manager.sessions, by process.pid, unless returning */
@@ -80,6 +86,7 @@ struct session {
         bool rm_searched;  /* they were looked for, as the guard did not pass the right one */
         uint32_t holder;   /* in the steering process, UINT32_MAX: none */
         unsigned rm_known; /* of rm_fd, how many the steering process holds */
+        struct session_use use[CLEAVE_MAX_DEVICES]; /* by the tenant's devices */
 };
 
 struct tenant_device {
@@ -100,6 +107,12 @@ struct tenant_device {
         bool refused_told;
         bool off;                 /* its channels are disabled */
         uint64_t on_ns, on_until; /* time with groups and enabled, up to on_until (monotonic) */
+        /* of its processes, summed up over those that have ended; as policy/switches.h has them */
+        bool use_known;
+        uint64_t used_ns, counted_ns, starts, wanted_ns, doubt_ns;
+        uint64_t second_at, second_used_ns; /* when the present second of the share began */
+        bool share_known;
+        uint32_t share_ppm; /* of the device's time, over the last whole second */
 };
 
 struct stranger {

@@ -7,6 +7,7 @@
 #include <sys/ioctl.h>
 
 #include "base/cleanup.h"
+#include "steer/fecs.h"
 #include "steer/rm.h"
 
 #define MINORS 64u /* of /dev/nvidiaN that are looked at */
@@ -14,6 +15,7 @@
 struct nvidia {
         struct steer_client client; /* first */
         int gpu[MINORS];            /* RM knows devices that somebody has open */
+        struct fecs *fecs[STEER_MAX_DEVICES];
 };
 
 static void nvidia_close(void *handle)
@@ -22,6 +24,8 @@ static void nvidia_close(void *handle)
 
         if (!nvidia)
                 return;
+        for (unsigned i = 0; i < STEER_MAX_DEVICES; i++)
+                fecs_close(nvidia->fecs[i]);
         for (unsigned i = 0; i < MINORS; i++)
                 close_safe(nvidia->gpu[i]);
         close_safe(nvidia->client.fd);
@@ -96,6 +100,29 @@ static int nvidia_open_device(
         return steer_status_error(*ret_status);
 }
 
+static int nvidia_watch(void *handle, unsigned device, bool *ret_all, uint32_t *ret_status)
+{
+        struct nvidia *nvidia = handle;
+
+        return fecs_open(&nvidia->client, device, &nvidia->fecs[device], ret_all, ret_status);
+}
+
+static int nvidia_records(void *handle, unsigned device, struct steer_record *records,
+        unsigned room, uint64_t *ret_until, bool *ret_lost)
+{
+        struct nvidia *nvidia = handle;
+
+        return fecs_records(nvidia->fecs[device], records, room, ret_until, ret_lost);
+}
+
+static int nvidia_samples(
+        void *handle, unsigned device, uint64_t after, struct steer_sample *samples, unsigned room)
+{
+        struct nvidia *nvidia = handle;
+
+        return fecs_samples(nvidia->fecs[device], after, samples, room);
+}
+
 const struct steer_backend steer_backend_nvidia = {
         .name = "nvidia",
         .open = nvidia_open,
@@ -107,4 +134,7 @@ const struct steer_backend steer_backend_nvidia = {
         .set_mode = steer_rm_set_mode,
         .preempt = steer_rm_preempt,
         .restart = steer_rm_restart,
+        .watch = nvidia_watch,
+        .records = nvidia_records,
+        .samples = nvidia_samples,
 };

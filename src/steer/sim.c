@@ -4,18 +4,28 @@
 #include <stdlib.h>
 
 #include "base/cleanup.h"
+#include "policy/switches.h"
 #include "sim/kernel.h"
 #include "steer/rm.h"
 
+#define SAMPLE 200000000u /* ns, as the real driver's */
+
+struct sim {
+        struct steer_client client;           /* first */
+        uint32_t instance[STEER_MAX_DEVICES]; /* of the devices that are open */
+        uint64_t next[STEER_MAX_DEVICES];     /* record */
+        uint64_t sampled[STEER_MAX_DEVICES], idle[STEER_MAX_DEVICES];
+};
+
 static void sim_close(void *handle)
 {
-        struct steer_client *client = handle;
+        struct sim *sim = handle;
 
-        if (!client)
+        if (!sim)
                 return;
-        if (client->handle)
-                (void)steer_rm_free(client, 0, client->handle);
-        free(client);
+        if (sim->client.handle)
+                (void)steer_rm_free(&sim->client, 0, sim->client.handle);
+        free(sim);
 }
 DEFINE_CLEANUP(void *, sim_close);
 
@@ -23,6 +33,7 @@ static int sim_open(const void *argument, void **ret_handle)
 {
         _cleanup_(sim_close_ptr) void *handle = NULL;
         struct steer_client *client;
+        struct sim *sim;
         uint32_t status;
         int r;
 
@@ -32,9 +43,10 @@ static int sim_open(const void *argument, void **ret_handle)
                 r = kernel_attach();
         if (r < 0)
                 return r;
-        handle = client = calloc(1, sizeof(*client));
-        if (!client)
+        handle = sim = calloc(1, sizeof(*sim));
+        if (!sim)
                 return -ENOMEM;
+        client = &sim->client;
         client->call = sim_ioctl;
         client->fd = kernel_control_fd();
         if (client->fd < 0)
@@ -49,9 +61,13 @@ static int sim_open(const void *argument, void **ret_handle)
 static int sim_open_device(
         void *handle, unsigned index, const uint8_t uuid[16], uint32_t *ret_status)
 {
+        struct sim *sim = handle;
+
         *ret_status = RM_ERR_OBJECT_ABSENT;
-        for (uint32_t i = 0; i < kernel_state()->devices && *ret_status != RM_OK; i++)
-                *ret_status = steer_rm_open_device(handle, index, i, uuid);
+        for (uint32_t i = 0; i < kernel_state()->devices && *ret_status != RM_OK; i++) {
+                *ret_status = steer_rm_open_device(&sim->client, index, i, uuid);
+                sim->instance[index] = i;
+        }
         return steer_status_error(*ret_status);
 }
 
@@ -102,6 +118,80 @@ static int sim_restart(void *handle, const struct steer_object *channel, uint32_
         return steer_rm_restart(handle, &object, ret_status);
 }
 
+/* -- records ----------------------------------------------------------------------------------- */
+
+static struct runlist *runlist_of(const struct sim *sim, unsigned device)
+{
+        return kernel_state()->runlist + sim->instance[device];
+}
+
+static int sim_watch(void *handle, unsigned device, bool *ret_all, uint32_t *ret_status)
+{
+        struct sim *sim = handle;
+        struct schedule_record record;
+        uint32_t process;
+        uint64_t until;
+        bool lost;
+
+        /* from now on */
+        sim->next[device] = UINT64_MAX;
+        (void)runlist_records(
+                runlist_of(sim, device), &sim->next[device], &record, 0, &until, &lost);
+        while (runlist_records(
+                       runlist_of(sim, device), &sim->next[device], &record, 1, &until, &lost) > 0)
+                ;
+        runlist_busy(runlist_of(sim, device), &sim->sampled[device], &sim->idle[device], &process);
+        *ret_all = true;
+        *ret_status = RM_OK;
+        return 0;
+}
+
+static int sim_records(void *handle, unsigned device, struct steer_record *records, unsigned room,
+        uint64_t *ret_until, bool *ret_lost)
+{
+        struct schedule_record found[STEER_RECORDS_MAX];
+        uint32_t process = RUNLIST_NONE, pid = 0;
+        struct sim *sim = handle;
+        unsigned n;
+
+        n = runlist_records(runlist_of(sim, device), &sim->next[device], found,
+                MIN_OF(room, STEER_RECORDS_MAX), ret_until, ret_lost);
+        for (unsigned i = 0; i < n; i++) {
+                if (found[i].owner != process)
+                        pid = kernel_process_pid(found[i].owner);
+                process = found[i].owner;
+                records[i] = (struct steer_record){
+                        .at = found[i].at, .pid = pid, .start = found[i].start};
+        }
+        return (int)n;
+}
+
+/* One for all the time since the last, where that is long enough. */
+static int sim_samples(
+        void *handle, unsigned device, uint64_t after, struct steer_sample *samples, unsigned room)
+{
+        struct sim *sim = handle;
+        uint64_t now, idle;
+        uint32_t process;
+
+        runlist_busy(runlist_of(sim, device), &now, &idle, &process);
+        if (room == 0 || now < sim->sampled[device] + SAMPLE || now <= after)
+                return 0;
+        samples[0] = (struct steer_sample){
+                .from = sim->sampled[device],
+                .to = now,
+                .busy_ns = now - sim->sampled[device] -
+                           MIN_OF(now - sim->sampled[device], idle - sim->idle[device]),
+                .pid = process == RUNLIST_NONE ? 0 : kernel_process_pid(process),
+        };
+        sim->sampled[device] = now;
+        sim->idle[device] = idle;
+        return 1;
+}
+
+/* What lies in a run beside its work, in the model: a switch less the restore (sim/schedule.h). */
+static const struct switches_costs costs = SCHEDULE_SWITCHES_COSTS;
+
 const struct steer_backend steer_backend_sim = {
         .name = "sim",
         .open = sim_open,
@@ -113,4 +203,8 @@ const struct steer_backend steer_backend_sim = {
         .set_mode = sim_set_mode,
         .preempt = sim_preempt,
         .restart = sim_restart,
+        .costs = &costs,
+        .watch = sim_watch,
+        .records = sim_records,
+        .samples = sim_samples,
 };

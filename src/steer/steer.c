@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "steer/watch.h"
 
 /* Enabling is tried again as long as this when the process ends, ms: a device in reset comes back.
  */
@@ -24,6 +25,7 @@
 #define HOLDER_CLIENTS 16u
 
 struct holder {
+        uint32_t pid; /* 0: not told */
         int fd[STEER_HOLDER_FDS];
         unsigned fds;
         uint32_t client[HOLDER_CLIENTS];
@@ -48,6 +50,7 @@ struct steer {
         unsigned free_hint; /* no entry of the board below is free */
         struct holder *holder[STEER_HOLDERS];
         struct touched *touched;
+        struct watch *watch; /* NULL: nothing is watched */
 };
 
 static uint64_t now_ns(void)
@@ -79,6 +82,7 @@ static int open_device(
                 return r;
         memcpy(steer->board->uuid[index], uuid, 16);
         steer->open[index] = true;
+        watch_device(steer->watch, index, uuid);
         return 0;
 }
 
@@ -255,7 +259,7 @@ static void holder_free(struct steer *steer, uint32_t index)
                 close_descriptors(holder);
 }
 
-static int hold(struct steer *steer, uint32_t index, int *fd)
+static int hold(struct steer *steer, uint32_t index, uint32_t pid, int *fd)
 {
         struct holder *holder = steer->holder[index];
 
@@ -265,6 +269,7 @@ static int hold(struct steer *steer, uint32_t index, int *fd)
                 holder = steer->holder[index] = calloc(1, sizeof(*holder));
         if (!holder)
                 return -ENOMEM;
+        holder->pid = pid;
         if (holder->fds == STEER_HOLDER_FDS)
                 return -ENOSPC;
         holder->fd[holder->fds++] = TAKE_FD(*fd);
@@ -417,6 +422,7 @@ static int set_slice(
         struct steer *steer, const struct steer_command *command, struct steer_answer *answer)
 {
         struct touched *touched = touch(steer, command);
+        int r;
 
         if (touched && touched->slice == 0) {
                 struct steer_command question = *command;
@@ -426,7 +432,11 @@ static int set_slice(
                 if (by_holder(steer, &question, &before) == 0)
                         touched->slice = before.value;
         }
-        return by_holder(steer, command, answer);
+        r = by_holder(steer, command, answer);
+        if (r == 0)
+                watch_slice(steer->watch, command->device, steer->holder[command->holder]->pid,
+                        command->value);
+        return r;
 }
 
 static int set_mode(
@@ -439,15 +449,37 @@ static int set_mode(
                 touched->subdevice = command->subdevice;
                 touched->mode = command->value == 1;
         }
+        if (r == 0)
+                watch_mode(steer->watch, command->device, steer->holder[command->holder]->pid,
+                        command->value == 1);
         return r;
 }
 
 /* -- commands ---------------------------------------------------------------------------------- */
 
+/* Before a call that disables, as its records may be read before it returns, and after each. */
+static void tell_watch(
+        struct steer *steer, const struct steer_command *command, uint64_t from, uint64_t to)
+{
+        uint32_t last = STEER_HOLDERS;
+
+        for (unsigned i = 0; i < command->count; i++) {
+                uint32_t holder = command->holders[i];
+
+                if (holder == last || holder >= STEER_HOLDERS || !steer->holder[holder])
+                        continue;
+                watch_switched(steer->watch, command->device, steer->holder[holder]->pid, from, to,
+                        command->type == STEER_DISABLE);
+                last = holder;
+        }
+}
+
 static int switch_command(
         struct steer *steer, const struct steer_command *command, struct steer_answer *answer)
 {
         bool disable = command->type == STEER_DISABLE;
+        uint64_t from;
+        int r;
 
         if (command->device >= STEER_MAX_DEVICES || !steer->open[command->device] ||
                 command->count > STEER_MAX_CHANNELS)
@@ -461,8 +493,13 @@ static int switch_command(
                 if (!holder || !holder_knows(holder, command->channel[i].client))
                         return -EBADF;
         }
-        return switch_channels(steer, command->device, command->channel, command->holders,
+        from = now_ns();
+        if (disable)
+                tell_watch(steer, command, from, from);
+        r = switch_channels(steer, command->device, command->channel, command->holders,
                 command->count, disable, &answer->value, &answer->status);
+        tell_watch(steer, command, from, now_ns());
+        return r;
 }
 
 static int release(struct steer *steer, uint32_t holder, uint32_t *ret_status)
@@ -484,7 +521,7 @@ static int command_do(struct steer *steer, const struct steer_command *command, 
         case STEER_OPEN_DEVICE:
                 return open_device(steer, command->device, command->uuid, &answer->status);
         case STEER_HOLD:
-                return hold(steer, command->holder, fd);
+                return hold(steer, command->holder, (uint32_t)command->value, fd);
         case STEER_RELEASE:
                 return release(steer, command->holder, &answer->status);
         case STEER_DISABLE:
@@ -588,9 +625,11 @@ static void end(struct steer *steer)
                 forget_touched(steer, steer->touched->holder);
 }
 
-int steer_run(int socket, int board_fd, const struct steer_backend *backend, const void *argument)
+int steer_run(int socket, int board_fd, int view_fd, const struct steer_backend *backend,
+        const void *argument)
 {
         _cleanup_close_ int own_socket = socket, own_board = board_fd, signals = -EBADF;
+        _cleanup_close_ int own_view = view_fd;
         _cleanup_free_ struct steer *steer = calloc(1, sizeof(*steer));
         /* of the process, not of the descriptor, which others have too */
         struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
@@ -621,8 +660,11 @@ int steer_run(int socket, int board_fd, const struct steer_backend *backend, con
                 r = backend->open(argument, &steer->handle);
         if (r == 0) {
                 (void)enable_all(steer, STEER_HOLDERS, &status);
+                /* without it the daemon goes by its own record */
+                (void)watch_new(own_view, backend, argument, &steer->watch);
                 r = serve(steer);
                 end(steer);
+                watch_free(steer->watch);
                 backend->close(steer->handle);
         }
         steer_board_unmap(steer->board);

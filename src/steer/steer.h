@@ -2,9 +2,10 @@
 /*
  * The steering process: the only one that changes how the driver schedules other processes' work.
  *
- * `cleaved --steer`, started by the daemon with one end of a socket and a board. It knows nothing
- * of tenants: it does what it is told, one command a packet, answered in order, and remembers what
- * it has disabled. Two things make it safe to kill it, or the daemon, at any instruction:
+ * `cleaved --steer`, started by the daemon with one end of a socket, a board and a view. It knows
+ * nothing of tenants: it does what it is told, one command a packet, answered in order, and
+ * remembers what it has disabled. Two things make it safe to kill it, or the daemon, at any
+ * instruction:
  *
  *   - when its socket closes, for whatever reason, it enables everything and ends;
  *   - a channel stands on the board, memory that daemon and keeper hold too, from before it is
@@ -27,6 +28,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct switches_costs;
+
 /* -- what drives it ---------------------------------------------------------------------------- */
 
 #define STEER_MAX_CHANNELS 64u /* of one call of RM */
@@ -43,6 +46,19 @@ struct steer_object {
         uint32_t client;
         uint32_t subdevice; /* set_mode alone */
         uint32_t object;    /* channel group; restart: channel */
+};
+
+/* A context switch of the graphics and compute engine. Times are CLOCK_MONOTONIC's, ns. */
+struct steer_record {
+        uint64_t at;
+        uint32_t pid; /* 0: of another user */
+        bool start;   /* it has the engine from then on; else no more */
+};
+
+/* How long the engine was busy, whoever had it. */
+struct steer_sample {
+        uint64_t from, to, busy_ns;
+        uint32_t pid; /* who had it at the end, 0: not known */
 };
 
 /*
@@ -73,7 +89,23 @@ struct steer_backend {
                 uint32_t *ret_status);
         int (*preempt)(void *handle, const struct steer_object *group, uint32_t *ret_status);
         int (*restart)(void *handle, const struct steer_object *channel, uint32_t *ret_status);
+
+        /* What follows is asked of a handle of its own, by another thread. watch: NULL where the
+         * engine's records cannot be had. */
+        const struct switches_costs *costs; /* NULL: an H100's */
+        /* Begins to record a device that is open. ret_all: also the processes of other users. */
+        int (*watch)(void *handle, unsigned device, bool *ret_all, uint32_t *ret_status);
+        /* Fetches the oldest records, all that were made before ret_until if fewer than room are
+         * returned. ret_lost: some before these are missing. Number of records or an error. */
+        int (*records)(void *handle, unsigned device, struct steer_record *records, unsigned room,
+                uint64_t *ret_until, bool *ret_lost);
+        /* Samples that end after that time, oldest first. Number of samples or an error. */
+        int (*samples)(void *handle, unsigned device, uint64_t after, struct steer_sample *samples,
+                unsigned room);
 };
+
+#define STEER_RECORDS_MAX 1024u
+#define STEER_SAMPLES_MAX 80u
 
 extern const struct steer_backend steer_backend_nvidia, steer_backend_sim;
 /* By name, or NULL. */
@@ -126,14 +158,15 @@ unsigned steer_board_count(const struct steer_board *board);
 
 enum steer_command_type {
         STEER_OPEN_DEVICE = 1, /* device, uuid */
-        STEER_HOLD,            /* holder; a descriptor comes with it. Up to STEER_HOLDER_FDS a
-                                  holder: calls try them in turn until RM knows the object */
+        STEER_HOLD,            /* holder, value: its pid; a descriptor comes with it. Up to
+                                  STEER_HOLDER_FDS a holder: calls try them in turn until RM knows
+                                  the object */
         STEER_RELEASE,         /* holder: what it has disabled is enabled, slices are put back, and
                                   its descriptors are closed */
         STEER_DISABLE,         /* device, count, channel[], holders[] */
         STEER_ENABLE,          /* device, count, channel[] */
         STEER_ENABLE_ALL,
-        STEER_SET_SLICE, /* holder, client, object, value: us */
+        STEER_SET_SLICE, /* holder, client, object, value: us; device: for the view alone */
         STEER_GET_SLICE, /* holder, client, object */
         STEER_SET_MODE,  /* holder, client, object, subdevice, value: 1 thread block, 0 instruction
                           */
@@ -174,10 +207,65 @@ struct steer_answer {
 };
 static_assert(sizeof(struct steer_answer) == 48, "layout");
 
+/* -- the view ---------------------------------------------------------------------------------- */
+
+/*
+ * What the steering process sees of who uses the devices, for the daemon to read: memory of their
+ * own, made anew with each steering process. See policy/switches.h for what the words mean.
+ */
+#define STEER_VIEW_MAGIC   0x5745495645564c43ull /* "CLVEVIEW" */
+#define STEER_VIEW_VERSION 1u
+#define STEER_VIEW_ENTRIES 128u
+
+enum steer_watch_state {
+        STEER_UNWATCHED = 0, /* not asked for, or not yet */
+        STEER_WATCHED_ALL,
+        STEER_WATCHED_OWN, /* processes of our own user alone */
+        STEER_WATCH_REFUSED,
+};
+
+/* One process on one device. */
+struct steer_seen {
+        _Atomic uint32_t sequence; /* odd while it is written; the same before and after reading */
+        uint32_t pid;              /* 0: free */
+        uint32_t demand;           /* enum switches_demand */
+        uint32_t reserved;
+        uint64_t used_ns, counted_ns, since, starts, wanted_ns, doubt_ns;
+};
+static_assert(sizeof(struct steer_seen) == 64, "layout");
+
+struct steer_view_device {
+        _Atomic uint32_t state;  /* enum steer_watch_state */
+        _Atomic uint32_t status; /* RM's where refused */
+        _Atomic uint64_t begun;  /* CLOCK_MONOTONIC ns, before state says that it is watched */
+        _Atomic uint64_t now;    /* everything up to then was seen */
+        _Atomic uint64_t lost;   /* times that records were missing */
+        _Atomic uint32_t high;   /* no entry from this one on was ever used */
+        uint32_t reserved;
+        struct steer_seen seen[STEER_VIEW_ENTRIES];
+};
+
+struct steer_view {
+        uint64_t magic;
+        uint32_t version;
+        uint32_t size;
+        struct steer_view_device device[STEER_MAX_DEVICES];
+};
+
+/* A new view, a sealed memfd. */
+int steer_view_new(int *ret_fd);
+/* Maps and checks one. -EBADMSG: it is none. */
+int steer_view_map(int fd, struct steer_view **ret);
+void steer_view_unmap(struct steer_view *view);
+/* A copy of what is known of a process: -ENOENT: nothing; -EAGAIN: it is being written. */
+int steer_view_read(
+        const struct steer_view *view, unsigned device, uint32_t pid, struct steer_seen *ret);
+
 /*
  * The steering process's main: waits until no other has the board, enables what stands there, then
  * serves until the socket closes or SIGTERM comes, enables everything and puts slices and modes
- * back. Takes both descriptors over. 0, or what failed before it served: then the daemon sees the
- * socket close.
+ * back. Takes the descriptors over. view_fd: -EBADF: nothing is watched. 0, or what failed before
+ * it served: then the daemon sees the socket close.
  */
-int steer_run(int socket, int board_fd, const struct steer_backend *backend, const void *argument);
+int steer_run(int socket, int board_fd, int view_fd, const struct steer_backend *backend,
+        const void *argument);

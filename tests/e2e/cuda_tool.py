@@ -8,6 +8,9 @@ count           number of devices
 total N         cuDeviceTotalMem of device N
 alloc MIB       CUDA result; on success the block is kept
 free            gives the last block back
+work US         from now on keeps kernels of that length queued on the current device
+loop US         the same, but waits for each before the next
+rest            no longer
 quit STATUS     ends
 Prints its pid first. Knows nothing of Cleave. The driver's library is looked for by the name in
 CUDA_LIBRARY, if that is set.
@@ -16,6 +19,9 @@ import ctypes
 import json
 import os
 import sys
+import threading
+
+PTX = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "kernels", "cleave.ptx")
 
 
 def main():
@@ -39,6 +45,36 @@ def main():
             contexts[device] = context
         return cuda.cuCtxSetCurrent(contexts[device])
 
+    def keep_busy(context, nanoseconds, depth, resting):
+        module, spin = ctypes.c_void_p(), ctypes.c_void_p()
+        length = ctypes.c_uint64(nanoseconds)
+        parameters = (ctypes.c_void_p * 1)(ctypes.addressof(length))
+        must(cuda.cuCtxSetCurrent(context), "work")
+        with open(PTX, "rb") as source:
+            must(cuda.cuModuleLoadData(ctypes.byref(module), source.read() + b"\0"), "work")
+        must(cuda.cuModuleGetFunction(ctypes.byref(spin), module, b"cleave_spin"), "work")
+        streams = [ctypes.c_void_p() for _ in range(2)]
+        for stream in streams:
+            must(cuda.cuStreamCreate(ctypes.byref(stream), 1), "work")
+        turn = 0
+        while not resting.is_set():
+            stream = streams[turn % 2 if depth > 1 else 0]
+            for _ in range(depth):
+                must(cuda.cuLaunchKernel(spin, 1, 1, 1, 1, 1, 1, 0, stream, parameters, None),
+                     "work")
+            # while one is waited for, there is work in the other
+            turn += 1
+            must(cuda.cuStreamSynchronize(streams[turn % 2 if depth > 1 else 0]), "work")
+        must(cuda.cuCtxSynchronize(), "work")
+
+    def stop():
+        resting.set()
+        for worker in workers:
+            worker.join()
+        workers.clear()
+        resting.clear()
+
+    workers, resting, current = [], threading.Event(), 0
     answer(os.getpid())
     must(cuda.cuInit(0), "cuInit")
     first = use(0)
@@ -50,8 +86,18 @@ def main():
             must(first or cuda.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)), word)
             answer([free.value, total.value])
         elif word == "device":
-            first = use(number)
+            first, current = use(number), number
             answer(first)
+        elif word in ("work", "loop"):
+            must(first, word)
+            workers.append(threading.Thread(target=keep_busy, daemon=True, args=(
+                contexts[current], number * 1000,
+                max(1, 50000 // number) if word == "work" else 1, resting)))
+            workers[-1].start()
+            answer(0)
+        elif word == "rest":
+            stop()
+            answer(0)
         elif word == "count":
             count = ctypes.c_int()
             must(cuda.cuDeviceGetCount(ctypes.byref(count)), word)

@@ -29,10 +29,12 @@ class Compute(unittest.TestCase):
         self.addCleanup(self.world.__exit__)
         self.world.start_daemon()
 
-    def tenant(self, name, *words):
-        """A program with a context."""
+    def tenant(self, name, *words, work=5000):
+        """A program with a context, and with kernels of so many microseconds queued."""
         tool = self.world.tool("--memory", "1G", "--name", name, *words)
         tool("info")
+        if work:
+            tool("work", work)
         return tool
 
     def eye(self, seconds, *tools):
@@ -58,6 +60,9 @@ class Compute(unittest.TestCase):
         """The steering process, or None."""
         detail = self.world.control("daemon.info")["compute"]["detail"]
         return int(detail.split()[-1]) if "process" in detail and detail[-1].isdigit() else None
+
+    def use(self, name):
+        return self.world.json("inspect", name)["devices"][0]["compute"]
 
     def slices(self, *tools):
         seen = self.eye(0, *tools)
@@ -104,17 +109,18 @@ class Compute(unittest.TestCase):
             self.assertEqual(status, 2, (words, err))
 
     def test_shown(self):
-        self.tenant("a", "--compute", "30", "--compute-max", "50%", "--priority", "high")
+        self.tenant("a", "--compute", "30", "--compute-max", "50%", "--priority", "high", work=0)
         shown = eventually(lambda: (t := self.world.json("inspect", "a")) and
                            t["devices"][0]["compute"]["slice_us"] and t)
         self.assertEqual((shown["compute"], shown["compute_max"], shown["priority"]),
                          (30, 50, "high"))
         self.assertEqual(shown["sharing"], "time")
-        self.assertEqual(shown["devices"][0]["compute"]["source"], "record")
-        self.assertIsNone(shown["devices"][0]["compute"]["gpu_seconds"])
+        self.assertTrue(eventually(lambda: self.use("a")["source"] == "switches"))
+        self.assertEqual(self.use("a")["gpu_seconds"], 0)
         self.assertIn("30% <50% high", self.world.cleave("ps")[1])
         self.assertIn("compute", self.world.cleave("inspect", "a")[1])
-        self.assertIn("channel control, by process", self.world.cleave("doctor", check=False)[1])
+        doctor = self.world.cleave("doctor", check=False)[1]
+        self.assertIn("channel control; use is read from the engine's context switches", doctor)
 
     # slices
 
@@ -131,16 +137,16 @@ class Compute(unittest.TestCase):
                                    self.slices(c)[0] >= 200), self.slices(a, b, c))
 
     def test_slices_come_back(self):
-        a = self.tenant("a", "--compute", "75")
-        b = self.tenant("b", "--compute", "25")
-        self.assertTrue(eventually(lambda: self.ratio(a, b) > 2.8))
-        time.sleep(0.5)  # nothing is to change by itself any more
-        subprocess.run([os.path.join(BUILD, "tests/steer/eye"), "slice", str(b.pid), "60000"],
+        # without work, so that nothing else changes them
+        a = self.tenant("a", "--compute", "75", work=0)
+        self.assertTrue(eventually(lambda: self.slices(a) != [DEFAULT_SLICE]))
+        time.sleep(0.5)
+        subprocess.run([os.path.join(BUILD, "tests/steer/eye"), "slice", str(a.pid), "60000"],
                        env=self.world.env, check=True)
-        self.assertEqual(self.slices(b), [60000])
-        self.assertTrue(eventually(lambda: 2.8 < self.ratio(a, b) < 3.2), self.slices(a, b))
+        self.assertEqual(self.slices(a), [60000])
+        self.assertTrue(eventually(lambda: self.slices(a)[0] < 60000), self.slices(a))
         event = eventually(lambda: self.events("compute-restored"))[0]
-        self.assertEqual(event["pid"], b.pid)
+        self.assertEqual(event["pid"], a.pid)
         self.assertEqual(event["detail"]["found_us"], 60000)
 
     def test_a_new_context_gets_its_slice(self):
@@ -171,6 +177,47 @@ class Compute(unittest.TestCase):
         # nothing is asked for any more: no steering process is left, and slices are as before
         self.assertTrue(eventually(lambda: self.steering() is None))
         self.assertTrue(eventually(lambda: self.slices(a) == [DEFAULT_SLICE]))
+
+    def test_use_is_counted(self):
+        """By the record of context switches, beside another and alone."""
+        a = self.tenant("a", "--compute", "60")
+        b = self.tenant("b", "--compute", "40")
+        idle = self.tenant("idle", "--compute-max", "10", work=0)
+        self.assertTrue(eventually(lambda: self.use("a")["source"] == "switches" and
+                                   1.3 < self.ratio(a, b) < 1.7))
+
+        def shares():
+            return [self.use(name)["gpu_share"] or 0 for name in ("a", "b", "idle")]
+
+        def right():
+            one, other, nothing = shares()
+            return nothing == 0 and one + other > 0.8 and 0.52 < one / (one + other) < 0.68
+        self.assertTrue(eventually(right, 30), shares())
+        # idle time goes to the other
+        b("rest")
+        self.assertTrue(eventually(lambda: shares()[0] > 0.9 and shares()[1] == 0, 30), shares())
+        # who has nothing to do is not switched off, whatever its cap
+        self.assertEqual(self.seen(0.2, idle)["off_now"], 0)
+        a("rest")
+        self.assertTrue(eventually(lambda: shares() == [0, 0, 0], 30), shares())
+        # and the counter stands still
+        before = self.use("a")["gpu_seconds"]
+        time.sleep(1)
+        self.assertEqual(self.use("a")["gpu_seconds"], before)
+        self.assertGreater(before, 1)
+
+    def test_loops_take_turns(self):
+        """Two that wait for each kernel: found out from the record, and served by turns."""
+        a = self.tenant("a", "--compute", "50", work=0)
+        b = self.tenant("b", "--compute", "50", work=0)
+        a("loop", 300)
+        b("loop", 300)
+        self.assertTrue(eventually(lambda: self.use("a")["turns"] and self.use("b")["turns"], 30),
+                        self.use("a"))
+        self.assertTrue(eventually(lambda: self.eye(1, a, b)["on_together"] < 0.3, 30))
+        # alone, nobody is kept from anything
+        b("rest")
+        self.assertTrue(eventually(lambda: self.seen(0.3, a)["on"] == 1, 30), self.use("a"))
 
     def test_terms_that_come_later(self):
         """Then the descriptors of its processes are taken from them."""
@@ -218,7 +265,7 @@ class Compute(unittest.TestCase):
 
     def test_daemon_killed(self):
         a = self.tenant("a", "--compute-max", "20")
-        b = self.tenant("b", "--compute", "20")
+        b = self.tenant("b", "--compute", "20", work=0)
         self.assertTrue(eventually(lambda: self.seen(0.2, a)["on"] < 0.5))
         for _ in range(2):
             steering, old = self.steering(), self.world.kill_daemon()
@@ -255,8 +302,10 @@ class TwoDevices(Compute):
         """A tenant's channels on two devices are off at the same time."""
         a = self.world.tool("--memory", "0=1G,1=1G", "--name", "a", "--compute-max", "30")
         a("info")
+        a("work", 5000)
         a("device", 1)
         a("info")
+        a("work", 5000)
         self.assertTrue(eventually(lambda: self.seen(0.2, a)["on"] < 0.5))
         self.assertEqual(self.seen(0, a)["groups"], 2)
         # "on" is all of them on: were the phases apart it would be far less

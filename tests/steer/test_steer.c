@@ -178,7 +178,7 @@ static struct process start(void)
         assert_true(process.pid >= 0);
         if (process.pid == 0) {
                 close(pair[0]);
-                _exit(steer_run(pair[1], dup(board_fd), &fake, NULL) == 0 ? 0 : 1);
+                _exit(steer_run(pair[1], dup(board_fd), -EBADF, &fake, NULL) == 0 ? 0 : 1);
         }
         close(pair[1]);
         process.socket = pair[0];

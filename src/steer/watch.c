@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "steer/watch.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+#include "policy/switches.h"
+
+#define MS 1000000u
+/* Between two looks: what is not looked at yet is not known. */
+#define LOOK (10 * MS)
+/* Who has something to do when its channels are enabled has been recorded by then. */
+#define LOOK_ENABLED (MS * 17 / 10)
+struct watched {
+        bool wanted, open; /* wanted: to be opened by the thread */
+        uint8_t uuid[16];
+        struct switches switches;
+        uint64_t asked; /* for samples */
+};
+
+struct watch {
+        const struct steer_backend *backend;
+        void *handle;
+        struct steer_view *view;
+        pthread_t thread;
+        pthread_mutex_t lock;
+        pthread_cond_t wake;
+        bool end;
+        uint64_t next; /* look */
+        struct steer_record record[STEER_RECORDS_MAX];
+        struct steer_sample sample[STEER_SAMPLES_MAX];
+        struct watched device[STEER_MAX_DEVICES];
+};
+
+static uint64_t now_ns(void)
+{
+        struct timespec t;
+
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* -- the view ---------------------------------------------------------------------------------- */
+
+static void show(struct watch *watch, unsigned device)
+{
+        struct watched *watched = &watch->device[device];
+        struct steer_view_device *view = &watch->view->device[device];
+
+        for (uint32_t i = 0; i < watched->switches.free && i < STEER_VIEW_ENTRIES; i++) {
+                struct steer_seen *seen = &view->seen[i];
+                uint32_t sequence = atomic_load(&seen->sequence);
+                uint32_t pid = watched->switches.owner[i].id;
+                struct switches_sight sight;
+
+                if (switches_sight(&watched->switches, pid, &sight) < 0)
+                        pid = 0;
+                atomic_store(&seen->sequence, sequence + 1);
+                atomic_thread_fence(memory_order_release);
+                seen->pid = pid;
+                if (pid) {
+                        seen->demand = sight.demand;
+                        seen->used_ns = sight.used_ns;
+                        seen->counted_ns = sight.counted_ns;
+                        seen->since = sight.since;
+                        seen->starts = sight.starts;
+                        seen->wanted_ns = sight.wanted_ns;
+                        seen->doubt_ns = sight.doubt_ns;
+                }
+                atomic_store(&seen->sequence, sequence + 2);
+        }
+        atomic_store(&view->high, MIN_OF(watched->switches.free, STEER_VIEW_ENTRIES));
+        atomic_store(&view->now, watched->switches.now);
+}
+
+/* -- looking ----------------------------------------------------------------------------------- */
+
+static void refuse(struct watch *watch, unsigned device, uint32_t status)
+{
+        atomic_store(&watch->view->device[device].status, status);
+        atomic_store(&watch->view->device[device].state, STEER_WATCH_REFUSED);
+}
+
+static void open_device(struct watch *watch, unsigned device)
+{
+        struct watched *watched = &watch->device[device];
+        uint32_t status = 0;
+        bool all = false;
+        int r;
+
+        r = watch->backend->open_device(watch->handle, device, watched->uuid, &status);
+        if (r == 0)
+                r = watch->backend->watch(watch->handle, device, &all, &status);
+        if (r < 0) {
+                refuse(watch, device, status);
+                return;
+        }
+        pthread_mutex_lock(&watch->lock);
+        watched->switches.now = watched->switches.sampled = now_ns();
+        watched->open = true;
+        pthread_mutex_unlock(&watch->lock);
+        atomic_store(&watch->view->device[device].begun, watched->switches.now);
+        atomic_store(
+                &watch->view->device[device].state, all ? STEER_WATCHED_ALL : STEER_WATCHED_OWN);
+}
+
+/* What the engine has recorded up to now. The lock is held while it is taken in, not while it is
+ * fetched. */
+static void look(struct watch *watch, unsigned device)
+{
+        struct watched *watched = &watch->device[device];
+        struct steer_view_device *view = &watch->view->device[device];
+        uint64_t until = 0;
+        int n;
+
+        do {
+                bool lost = false;
+
+                n = watch->backend->records(
+                        watch->handle, device, watch->record, STEER_RECORDS_MAX, &until, &lost);
+                if (n < 0)
+                        return;
+                pthread_mutex_lock(&watch->lock);
+                if (lost) {
+                        switches_lost(&watched->switches,
+                                n > 0 ? watch->record[0].at : watched->switches.now);
+                        atomic_fetch_add(&view->lost, 1);
+                }
+                for (int i = 0; i < n; i++)
+                        switches_record(&watched->switches, watch->record[i].pid,
+                                watch->record[i].at, watch->record[i].start);
+                pthread_mutex_unlock(&watch->lock);
+        } while (n == STEER_RECORDS_MAX);
+        pthread_mutex_lock(&watch->lock);
+        switches_look(&watched->switches, until);
+        pthread_mutex_unlock(&watch->lock);
+}
+
+static void ask_samples(struct watch *watch, unsigned device, uint64_t now)
+{
+        struct watched *watched = &watch->device[device];
+        uint64_t pause = switches_wants_busy(&watched->switches);
+        int n;
+
+        if (!pause || now < watched->asked + pause)
+                return;
+        watched->asked = now;
+        n = watch->backend->samples(
+                watch->handle, device, watched->switches.sampled, watch->sample, STEER_SAMPLES_MAX);
+        pthread_mutex_lock(&watch->lock);
+        for (int i = 0; i < n; i++)
+                switches_busy(&watched->switches, watch->sample[i].from, watch->sample[i].to,
+                        watch->sample[i].busy_ns, watch->sample[i].pid);
+        pthread_mutex_unlock(&watch->lock);
+}
+
+static void *run(void *argument)
+{
+        struct watch *watch = argument;
+
+        for (;;) {
+                struct timespec until;
+                uint64_t now = now_ns();
+
+                pthread_mutex_lock(&watch->lock);
+                while (!watch->end && now < watch->next) {
+                        until.tv_sec = (time_t)(watch->next / 1000000000u);
+                        until.tv_nsec = (long)(watch->next % 1000000000u);
+                        (void)pthread_cond_timedwait(&watch->wake, &watch->lock, &until);
+                        now = now_ns();
+                }
+                watch->next = now + LOOK;
+                pthread_mutex_unlock(&watch->lock);
+                if (watch->end)
+                        return NULL;
+                for (unsigned device = 0; device < STEER_MAX_DEVICES; device++) {
+                        struct watched *watched = &watch->device[device];
+
+                        if (watched->wanted && !watched->open) {
+                                watched->wanted = false;
+                                open_device(watch, device);
+                        }
+                        if (!watched->open)
+                                continue;
+                        look(watch, device);
+                        ask_samples(watch, device, now);
+                        pthread_mutex_lock(&watch->lock);
+                        show(watch, device);
+                        pthread_mutex_unlock(&watch->lock);
+                }
+        }
+}
+
+/* -- life -------------------------------------------------------------------------------------- */
+
+static int start(struct watch *watch)
+{
+        pthread_condattr_t attributes;
+        int r;
+
+        pthread_mutex_init(&watch->lock, NULL);
+        pthread_condattr_init(&attributes);
+        pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+        pthread_cond_init(&watch->wake, &attributes);
+        pthread_condattr_destroy(&attributes);
+        r = pthread_create(&watch->thread, NULL, run, watch);
+        if (r != 0) {
+                pthread_cond_destroy(&watch->wake);
+                pthread_mutex_destroy(&watch->lock);
+        }
+        return -r;
+}
+
+int watch_new(
+        int view_fd, const struct steer_backend *backend, const void *argument, struct watch **ret)
+{
+        struct watch *watch;
+        uint64_t now = now_ns();
+        int r;
+
+        if (view_fd < 0)
+                return -EBADF;
+        if (!backend->watch)
+                return -EOPNOTSUPP;
+        watch = calloc(1, sizeof(*watch));
+        if (!watch)
+                return -ENOMEM;
+        watch->backend = backend;
+        for (unsigned i = 0; i < STEER_MAX_DEVICES; i++)
+                switches_init(&watch->device[i].switches, backend->costs, now);
+        r = steer_view_map(view_fd, &watch->view);
+        if (r == 0)
+                r = backend->open(argument, &watch->handle);
+        if (r == 0) {
+                watch->next = now + LOOK;
+                r = start(watch);
+        }
+        if (r < 0) {
+                if (watch->handle)
+                        backend->close(watch->handle);
+                steer_view_unmap(watch->view);
+                free(watch);
+                return r;
+        }
+        *ret = watch;
+        return 0;
+}
+
+struct watch *watch_free(struct watch *watch)
+{
+        struct timespec limit;
+
+        if (!watch)
+                return NULL;
+        pthread_mutex_lock(&watch->lock);
+        watch->end = true;
+        pthread_cond_signal(&watch->wake);
+        pthread_mutex_unlock(&watch->lock);
+        /* a device that hangs keeps the thread, not us: the process is about to end */
+        clock_gettime(CLOCK_REALTIME, &limit);
+        limit.tv_sec += 2;
+        if (pthread_timedjoin_np(watch->thread, NULL, &limit) != 0)
+                return NULL;
+        pthread_cond_destroy(&watch->wake);
+        pthread_mutex_destroy(&watch->lock);
+        watch->backend->close(watch->handle);
+        steer_view_unmap(watch->view);
+        free(watch);
+        return NULL;
+}
+
+/* -- what is told ------------------------------------------------------------------------------ */
+
+void watch_device(struct watch *watch, unsigned device, const uint8_t uuid[16])
+{
+        if (!watch)
+                return;
+        pthread_mutex_lock(&watch->lock);
+        memcpy(watch->device[device].uuid, uuid, 16);
+        watch->device[device].wanted = true;
+        watch->next = 0;
+        pthread_cond_signal(&watch->wake);
+        pthread_mutex_unlock(&watch->lock);
+}
+
+void watch_slice(struct watch *watch, unsigned device, uint32_t pid, uint64_t slice_us)
+{
+        if (!watch || !pid || device >= STEER_MAX_DEVICES)
+                return;
+        pthread_mutex_lock(&watch->lock);
+        switches_slice(&watch->device[device].switches, pid, now_ns(), slice_us);
+        pthread_mutex_unlock(&watch->lock);
+}
+
+void watch_mode(struct watch *watch, unsigned device, uint32_t pid, bool thread_block)
+{
+        if (!watch || !pid || device >= STEER_MAX_DEVICES)
+                return;
+        pthread_mutex_lock(&watch->lock);
+        switches_mode(&watch->device[device].switches, pid, now_ns(), thread_block);
+        pthread_mutex_unlock(&watch->lock);
+}
+
+void watch_switched(struct watch *watch, unsigned device, uint32_t pid, uint64_t from, uint64_t to,
+        bool disabled)
+{
+        if (!watch || !pid || device >= STEER_MAX_DEVICES)
+                return;
+        pthread_mutex_lock(&watch->lock);
+        switches_off(&watch->device[device].switches, pid, from, to, disabled);
+        if (!disabled && watch->next > to + LOOK_ENABLED) {
+                watch->next = to + LOOK_ENABLED;
+                pthread_cond_signal(&watch->wake);
+        }
+        pthread_mutex_unlock(&watch->lock);
+}
