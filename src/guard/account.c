@@ -10,12 +10,21 @@
 /* One change at a time: the counter's rule (counter.h). */
 static struct guard_lock account_lock;
 
+/* How often this thread has met the limit. */
+static __thread uint64_t refused;
+
+uint64_t guard_refused(void)
+{
+        return refused;
+}
+
 /* Says that the limit was met, at most once a second. */
 static void report_refusal(const struct guard_session *session, uint32_t device, uint64_t units)
 {
         static time_t last;
         struct timespec now;
 
+        refused++;
         atomic_fetch_add_explicit(&session->slot->refusals, 1, memory_order_relaxed);
         clock_gettime(CLOCK_MONOTONIC, &now);
         guard_debug("refused: %llu KiB on device %u", (unsigned long long)units * 4, device);

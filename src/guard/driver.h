@@ -10,6 +10,17 @@
 /* The driver's own function behind an entry; one that returns CUDA_ERROR_NOT_SUPPORTED where the
  * driver lacks it. Never NULL. Looks it up each time: calls go through REAL(). */
 HIDDEN void *guard_real(unsigned entry);
+/* Makes a context by that call of the driver; its result, except that what fails because this
+ * thread was refused memory is out of memory: the driver answers UNKNOWN for some part of a context
+ * (seen on an H100, once in some dozens of refusals). */
+#define CONTEXT_MADE(call)                                                                         \
+        ({                                                                                         \
+                uint64_t refused_ = guard_refused();                                               \
+                CUresult result_ = (call);                                                         \
+                result_ == CUDA_SUCCESS || guard_refused() == refused_ ? result_                   \
+                                                                       : CUDA_ERROR_OUT_OF_MEMORY; \
+        })
+
 /* REAL(cuMemFree_v2)(ptr) calls the driver's own function. */
 #define REAL(symbol) CLEAVE_CUDA_REAL(symbol)
 
@@ -31,6 +42,8 @@ HIDDEN bool guard_rm_seen(void);
 /* 0, -ENOMEM (over the limit), -ENOTCONN (no session), -ERANGE */
 HIDDEN int guard_charge(uint32_t device, uint64_t units);
 HIDDEN void guard_discharge(uint32_t device, uint64_t units);
+/* How often this thread has been refused a charge. */
+HIDDEN uint64_t guard_refused(void);
 
 /* managed.c */
 HIDDEN CUresult guard_managed_alloc(CUdeviceptr *ret, size_t bytes, unsigned flags);

@@ -131,7 +131,7 @@ static struct green *find(CUcontext context)
 static CUresult hold_hidden(CUdevice device)
 {
         CUcontext context;
-        CUresult result = REAL(cuDevicePrimaryCtxRetain)(&context, device);
+        CUresult result = CONTEXT_MADE(REAL(cuDevicePrimaryCtxRetain)(&context, device));
 
         if (result == CUDA_SUCCESS)
                 atomic_store(&hidden, context);
@@ -254,7 +254,7 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext *pctx, CUdevice dev)
         CUresult result = CUDA_SUCCESS;
 
         if (!guard_space() || !pctx || guard_forked() || !is_ours(dev))
-                return REAL(cuDevicePrimaryCtxRetain)(pctx, dev);
+                return CONTEXT_MADE(REAL(cuDevicePrimaryCtxRetain)(pctx, dev));
         guard_lock(&space_lock);
         if (!primary) {
                 result = make(dev, &primary);
@@ -352,20 +352,21 @@ static bool replaces(const CUcontext *pctx, CUdevice dev)
 
 CUresult cuCtxCreate(CUcontext *pctx, unsigned int flags, CUdevice dev)
 {
-        return replaces(pctx, dev) ? create(pctx, flags, dev) : REAL(cuCtxCreate)(pctx, flags, dev);
+        return replaces(pctx, dev) ? create(pctx, flags, dev)
+                                   : CONTEXT_MADE(REAL(cuCtxCreate)(pctx, flags, dev));
 }
 
 CUresult cuCtxCreate_v2(CUcontext *pctx, unsigned int flags, CUdevice dev)
 {
         return replaces(pctx, dev) ? create(pctx, flags, dev)
-                                   : REAL(cuCtxCreate_v2)(pctx, flags, dev);
+                                   : CONTEXT_MADE(REAL(cuCtxCreate_v2)(pctx, flags, dev));
 }
 
 CUresult cuCtxCreate_v3(
         CUcontext *pctx, CUexecAffinityParam *params, int count, unsigned int flags, CUdevice dev)
 {
         if (!replaces(pctx, dev))
-                return REAL(cuCtxCreate_v3)(pctx, params, count, flags, dev);
+                return CONTEXT_MADE(REAL(cuCtxCreate_v3)(pctx, params, count, flags, dev));
         return count ? CUDA_ERROR_UNSUPPORTED_EXEC_AFFINITY : create(pctx, flags, dev);
 }
 
@@ -373,7 +374,7 @@ CUresult cuCtxCreate_v4(
         CUcontext *pctx, CUctxCreateParams *params, unsigned int flags, CUdevice dev)
 {
         if (!replaces(pctx, dev))
-                return REAL(cuCtxCreate_v4)(pctx, params, flags, dev);
+                return CONTEXT_MADE(REAL(cuCtxCreate_v4)(pctx, params, flags, dev));
         if (params && params->numExecAffinityParams)
                 return CUDA_ERROR_UNSUPPORTED_EXEC_AFFINITY;
         if (params && params->cigParams)

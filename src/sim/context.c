@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "device.h"
+#include "faults.h"
 #include "green.h"
 #include "kernel.h"
 #include "memory.h"
@@ -221,7 +222,7 @@ static CUresult begin(struct sim_context *context, unsigned int flags, unsigned 
         atomic_store(&context->limit[CU_LIMIT_MAX_L2_FETCH_GRANULARITY], 64);
         r = context_memory_new(context);
         if (r)
-                return r;
+                return (CUresult)sim_faults_context(r);
         r = exec_context_init(context);
         if (r) {
                 context_memory_free(context);

@@ -28,6 +28,7 @@ enum kind {
         RESET,
         RELEASE,
         CONTROL,
+        CONTEXT,
 };
 
 struct fault {
@@ -140,6 +141,10 @@ static int parse_fault(char *text, struct fault *fault)
         }
         if (!strcmp(text, "fail") && value && at) {
                 fault->kind = FAIL;
+                return parse_number(value, &fault->value);
+        }
+        if (!strcmp(text, "context") && value && !at) {
+                fault->kind = CONTEXT;
                 return parse_number(value, &fault->value);
         }
         if (!strcmp(text, "slow") && value && at) {
@@ -269,6 +274,14 @@ bool sim_faults_reset(void)
                 if (faults[i].kind == RESET)
                         return true;
         return false;
+}
+
+int sim_faults_context(int result)
+{
+        for (int i = 0; i < n_faults && result == OUT_OF_MEMORY; i++)
+                if (faults[i].kind == CONTEXT)
+                        return (int)faults[i].value;
+        return result;
 }
 
 uint64_t sim_faults_release(void)

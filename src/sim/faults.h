@@ -9,6 +9,7 @@
  *      slow=TIME@ENTRY         every call of an entry takes that much longer; * is all entries
  *      missing@ENTRY           the entry is not there: cuGetProcAddress does not find it, and a
  *                              direct call returns CUDA_ERROR_NOT_SUPPORTED
+ *      context=CODE            a context for which RM refuses memory fails with that CUresult
  *      lost=DEVICE[:N]         the device falls off the bus at this process's N-th call. It is
  *                              lost for every process, until none holds a client any more
  *      foreign=SIZE[@DEVICE]   memory that somebody unseen holds when the machine is first made
@@ -39,6 +40,9 @@ bool sim_faults_user(int device, unsigned slice);
 bool sim_faults_reset(void);
 /* State of the licence of a device's vGPU, -1: it has none. */
 int sim_faults_vgpu(int device);
+/* What the driver says of a context for which it got no memory: result, CUDA_ERROR_OUT_OF_MEMORY as
+ * a rule. */
+int sim_faults_context(int result);
 /* nanoseconds */
 uint64_t sim_faults_release(void);
 /* nanoseconds that a steering call takes which was measured to take so many */

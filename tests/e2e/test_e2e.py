@@ -15,6 +15,7 @@ import unittest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from world import GIB, MIB, Tool, World, eventually  # noqa: E402
 
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = None
 OUT_OF_MEMORY = 2
 
@@ -92,6 +93,25 @@ class Quota(EndToEnd):
                    "    print(total[0])"]
         out, _ = self.world.run("--memory", "3G", program=program).communicate(timeout=60)
         self.assertEqual(out.split(), [str(3 * GIB)] * 2)
+
+    def test_context_without_room_is_out_of_memory(self):
+        # the driver may say otherwise of one for which it is refused memory: never to a program
+        self.world.env["CLEAVE_SIM_FAULTS"] = "context=999"
+        program = [sys.executable, os.path.join(ROOT, "tests/gpu/programs/contexts.py"), "128",
+                   "700"]
+        plain = subprocess.run(program, text=True, capture_output=True, check=True,
+                               timeout=60, env={**self.world.env, "LD_LIBRARY_PATH":
+                                                os.path.join(self.world.build, "src/sim")})
+        self.assertIn(999, json.loads(plain.stdout).values())
+        process = self.world.run("--memory", "2G", program=program)
+        out, err = process.communicate(timeout=60)
+        said = json.loads(out or err)
+        self.assertEqual(set(said.values()), {0, OUT_OF_MEMORY}, said)
+        tool = self.world.tool("--memory", "300M")  # less than the primary one takes
+        self.assertEqual(tool("device", 0), OUT_OF_MEMORY)
+        # what is not for want of memory stays what it is
+        self.world.env["CLEAVE_SIM_FAULTS"] = "fail=999@cuDevicePrimaryCtxRetain:1+"
+        self.assertEqual(self.world.tool("--memory", "2G")("device", 0), 999)
 
     def test_comes_back_between_processes(self):
         program = [sys.executable, os.path.join(os.path.dirname(__file__), "cuda_tool.py")]
