@@ -187,22 +187,39 @@ pid_t mps_pid(const struct mps *mps)
         return daemon_pid(mps);
 }
 
+/* Neither gone nor a zombie. */
+static bool is_alive(pid_t pid)
+{
+        _cleanup_close_ int fd = process_open(pid);
+        struct pollfd wait = {.fd = fd, .events = POLLIN};
+
+        return fd >= 0 && poll(&wait, 1, 0) == 0;
+}
+
 int mps_serve(const struct mps *mps, pid_t *ret)
 {
         const struct timespec step = {.tv_nsec = WAIT_STEP * 1000000};
         _cleanup_free_ char *answer = malloc(ANSWER_MAX);
         char command[64];
-        int r;
+        bool asked = false;
+        int r = 0;
 
         if (!answer)
                 return -ENOMEM;
         snprintf(command, sizeof(command), "start_server -uid %u", (unsigned)geteuid());
-        r = control(mps, NULL, command, answer);
-        for (unsigned waited = 0; r == 0 && waited < mps->msec; waited += WAIT_STEP) {
+        for (unsigned waited = 0; r >= 0 && waited < mps->msec; waited += WAIT_STEP) {
+                pid_t pid;
+
                 r = control(mps, NULL, "get_server_list", answer);
-                if (r == 0 && isdigit((unsigned char)*answer)) {
-                        *ret = (pid_t)strtol(answer, NULL, 10);
+                answer[strcspn(answer, "\n")] = '\0';
+                /* one that has been killed may still be listed for a moment */
+                if (r == 0 && parse_pid(answer, &pid) == 0 && is_alive(pid)) {
+                        *ret = pid;
                         return 0;
+                }
+                if (r == 0 && !asked) {
+                        r = control(mps, NULL, command, answer);
+                        asked = true;
                 }
                 nanosleep(&step, NULL);
         }
