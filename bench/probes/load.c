@@ -3,7 +3,8 @@
  * A load for the probes: kernels of a fixed amount of arithmetic on every SM, so that work done
  * does not depend on who else has the GPU. Started by a probe, which gives it a page to count in.
  *
- * usage: load FD MICROSECONDS queue|sync|pace|open [GAP_MICROSECONDS [SLICE_MICROSECONDS]]
+ * usage: load FD MICROSECONDS queue|sync|pace|open [GAP_MICROSECONDS [SLICE_MICROSECONDS
+ *             [CALIBRATION_MILLISECONDS]]]
  *   queue  always work waiting; sync  launch, wait, again; pace  sync, then rest GAP; open  serve
  *   arrivals that come at random, GAP apart in the mean, whether or not the last is done
  *
@@ -181,8 +182,9 @@ static void launch(unsigned turns)
         MUST(p_cuLaunchKernel(spin, blocks, 1, 1, 256, 1, 1, 0, NULL, arguments, NULL));
 }
 
-/* The number of turns that take so long, alone, and what that takes in a full queue. */
-static unsigned calibrate(double wanted_ns)
+/* The number of turns that take so long, alone, and what that takes in a full queue: three times
+ * for about that long. */
+static unsigned calibrate(double wanted_ns, double span_ns)
 {
         unsigned turns = 100000;
         uint64_t start;
@@ -194,7 +196,10 @@ static unsigned calibrate(double wanted_ns)
                 MUST(p_cuCtxSynchronize());
         }
         turns = (unsigned)(turns * (wanted_ns / (double)(now_ns() - start)));
-        n = (int)(4e8 / wanted_ns);
+        /* 0 would be 2^32 */
+        turns = turns < 100 ? 100 : turns;
+        n = (int)(span_ns / wanted_ns);
+        n = n < 1 ? 1 : n;
         if (n > 900)
                 n = 900;
         for (int i = 0; i < 3; i++) {
@@ -204,6 +209,7 @@ static unsigned calibrate(double wanted_ns)
                 MUST(p_cuCtxSynchronize());
                 page->unit_ns = (double)(now_ns() - start) / n;
                 turns = i < 2 ? (unsigned)(turns * (wanted_ns / page->unit_ns)) : turns;
+                turns = turns < 100 ? 100 : turns;
         }
         return turns;
 }
@@ -249,7 +255,7 @@ int main(int argc, char **argv)
         MUST(p_cuMemsetD8_v2(arrivals, 0, 8));
         MUST(p_cuMemHostRegister_v2(page, sizeof(*page), CU_MEMHOSTREGISTER_DEVICEMAP));
         MUST(p_cuMemHostGetDevicePointer_v2(&done, (void *)&page->done, 0));
-        turns = calibrate(wanted_ns);
+        turns = calibrate(wanted_ns, argc > 6 ? atof(argv[6]) * 1e6 : 4e8);
         if (argc > 5 && atof(argv[5]) > 0) {
                 uint64_t slice = (uint64_t)atof(argv[5]);
 
@@ -276,7 +282,7 @@ int main(int argc, char **argv)
                         continue;
                 }
                 uint64_t start = now_ns();
-                uint32_t level = atomic_load(&page->level), n;
+                uint32_t level = atomic_load(&page->level), n, took;
 
                 if (level) {
                         level--;
@@ -294,9 +300,12 @@ int main(int argc, char **argv)
                 launch(turns);
                 wake();
                 MUST(p_cuCtxSynchronize());
+                took = (uint32_t)((now_ns() - start) / 1000);
                 n = atomic_fetch_add(&page->latencies, 1);
                 if (n < LOAD_LATENCIES)
-                        page->latency_us[n] = (uint32_t)((now_ns() - start) / 1000);
+                        page->latency_us[n] = took;
+                if (took > atomic_load(&page->longest_us))
+                        atomic_store(&page->longest_us, took);
                 if (strcmp(argv[3], "pace") == 0 && argc > 4)
                         sleep_ns((uint64_t)(atof(argv[4]) * 1e3));
         }

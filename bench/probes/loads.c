@@ -101,7 +101,7 @@ static double cpu_seconds(void)
 static void print_latencies(const struct load *load)
 {
         unsigned n = atomic_load(&load->page->latencies);
-        uint64_t values[LOAD_LATENCIES];
+        static uint64_t values[LOAD_LATENCIES];
 
         n = n > LOAD_LATENCIES ? LOAD_LATENCIES : n;
         for (unsigned i = 0; i < n; i++)

@@ -2,8 +2,10 @@
 /* What the probes share with the loads that they start: a page, and the clock. */
 #pragma once
 
+#include <assert.h>
 #include <linux/futex.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -22,7 +24,7 @@ enum load_wake {
         LOAD_WAKE_ASK,  /* the load sets pending and wakes who waits for it */
 };
 
-#define LOAD_LATENCIES 4096u
+#define LOAD_LATENCIES 65536u
 #define LOAD_CHANNELS  16u
 
 /* Shared memory of each load, inherited as a descriptor. */
@@ -38,6 +40,7 @@ struct load_page {
         _Atomic uint32_t state;              /* enum load_state */
         _Atomic uint32_t latencies;          /* written since the probe set it to 0 */
         _Atomic uint32_t pending;            /* 1: work waits; the probe sets it back to 0 */
+        _Atomic uint32_t longest_us;         /* of all since then */
         uint32_t latency_us[LOAD_LATENCIES]; /* arrival to completion; not with queue */
         double unit_ns;                      /* one kernel in a full queue with the GPU to itself */
         int32_t fd; /* of /dev/nvidiactl, the one that RM knows the driver library by */
@@ -47,6 +50,10 @@ struct load_page {
         uint32_t slice_status, level_status, wake_status;
         uint64_t wake_ns; /* longest RESTART_RUNLIST */
 };
+/* tests/gpu/compute reads these */
+static_assert(offsetof(struct load_page, longest_us) == 36, "layout");
+static_assert(offsetof(struct load_page, unit_ns) == 262184, "layout");
+static_assert(sizeof(struct load_page) <= 270336, "layout");
 
 static inline uint64_t now_ns(void)
 {
