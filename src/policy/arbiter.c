@@ -71,6 +71,7 @@ struct seat {
         uint64_t probed_pause_ns; /* what a probe has found, 0: nothing */
         enum arbiter_kind kind;
         bool first;        /* served before the rest, as it comes and goes */
+        bool stands_back;  /* it would be, had the rest not got too little */
         unsigned streak;   /* windows in which a sporadic tenant looked synchronous */
         bool settled_kind; /* judged over a window at least once */
         uint32_t fill_ppm; /* of what was offered it used, last window */
@@ -1221,6 +1222,8 @@ static bool find_latency(struct arbiter *arbiter, unsigned d)
                 const struct tenant *tenant = &arbiter->tenant[device->order[i]];
                 struct seat *seat = seat_of(arbiter, d, device->order[i]);
 
+                seat->stands_back = seat->first && !any && seat->sight.blind_alone &&
+                                    device->settled < device->no_latency_until;
                 seat->first = seat->first && any;
                 if (any && seat->kind != ARBITER_IDLE && !seat->first)
                         seat->target_ppm = (unsigned)MAX_OF((uint64_t)seat->target_ppm,
@@ -1257,6 +1260,8 @@ static uint64_t choose_round(struct arbiter *arbiter, unsigned d, unsigned activ
  * a time that a turn would be theirs. */
 static bool takes_turns(const struct seat *seat)
 {
+        if (seat->stands_back)
+                return true;
         if (seat->kind == ARBITER_SPORADIC)
                 return !seat->first && (seat->rate_ppm > (int64_t)seat->target_ppm ||
                                                seat->run_ns > ARBITER_TURN / 4);
@@ -1275,7 +1280,9 @@ static void assign_turns(struct arbiter *arbiter, unsigned d, uint64_t round, bo
 
         for (unsigned i = 0; i < device->count; i++) {
                 struct seat *seat = seat_of(arbiter, d, device->order[i]);
-                bool pauses = seat->kind == ARBITER_SYNCHRONOUS;
+                /* Once a round would let requests pile up; where pauses are seen exactly, it then
+                 * is a loop. */
+                bool pauses = seat->kind == ARBITER_SYNCHRONOUS || seat->stands_back;
 
                 seat->turn = TURN_FREE;
                 if (seat->kind != ARBITER_BACKLOGGED && !pauses)
@@ -1640,9 +1647,12 @@ unsigned arbiter_step(struct arbiter *arbiter, uint64_t now, struct arbiter_acti
                         uint32_t t = device->order[i];
                         struct seat *seat = seat_of(arbiter, d, t);
 
+                        /* who is asleep can only be seen to wake up while it is enabled */
                         seat->disabled_wanted =
                                 arbiter->tenant[t].capped_off ||
-                                (held && seat->turn != TURN_FREE && !in_row(seat, t, holder));
+                                (held && seat->turn != TURN_FREE && !in_row(seat, t, holder) &&
+                                        !(seat->sight.blind_alone &&
+                                                seat->sight.demand == ARBITER_DEMAND_NONE));
                 }
         }
         /* First off, then on: the other way round they would meet and switch to and fro. */

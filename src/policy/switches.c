@@ -97,7 +97,6 @@ static void apply(struct switches *switches, const struct switches_event *event)
                         owner->asleep = since;
                 break;
         case SWITCHES_ENABLE:
-                owner->asleep = 0;
                 break;
         }
         owner->disabled = event->type == SWITCHES_DISABLE;
@@ -409,6 +408,7 @@ static void start_run(struct switches *switches, struct switches_owner *owner, u
                 break;
         }
         hold(switches, owner, at);
+        owner->asleep = 0;
         switches->sure = is_awaited(switches, owner);
         owner->seen = at;
 }
@@ -605,7 +605,7 @@ static enum switches_demand demand_of(
                 }
                 return fresh && switches->busy_ppm >= BUSY_FULL ? SWITCHES_WORK : SWITCHES_UNKNOWN;
         }
-        if (owner->disabled && owner->asleep) {
+        if (owner->asleep) {
                 *ret_since = owner->asleep;
                 return SWITCHES_NONE;
         }

@@ -69,7 +69,8 @@ struct switches_owner {
         enum switches_end end;
         uint64_t ended;   /* when it had no work, or no engine, any more */
         uint64_t since;   /* it has had work since then, as far as it has any */
-        uint64_t asleep;  /* when it was disabled it had had no work since then, 0: it may have */
+        uint64_t asleep;  /* when it was disabled it had had no work since then, nor has it come; 0:
+                             it may have */
         int64_t sure_ns;  /* work */
         int64_t loose_ns; /* in question, no sample has come yet */
         int64_t firm_ns; /* of what is in question: runs at whose end it had work or was disabled */
