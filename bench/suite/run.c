@@ -34,10 +34,10 @@ static const struct bench_pace paces[2][2] = {
                         .scale = 0.1,
                         .array_bytes = 512u << 20}},
         /* a simulated one */
-        {{.turns = 5,
+        {{.turns = 3,
                  .shared_turns = 2,
-                 .window_ms = 150,
-                 .rounds_ms = 300,
+                 .window_ms = 100,
+                 .rounds_ms = 250,
                  .lead_ms = 40,
                  .scale = 0.05,
                  .array_bytes = 8u << 20},
