@@ -12,14 +12,10 @@ ENTRIES(X)
 
 struct gpu gpu;
 
-__asm__(".section .rodata\n"
-        ".global kernels_ptx\n"
-        ".hidden kernels_ptx\n"
-        "kernels_ptx:\n"
-        ".incbin \"" KERNELS_PTX "\"\n"
-        ".byte 0\n"
-        ".previous\n");
-extern const char kernels_ptx[];
+/* kernels.ptx, a string for each line */
+static const char kernels_ptx[] =
+#include "kernels.inc"
+        ;
 
 static const char *const names[N_KERNELS] = {
         [KERNEL_EMPTY] = "cleave_empty",
