@@ -478,6 +478,42 @@ typedef struct nvmlProcessUtilizationSample_st {
         unsigned int encUtil;
         unsigned int decUtil;
 } nvmlProcessUtilizationSample_t;
+
+typedef struct {
+        unsigned long long timeStamp;
+        unsigned int pid;
+        unsigned int smUtil;
+        unsigned int memUtil;
+        unsigned int encUtil;
+        unsigned int decUtil;
+        unsigned int jpgUtil;
+        unsigned int ofaUtil;
+} nvmlProcessUtilizationInfo_v1_t;
+
+typedef struct {
+        unsigned int version;
+        unsigned int processSamplesCount;
+        unsigned long long lastSeenTimeStamp;
+        nvmlProcessUtilizationInfo_v1_t *procUtilArray;
+} nvmlProcessesUtilizationInfo_v1_t;
+typedef nvmlProcessesUtilizationInfo_v1_t nvmlProcessesUtilizationInfo_t;
+
+typedef struct {
+        unsigned int pid;
+        unsigned long long usedGpuMemory;
+        unsigned int gpuInstanceId;
+        unsigned int computeInstanceId;
+        unsigned long long usedGpuCcProtectedMemory;
+} nvmlProcessDetail_v1_t;
+
+typedef struct {
+        unsigned int version;
+        unsigned int mode; /* 0 compute, 1 graphics, 2 MPS */
+        unsigned int numProcArrayEntries;
+        nvmlProcessDetail_v1_t *procArray;
+} nvmlProcessDetailList_v1_t;
+typedef nvmlProcessDetailList_v1_t nvmlProcessDetailList_t;
+
 typedef unsigned int nvmlDeviceArchitecture_t;
 typedef unsigned int nvmlBusType_t;
 typedef unsigned char nvmlPowerScopeType_t;

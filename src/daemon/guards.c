@@ -55,12 +55,13 @@ static void send_refused(int fd, uint16_t version, enum cleave_refusal reason)
         (void)!send(fd, &message, sizeof(message), MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-static int send_welcome(int fd, uint16_t version, const struct tenant *tenant, uint32_t slot)
+static int send_welcome(const struct guard *guard, const struct tenant *tenant, uint32_t slot)
 {
         struct cleave_welcome message = {
-                .head = head(CLEAVE_WELCOME, version, sizeof(message)),
+                .head = head(CLEAVE_WELCOME, guard->version, sizeof(message)),
                 .tenant = tenant->id,
                 .slot = slot,
+                .pid = (uint32_t)guard->peer.pid,
         };
         struct iovec part = {.iov_base = &message, .iov_len = sizeof(message)};
         int fds[2] = {tenant->pages.grant_tenant_fd, tenant->pages.usage_fd};
@@ -79,7 +80,7 @@ static int send_welcome(int fd, uint16_t version, const struct tenant *tenant, u
         control.head.cmsg_type = SCM_RIGHTS;
         control.head.cmsg_len = CMSG_LEN(sizeof(fds));
         memcpy(CMSG_DATA(&control.head), fds, sizeof(fds));
-        return sendmsg(fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
+        return sendmsg(guard->fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
 }
 
 static void tell_refused(struct guard *guard, uint64_t tenant, const char *why)
@@ -147,7 +148,7 @@ static int hello(struct guard *guard, const struct cleave_hello *message)
 
         /* one that only looks (NVML) has no account, and its socket no meaning afterwards */
         if (message->flags & CLEAVE_HELLO_OBSERVER)
-                return send_welcome(guard->fd, guard->version, tenant, 0);
+                return send_welcome(guard, tenant, 0);
 
         HASH_FIND_INT(manager->sessions, &pid, session);
         if (session && session->process.start_time == start_time && session->tenant == tenant &&
@@ -174,7 +175,7 @@ static int hello(struct guard *guard, const struct cleave_hello *message)
         }
         memcpy(session->guard_version, message->guard, sizeof(session->guard_version));
         memcpy(session->driver_version, message->driver, sizeof(session->driver_version));
-        r = send_welcome(guard->fd, guard->version, tenant, session->slot);
+        r = send_welcome(guard, tenant, session->slot);
         if (r < 0) {
                 /* it has gone already, or will say HELLO again */
                 if (session->process.gone)

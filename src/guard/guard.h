@@ -79,6 +79,7 @@ struct guard_session {
         struct cleave_usage_page *usage;
         struct cleave_slot *slot; /* an observer has none */
         uint32_t index;           /* of the slot */
+        bool other_pids;          /* the daemon calls processes by other pids than we do */
 };
 
 /* The session of this process, or NULL. A forked child sees its parent's until it asks

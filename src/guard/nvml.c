@@ -7,6 +7,7 @@
  * In a process that belongs to no tenant all is as without us: monitoring must not break.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -280,11 +281,42 @@ static bool is_in_our_container(unsigned pid)
         return pid != 0 && access(path, F_OK) == 0;
 }
 
+/* In a pid namespace that the tenant made for itself the page's pids are not the driver's. What a
+ * process carries in its environment is no proof, but this decides only what is shown. */
+static bool has_our_environment(unsigned pid)
+{
+        char path[32], wanted[sizeof(CLEAVE_ENV_TENANT) + 18], part[4096];
+        size_t length, kept = 0;
+        bool found = false;
+        ssize_t n;
+        int fd;
+
+        length = (size_t)snprintf(wanted, sizeof(wanted), "%s=%016llx", CLEAVE_ENV_TENANT,
+                (unsigned long long)guard_session()->grant->tenant);
+        snprintf(path, sizeof(path), "/proc/%u/environ", pid);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+                return false;
+        /* the end of one part may be the beginning of what is looked for */
+        while (!found && (n = read(fd, part + kept, sizeof(part) - kept)) > 0) {
+                kept += (size_t)n;
+                found = memmem(part, kept, wanted, length) != NULL;
+                if (kept > length) {
+                        memmove(part, part + kept - length, length);
+                        kept = length;
+                }
+        }
+        close(fd);
+        return found;
+}
+
 static bool is_ours(unsigned pid)
 {
         struct cleave_usage_page *usage = guard_session()->usage;
         uint32_t used = atomic_load_explicit(&usage->slots_used, memory_order_acquire);
 
+        if (guard_session()->other_pids)
+                return is_in_our_container(pid) || has_our_environment(pid);
         for (uint32_t i = 1; i < used && i < CLEAVE_MAX_SLOTS; i++) {
                 const struct cleave_slot *slot = cleave_usage_slot(usage, i);
 
@@ -367,5 +399,35 @@ nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t device,
                 if (is_ours(utilization[i].pid))
                         utilization[own++] = utilization[i];
         *processSamplesCount = own;
+        return own ? result : NVML_ERROR_NOT_FOUND;
+}
+
+nvmlReturn_t nvmlDeviceGetProcessesUtilizationInfo(
+        nvmlDevice_t device, nvmlProcessesUtilizationInfo_t *info)
+{
+        nvmlReturn_t result = REAL(nvmlDeviceGetProcessesUtilizationInfo)(device, info);
+        unsigned own = 0;
+
+        if (result != NVML_SUCCESS || !info->procUtilArray || !guard_session())
+                return result;
+        for (unsigned i = 0; i < info->processSamplesCount; i++)
+                if (is_ours(info->procUtilArray[i].pid))
+                        info->procUtilArray[own++] = info->procUtilArray[i];
+        info->processSamplesCount = own;
+        return own ? result : NVML_ERROR_NOT_FOUND;
+}
+
+nvmlReturn_t nvmlDeviceGetRunningProcessDetailList(
+        nvmlDevice_t device, nvmlProcessDetailList_t *list)
+{
+        nvmlReturn_t result = REAL(nvmlDeviceGetRunningProcessDetailList)(device, list);
+        unsigned own = 0;
+
+        if (result != NVML_SUCCESS || !list->procArray || !guard_session())
+                return result;
+        for (unsigned i = 0; i < list->numProcArrayEntries; i++)
+                if (is_ours(list->procArray[i].pid))
+                        list->procArray[own++] = list->procArray[i];
+        list->numProcArrayEntries = own;
         return result;
 }

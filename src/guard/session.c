@@ -224,6 +224,7 @@ static int map_pages(
                 .usage = usage,
                 .slot = observer ? NULL : cleave_usage_slot(usage, welcome->slot),
                 .index = welcome->slot,
+                .other_pids = welcome->pid != 0 && welcome->pid != (uint32_t)getpid(),
         };
         return 0;
 }

@@ -68,7 +68,7 @@ struct cleave_welcome {
         struct cleave_message head;
         uint64_t tenant;
         uint32_t slot;
-        uint32_t reserved;
+        uint32_t pid; /* the process's, as the daemon calls it; 0: an older one did not say */
 };
 static_assert(sizeof(struct cleave_welcome) == 32, "layout");
 

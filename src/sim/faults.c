@@ -26,6 +26,7 @@ enum kind {
         USER,
         VGPU,
         RESET,
+        GRAPHICS,
         RELEASE,
         CONTROL,
         CONTEXT,
@@ -184,6 +185,10 @@ static int parse_fault(char *text, struct fault *fault)
                 fault->kind = RESET;
                 return 0;
         }
+        if (!strcmp(text, "graphics") && !value && !at) {
+                fault->kind = GRAPHICS;
+                return 0;
+        }
         if (!strcmp(text, "release") && value && !at) {
                 fault->kind = RELEASE;
                 return parse_time(value, &fault->value);
@@ -282,6 +287,14 @@ int sim_faults_context(int result)
                 if (faults[i].kind == CONTEXT)
                         return (int)faults[i].value;
         return result;
+}
+
+bool sim_faults_graphics(void)
+{
+        for (int i = 0; i < n_faults; i++)
+                if (faults[i].kind == GRAPHICS)
+                        return true;
+        return false;
 }
 
 uint64_t sim_faults_release(void)

@@ -17,6 +17,7 @@
  *      vgpu=STATE[@DEVICE]     the GPU is a vGPU host's, with one that runs and whose licence is in
  *                              that state of NVML's (5: licensed)
  *      reset@MIG               a change of MIG's mode waits for a reset of the GPU
+ *      graphics                this process draws, as a desktop does, and does not compute
  *      release=TIME            how long after this process's death its memory comes back; 20ms
  *      control=TIME            what each call takes that steers channels, not as measured
  *
@@ -43,6 +44,7 @@ int sim_faults_vgpu(int device);
 /* What the driver says of a context for which it got no memory: result, CUDA_ERROR_OUT_OF_MEMORY as
  * a rule. */
 int sim_faults_context(int result);
+bool sim_faults_graphics(void);
 /* nanoseconds */
 uint64_t sim_faults_release(void);
 /* nanoseconds that a steering call takes which was measured to take so many */

@@ -824,6 +824,7 @@ int kernel_attach(void)
                         .pid = (uint32_t)getpid(),
                         .start_time = start,
                         .release_delay = sim_faults_release(),
+                        .graphics = sim_faults_graphics(),
                         .first_root = KERNEL_NONE,
                 };
                 if (index >= state->process_high)

@@ -63,7 +63,7 @@ struct kernel_process {
         uint64_t died;          /* CLOCK_MONOTONIC ns */
         /* derived */
         uint32_t first_root; /* its clients */
-        uint32_t pad;
+        uint32_t graphics;   /* it draws, as a desktop does */
         uint64_t used[KERNEL_MAX_DEVICES];     /* bytes of device memory, duplicates not counted */
         uint32_t channels[KERNEL_MAX_DEVICES]; /* channel objects; above 0: it has a context */
 };

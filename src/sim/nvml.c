@@ -9,11 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "faults.h"
 #include "identity.h"
 #include "nvml.h"
+#include "rm.h"
 
 #define NVML_VERSION   "13.580.159.04"
 #define DRIVER_VERSION "580.159.04"
@@ -599,10 +601,10 @@ nvmlReturn_t nvmlDeviceGetMemoryBusWidth(nvmlDevice_t device, unsigned int *busW
 
 /* ---- processes ---- */
 
-/* Those that hold something on the device, at most *count of them. *count becomes their number.
- * The three entry versions differ in the struct that they fill. */
-static nvmlReturn_t get_processes(
-        const char *entry, nvmlDevice_t device, unsigned int *count, void *infos, size_t info_bytes)
+/* Those that hold something on the device, at most *count of them: that draw, or that compute.
+ * *count becomes their number. The three entry versions differ in the struct that they fill. */
+static nvmlReturn_t get_processes_of(const char *entry, nvmlDevice_t device, bool graphics,
+        unsigned int *count, void *infos, size_t info_bytes)
 {
         const struct kernel_state *state = kernel_state();
         nvmlProcessInfo_v2_t unseen[KERNEL_MIG_SLICES];
@@ -624,7 +626,7 @@ static nvmlReturn_t get_processes(
                         .computeInstanceId = UINT32_MAX,
                 };
 
-                if (process->state == KERNEL_PROCESS_FREE ||
+                if (process->state == KERNEL_PROCESS_FREE || (process->graphics != 0) != graphics ||
                         (process->used[device->instance] == 0 &&
                                 process->channels[device->instance] == 0))
                         continue;
@@ -636,7 +638,7 @@ static nvmlReturn_t get_processes(
                         memcpy((char *)infos + n * info_bytes, &info, info_bytes);
                 n++;
         }
-        users = nvml_mig_users(device->instance, unseen, KERNEL_MIG_SLICES);
+        users = graphics ? 0 : nvml_mig_users(device->instance, unseen, KERNEL_MIG_SLICES);
         for (unsigned int i = 0; i < users && i < KERNEL_MIG_SLICES; i++, n++)
                 if (n < room)
                         memcpy((char *)infos + n * info_bytes, unseen + i, info_bytes);
@@ -644,6 +646,12 @@ static nvmlReturn_t get_processes(
                 kernel_unlock();
         *count = n;
         return n > room ? NVML_ERROR_INSUFFICIENT_SIZE : NVML_SUCCESS;
+}
+
+static nvmlReturn_t get_processes(
+        const char *entry, nvmlDevice_t device, unsigned int *count, void *infos, size_t info_bytes)
+{
+        return get_processes_of(entry, device, false, count, infos, info_bytes);
 }
 
 nvmlReturn_t nvmlDeviceGetComputeRunningProcesses(
@@ -664,7 +672,7 @@ nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(
         return get_processes(__func__, device, infoCount, infos, sizeof(*infos));
 }
 
-/* Nobody does graphics, or uses MPS, on these devices. */
+/* Nobody uses MPS on these devices. */
 static nvmlReturn_t get_no_processes(const char *entry, nvmlDevice_t device, unsigned int *count)
 {
         return give(entry, device, 0, count);
@@ -673,19 +681,19 @@ static nvmlReturn_t get_no_processes(const char *entry, nvmlDevice_t device, uns
 nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses(
         nvmlDevice_t device, unsigned int *infoCount, nvmlProcessInfo_v1_t *infos)
 {
-        return get_no_processes(__func__, device, infoCount);
+        return get_processes_of(__func__, device, true, infoCount, infos, sizeof(*infos));
 }
 
 nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses_v2(
         nvmlDevice_t device, unsigned int *infoCount, nvmlProcessInfo_v2_t *infos)
 {
-        return get_no_processes(__func__, device, infoCount);
+        return get_processes_of(__func__, device, true, infoCount, infos, sizeof(*infos));
 }
 
 nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses_v3(
         nvmlDevice_t device, unsigned int *infoCount, nvmlProcessInfo_t *infos)
 {
-        return get_no_processes(__func__, device, infoCount);
+        return get_processes_of(__func__, device, true, infoCount, infos, sizeof(*infos));
 }
 
 nvmlReturn_t nvmlDeviceGetMPSComputeRunningProcesses(
@@ -706,22 +714,167 @@ nvmlReturn_t nvmlDeviceGetMPSComputeRunningProcesses_v3(
         return get_no_processes(__func__, device, infoCount);
 }
 
+nvmlReturn_t nvmlDeviceGetRunningProcessDetailList(
+        nvmlDevice_t device, nvmlProcessDetailList_t *list)
+{
+        nvmlProcessInfo_t infos[KERNEL_MAX_PROCESSES];
+        unsigned int count = KERNEL_MAX_PROCESSES, room;
+        nvmlReturn_t r;
+
+        if (!list)
+                return NVML_ERROR_INVALID_ARGUMENT;
+        if (list->version != (sizeof(*list) | 1u << 24) || list->mode > 2)
+                return NVML_ERROR_INVALID_ARGUMENT;
+        if (list->mode == 2)
+                r = get_no_processes(__func__, device, &count);
+        else
+                r = get_processes_of(
+                        __func__, device, list->mode == 1, &count, infos, sizeof(infos[0]));
+        if (r != NVML_SUCCESS)
+                return r;
+        room = list->numProcArrayEntries;
+        list->numProcArrayEntries = count;
+        if (count > room || (count && !list->procArray))
+                return NVML_ERROR_INSUFFICIENT_SIZE;
+        for (unsigned int i = 0; i < count; i++)
+                list->procArray[i] = (nvmlProcessDetail_v1_t){
+                        .pid = infos[i].pid,
+                        .usedGpuMemory = infos[i].usedGpuMemory,
+                        .gpuInstanceId = infos[i].gpuInstanceId,
+                        .computeInstanceId = infos[i].computeInstanceId,
+                };
+        return NVML_SUCCESS;
+}
+
+/* ---- what processes do with the engine ---- */
+
+#define SAMPLES_MAX    72u           /* what the real one asks room for */
+#define FIRST_SAMPLE   1000000000ull /* ns: over so long the first one is taken */
+#define NS_PER_PERCENT 100u
+
+struct sample {
+        unsigned int pid, percent;
+};
+
+/* What a process had had of the engine when it was asked for last, in this process. */
+static struct {
+        uint64_t start_time, work, time;
+} seen[KERNEL_MAX_DEVICES][KERNEL_MAX_PROCESSES];
+
+static uint64_t process_work(uint32_t instance, uint32_t process)
+{
+        struct kernel_state *state = kernel_state();
+        uint64_t work = 0;
+
+        for (uint32_t i = 0; i < state->object_high; i++) {
+                const struct kernel_object *object = state->object + i;
+
+                if (object->state == KERNEL_OBJECT_LIVE && object->process == process &&
+                        object->class_id == RM_CLASS_CHANNEL_GROUP && object->device == instance &&
+                        object->group != RUNLIST_NONE)
+                        work += runlist_work(state->runlist + instance, object->group);
+        }
+        return work;
+}
+
+/* The part of the time that each process with a context has had of the engine since it was asked
+ * for last. Their number, at most SAMPLES_MAX. */
+static unsigned int sample_processes(uint32_t instance, struct sample ret[static SAMPLES_MAX])
+{
+        const struct kernel_state *state = kernel_state();
+        uint64_t now = kernel_now();
+        unsigned int n = 0;
+
+        pthread_mutex_lock(&mutex);
+        kernel_lock();
+        for (uint32_t i = 0; i < state->process_high && n < SAMPLES_MAX; i++) {
+                const struct kernel_process *process = state->process + i;
+                uint64_t before = now - FIRST_SAMPLE, work, had = 0;
+                unsigned int pid;
+
+                if (process->state != KERNEL_PROCESS_LIVE || !process->channels[instance])
+                        continue;
+                pid = kernel_process_pid(i);
+                if (!pid)
+                        continue;
+                work = process_work(instance, i);
+                if (seen[instance][i].start_time == process->start_time) {
+                        before = seen[instance][i].time;
+                        had = seen[instance][i].work;
+                }
+                seen[instance][i].start_time = process->start_time;
+                seen[instance][i].work = work;
+                seen[instance][i].time = now;
+                work = work > had && now > before ? (work - had) * NS_PER_PERCENT / (now - before)
+                                                  : 0;
+                ret[n++] = (struct sample){pid, work > 100 ? 100 : (unsigned int)work};
+        }
+        kernel_unlock();
+        pthread_mutex_unlock(&mutex);
+        return n;
+}
+
+static unsigned long long microseconds(void)
+{
+        struct timespec now;
+
+        clock_gettime(CLOCK_REALTIME, &now);
+        return (unsigned long long)now.tv_sec * 1000000u + (unsigned long long)now.tv_nsec / 1000u;
+}
+
 nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t device,
         nvmlProcessUtilizationSample_t *utilization, unsigned int *processSamplesCount,
         unsigned long long lastSeenTimeStamp)
 {
         nvmlReturn_t r = nvml_enter_device(__func__, device);
+        struct sample samples[SAMPLES_MAX];
+        unsigned int n;
 
         if (r != NVML_SUCCESS)
                 return r;
         if (!processSamplesCount)
                 return NVML_ERROR_INVALID_ARGUMENT;
         if (!utilization) {
-                *processSamplesCount = 72; /* what the real one asks room for */
+                *processSamplesCount = SAMPLES_MAX;
                 return NVML_ERROR_INSUFFICIENT_SIZE;
         }
-        *processSamplesCount = 0;
-        return NVML_ERROR_NOT_FOUND; /* no samples */
+        n = sample_processes(device->instance, samples);
+        if (n > *processSamplesCount)
+                n = *processSamplesCount;
+        for (unsigned int i = 0; i < n; i++)
+                utilization[i] = (nvmlProcessUtilizationSample_t){.pid = samples[i].pid,
+                        .timeStamp = microseconds(),
+                        .smUtil = samples[i].percent};
+        *processSamplesCount = n;
+        return n ? NVML_SUCCESS : NVML_ERROR_NOT_FOUND;
+}
+
+nvmlReturn_t nvmlDeviceGetProcessesUtilizationInfo(
+        nvmlDevice_t device, nvmlProcessesUtilizationInfo_t *info)
+{
+        nvmlReturn_t r = nvml_enter_device(__func__, device);
+        struct sample samples[SAMPLES_MAX];
+        unsigned int n, room;
+
+        if (r != NVML_SUCCESS)
+                return r;
+        if (!info)
+                return NVML_ERROR_INVALID_ARGUMENT;
+        if (info->version != (sizeof(*info) | 1u << 24))
+                return NVML_ERROR_ARGUMENT_VERSION_MISMATCH;
+        room = info->procUtilArray ? info->processSamplesCount : 0;
+        if (room < SAMPLES_MAX) {
+                info->processSamplesCount = SAMPLES_MAX;
+                return NVML_ERROR_INSUFFICIENT_SIZE;
+        }
+        n = sample_processes(device->instance, samples);
+        for (unsigned int i = 0; i < n; i++)
+                info->procUtilArray[i] =
+                        (nvmlProcessUtilizationInfo_v1_t){.timeStamp = microseconds(),
+                                .pid = samples[i].pid,
+                                .smUtil = samples[i].percent};
+        info->processSamplesCount = n;
+        return n ? NVML_SUCCESS : NVML_ERROR_NOT_FOUND;
 }
 
 nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_t *utilization)
