@@ -8,7 +8,11 @@ usage: test_guest.py CLEAVE
 Needs qemu-system-x86, busybox-static, cpio, kmod and one of Debian's kernels "linux-image-…-amd64"
 (not the cloud one, which has no displays): installed, or unpacked by `dpkg-deb -x` and depmod into
 the directory that CLEAVE_GUEST_KERNEL names. Where something is missing the test is skipped (77).
+Mediated devices are made by a small module of our own (mdev/), which needs that kernel's headers
+(linux-headers-…-amd64, linux-headers-…-common, linux-kbuild-…) and its compiler; without them that
+part is skipped.
 """
+import functools
 import glob
 import os
 import re
@@ -19,6 +23,7 @@ import tempfile
 import unittest
 
 SKIP = 77
+HERE = os.path.dirname(os.path.abspath(__file__))
 CLEAVE = None
 KERNEL = None
 MODULES = ["vfio", "vfio_iommu_type1", "vfio-pci", "nvme", "bochs", "e1000"]
@@ -119,6 +124,52 @@ echo "bad $bad, cut short $cut times, whole $whole times, one takes ${took}0 ms"
 cat /tmp/out
 """
 
+# Beside the module's own units: G has four, a CLEAVE-1Q takes one, a CLEAVE-2Q two.
+CASES_MDEV = r"""
+U=83b8f4f2-509f-382f-3c1e-e6bfe0fa1001 W=83b8f4f2-509f-382f-3c1e-e6bfe0fa1002
+M=/sys/bus/mdev/devices
+T=$(echo /sys/class/mdev_bus/$G/mdev_supported_types/*-1)
+room() { cat $T/available_instances; }
+part create mediated $G --type CLEAVE-9Q; [ $? = 6 ] && says 'CLEAVE-2Q'; result mdev-no-type $?
+part create mediated $G --type CLEAVE-1Q --uuid $U
+[ $? = 0 ] && [ -d $M/$U ] && [ "$(room)" = 3 ]; result mdev $?
+part list; says "mediated-$U.*stands"; result mdev-listed $?
+part create mediated $G --type CLEAVE-1Q --uuid $U; [ $? = 6 ] && [ "$(room)" = 3 ]
+result mdev-twice $?
+part create mediated $G --type CLEAVE-2Q --uuid $W; [ $? = 0 ] && [ "$(room)" = 1 ]; result mdev-two $?
+part create mediated $G --type CLEAVE-2Q; [ $? = 6 ] && [ "$(room)" = 1 ]; result mdev-exhausted $?
+cp check $G --allow-console-loss; says "has the mediated device $U"; result mdev-in-the-way $?
+group=$(basename $(readlink $M/$U/iommu_group))
+part show mediated-$U --for cdi; says "/dev/vfio/$group\""; result mdev-cdi $?
+sleep 1000 </dev/vfio/$group & holder=$!
+sleep 0.5
+part remove mediated-$U; [ $? = 6 ] && says "process $holder (sleep)" && [ -d $M/$U ]; result mdev-held $?
+kill $holder; wait $holder 2>/dev/null
+part remove mediated-$U; [ $? = 0 ] && [ ! -d $M/$U ] && [ "$(room)" = 2 ]; result mdev-removed $?
+part remove mediated-$W; [ $? = 0 ] && [ "$(room)" = 4 ]; result mdev-all-back $?
+# by others: left alone, and not taken for ours
+echo $U >$T/create
+part create mediated $G --type CLEAVE-1Q --uuid $U; [ $? = 6 ] && [ -d $M/$U ]; result mdev-others $?
+part remove mediated-$U; [ $? = 3 ] && [ -d $M/$U ]; result mdev-others-stay $?
+echo 1 >$M/$U/remove
+start=$(hundredths); part create mediated $G --type CLEAVE-1Q --uuid $U; took=$(($(hundredths) - start))
+part remove mediated-$U
+bad=0
+for i in 1 2 3 4 5 6 7 8; do
+	cleave partition create mediated $G --type CLEAVE-1Q --uuid $U >/dev/null 2>&1 & job=$!
+	usleep $((took * 10000 * i / 8)); kill -9 $job 2>/dev/null; wait $job 2>/dev/null
+	part reconcile || bad=1
+	part list
+	if says stands; then
+		[ -d $M/$U ] || bad=2
+		part remove mediated-$U || bad=3
+	fi
+	[ ! -d $M/$U ] && [ "$(room)" = 4 ] || bad=4
+done
+echo "bad $bad" >/tmp/out
+[ $bad = 0 ]; result mdev-killed-anywhere $?
+"""
+
 CASES_OFF = r"""
 cp check $G --allow-console-loss; says 'the IOMMU is off'; result iommu-off-seen $?
 cp attach $G --allow-console-loss; [ $? = 6 ] && [ "$(driver $G)" = bochs-drm ]; result iommu-off-refused $?
@@ -177,13 +228,35 @@ def find_needs():
                 "unpacked linux-image-…-amd64")
 
 
+def build_module(place):
+    """Our module that makes mediated devices, for that kernel; and why not, where it cannot be."""
+    headers = os.path.join(KERNEL.root, "usr/src/linux-headers-" + KERNEL.version)
+    if not os.path.isdir(headers):
+        return None, f"the headers of the kernel are missing (package linux-headers-{KERNEL.version})"
+    # Its makefile names its other half absolutely, which need not be installed there.
+    build, source = os.path.join(place, "kbuild"), os.path.join(place, "mdev")
+    os.mkdir(build)
+    for name in os.listdir(headers):
+        os.symlink(os.path.join(headers, name), os.path.join(build, name))
+    os.unlink(os.path.join(build, "Makefile"))
+    common = re.sub("-[a-z0-9]+$", "-common", headers)
+    with open(os.path.join(build, "Makefile"), "w", encoding="ascii") as file:
+        file.write(f"include {common}/Makefile\n")
+    shutil.copytree(os.path.join(HERE, "mdev"), source)
+    done = subprocess.run(["make", "-C", build, f"M={source}", "modules"], text=True,
+                          stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if done.returncode != 0:
+        return None, "the module for mediated devices cannot be built: " + done.stderr[-400:]
+    return os.path.join(source, "cleave_mdev.ko"), None
+
+
 def put(root, source, place=None):
     target = os.path.join(root, (place or source).lstrip("/"))
     os.makedirs(os.path.dirname(target), exist_ok=True)
     shutil.copy(source, target)
 
 
-def build_initrd(place, cases):
+def build_initrd(place, cases, module):
     root = os.path.join(place, "root")
     shutil.rmtree(root, ignore_errors=True)
     for directory in ("bin", "proc", "sys", "dev", "modules"):
@@ -194,11 +267,14 @@ def build_initrd(place, cases):
     for library in re.findall(r"(/\S+\.so\S*)", libraries):
         put(root, library)
     order = []
-    for module in MODULES:
-        for path in KERNEL.files_of(module):
+    for name in MODULES + (["mdev"] if module else []):
+        for path in KERNEL.files_of(name):
             if os.path.basename(path) not in order:
                 order.append(os.path.basename(path))
                 put(root, path, "/modules/" + os.path.basename(path))
+    if module:
+        order.append(os.path.basename(module))
+        put(root, module, "/modules/" + order[-1])
     with open(os.path.join(root, "modules.order"), "w", encoding="ascii") as file:
         file.write("\n".join(order))
     with open(os.path.join(root, "init"), "w", encoding="utf-8") as file:
@@ -210,19 +286,29 @@ def build_initrd(place, cases):
     return initrd
 
 
-def run_guest(cases, parameters=""):
+def run_guest(cases, parameters="", mdev=False):
+    """What the guest printed; and why it could not make mediated devices, None if it could."""
     with tempfile.TemporaryDirectory(prefix="cleave-guest-") as place:
+        module, why = build_module(place) if mdev else (None, None)
+        if module:
+            cases += CASES_MDEV
         command = ["nice", "-n", "10", "qemu-system-x86_64", "-nodefaults", "-nographic",
                    "-no-reboot", "-accel", "tcg", "-m", "1024", "-smp", "1", "-machine",
                    "q35,kernel-irqchip=split", "-cpu", "qemu64", "-serial", "stdio", "-kernel",
-                   KERNEL.image, "-initrd", build_initrd(place, cases), "-append",
-                   f"console=ttyS0 panic=-1 quiet {parameters}", *DEVICES.split()]
+                   KERNEL.image, "-initrd", build_initrd(place, cases, module), "-append",
+                   # the interrupts' timer is measured against a clock that emulation does not keep
+                   f"console=ttyS0 panic=-1 quiet no_timer_check {parameters}", *DEVICES.split()]
         try:
             done = subprocess.run(command, stdin=subprocess.DEVNULL, text=True, errors="replace",
                                   capture_output=True, timeout=LIMIT_SECONDS, check=False)
-            return done.stdout + done.stderr
+            return done.stdout + done.stderr, why
         except subprocess.TimeoutExpired as late:
-            return (late.stdout or b"").decode(errors="replace") + "\n(the guest did not end)\n"
+            return (late.stdout or b"").decode(errors="replace") + "\n(the guest did not end)\n", why
+
+
+@functools.cache
+def main_guest():
+    return run_guest(CASES, mdev=True)
 
 
 class Guest(unittest.TestCase):
@@ -234,10 +320,16 @@ class Guest(unittest.TestCase):
                 self.assertEqual(results.get(name), "ok", console)
 
     def test_devices_are_handed_on_and_come_back(self):
-        self.check(CASES, run_guest(CASES))
+        self.check(CASES, main_guest()[0])
+
+    def test_mediated_devices(self):
+        console, why = main_guest()
+        if why:
+            self.skipTest(why)
+        self.check(CASES_MDEV, console)
 
     def test_without_an_iommu_nothing_is_touched(self):
-        self.check(CASES_OFF, run_guest(CASES_OFF, "intel_iommu=off"))
+        self.check(CASES_OFF, run_guest(CASES_OFF, "intel_iommu=off")[0])
 
 
 if __name__ == "__main__":
