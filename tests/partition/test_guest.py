@@ -3,7 +3,10 @@
 """Passthrough and virtual functions on a real kernel: a guest of QEMU under software emulation, with
 an emulated IOMMU, a display, a card in a shared group and an NVMe device with SR-IOV.
 
-usage: test_guest.py CLEAVE
+With --nested, a guest inside the guest: it gets a disk by the words that `cleave passthrough show`
+prints, reads what the host has written there and writes what the host then finds.
+
+usage: test_guest.py CLEAVE [--nested]
 
 Needs qemu-system-x86, busybox-static, cpio, kmod and one of Debian's kernels "linux-image-…-amd64"
 (not the cloud one, which has no displays): installed, or unpacked by `dpkg-deb -x` and depmod into
@@ -29,6 +32,7 @@ KERNEL = None
 MODULES = ["vfio", "vfio_iommu_type1", "vfio-pci", "nvme", "bochs", "e1000"]
 # Under emulation, on a machine that does other things as well.
 LIMIT_SECONDS = 110
+NESTED_SECONDS = 900
 
 GPU, SHARED, PHYSICAL = "0000:00:05.0", "0000:02:01.0", "0000:03:00.0"
 
@@ -170,6 +174,33 @@ echo "bad $bad" >/tmp/out
 [ $bad = 0 ]; result mdev-killed-anywhere $?
 """
 
+NESTED_DISK = "0000:01:00.0"
+CASES_NESTED = r"""
+P=%(disk)s
+ulimit -l unlimited
+cp attach $P --any-device; [ $? = 0 ] && [ "$(driver $P)" = vfio-pci ]; result nested-attach $?
+words=$(cleave passthrough show $P --for qemu | tr -d '\\\\\\n')
+echo "words: $words"
+QEMU_MODULE_DIR=%(qemu_modules)s %(qemu)s -L /usr/share/qemu -nodefaults -nographic -no-reboot \
+	-accel tcg -m 256 -machine q35 -cpu qemu64 -serial stdio -kernel /inner/vmlinuz \
+	-initrd /inner/initrd -append "console=ttyS0 panic=-1 quiet no_timer_check" $words \
+	</dev/null 2>&1 | tee /tmp/out
+grep -q 'INNER read by the host' /tmp/out; result nested-read $?
+cp release $P; [ $? = 0 ] && [ "$(driver $P)" = nvme ]; result nested-release $?
+"""
+INNER_INIT = r"""#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin
+mount -t proc proc /proc
+mount -t devtmpfs dev /dev
+for module in $(cat /modules.order); do insmod /modules/$module 2>/dev/null; done
+for i in 1 2 3 4 5 6 7 8 9 10; do [ -b /dev/nvme0n1 ] && break; sleep 1; done
+echo "INNER read $(dd if=/dev/nvme0n1 bs=512 count=1 2>/dev/null | tr -d '\0')"
+echo 'by the inner guest' >/text
+dd if=/text of=/dev/nvme0n1 bs=512 seek=8 conv=sync,fsync 2>/dev/null
+poweroff -f
+"""
+
 CASES_OFF = r"""
 cp check $G --allow-console-loss; says 'the IOMMU is off'; result iommu-off-seen $?
 cp attach $G --allow-console-loss; [ $? = 6 ] && [ "$(driver $G)" = bochs-drm ]; result iommu-off-refused $?
@@ -256,34 +287,56 @@ def put(root, source, place=None):
     shutil.copy(source, target)
 
 
-def build_initrd(place, cases, module):
-    root = os.path.join(place, "root")
-    shutil.rmtree(root, ignore_errors=True)
-    for directory in ("bin", "proc", "sys", "dev", "modules"):
-        os.makedirs(os.path.join(root, directory))
-    put(root, shutil.which("busybox"), "/bin/busybox")
-    put(root, CLEAVE, "/bin/cleave")
-    libraries = subprocess.run(["ldd", CLEAVE], text=True, capture_output=True, check=True).stdout
-    for library in re.findall(r"(/\S+\.so\S*)", libraries):
-        put(root, library)
+def pack(root, initrd):
+    subprocess.run("find . | cpio -o -H newc --quiet | gzip -1 >" + initrd, shell=True, cwd=root,
+                   check=True)
+    return initrd
+
+
+def put_modules(root, names):
+    """Modules with what they need, and their order."""
     order = []
-    for name in MODULES + (["mdev"] if module else []):
+    for name in names:
         for path in KERNEL.files_of(name):
             if os.path.basename(path) not in order:
                 order.append(os.path.basename(path))
                 put(root, path, "/modules/" + os.path.basename(path))
-    if module:
-        order.append(os.path.basename(module))
-        put(root, module, "/modules/" + order[-1])
     with open(os.path.join(root, "modules.order"), "w", encoding="ascii") as file:
         file.write("\n".join(order))
+
+
+def put_program(root, program):
+    """With its libraries, where they are here."""
+    put(root, program)
+    libraries = subprocess.run(["ldd", program], text=True, capture_output=True,
+                               check=True).stdout
+    for library in re.findall(r"(/\S+\.so\S*)", libraries):
+        put(root, library)
+
+
+def empty_root(place, name, init):
+    root = os.path.join(place, name)
+    for directory in ("bin", "proc", "sys", "dev", "modules"):
+        os.makedirs(os.path.join(root, directory))
+    put(root, shutil.which("busybox"), "/bin/busybox")
     with open(os.path.join(root, "init"), "w", encoding="utf-8") as file:
-        file.write(INIT % {"gpu": GPU, "shared": SHARED, "physical": PHYSICAL, "cases": cases})
+        file.write(init)
     os.chmod(os.path.join(root, "init"), 0o755)
-    initrd = os.path.join(place, "initrd")
-    subprocess.run("find . | cpio -o -H newc --quiet | gzip -1 >" + initrd, shell=True, cwd=root,
-                   check=True)
-    return initrd
+    return root
+
+
+def build_initrd(place, cases, module):
+    root = empty_root(place, "root", INIT % {"gpu": GPU, "shared": SHARED, "physical": PHYSICAL,
+                                             "cases": cases})
+    put_program(root, CLEAVE)
+    put(root, CLEAVE, "/bin/cleave")
+    put_modules(root, MODULES + (["mdev"] if module else []))
+    if module:
+        name = os.path.basename(module)
+        put(root, module, "/modules/" + name)
+        with open(os.path.join(root, "modules.order"), "a", encoding="ascii") as file:
+            file.write("\n" + name)
+    return pack(root, os.path.join(place, "initrd"))
 
 
 def run_guest(cases, parameters="", mdev=False):
@@ -311,6 +364,60 @@ def main_guest():
     return run_guest(CASES, mdev=True)
 
 
+def run_nested():
+    """What the outer guest printed, and the disk's bytes afterwards."""
+    qemu = shutil.which("qemu-system-x86_64")
+    modules = "/usr/lib/x86_64-linux-gnu/qemu"
+    cases = CASES_NESTED % {"disk": NESTED_DISK, "qemu": qemu, "qemu_modules": modules}
+    with tempfile.TemporaryDirectory(prefix="cleave-nested-") as place:
+        inner = empty_root(place, "inner", INNER_INIT)
+        put_modules(inner, ["nvme"])
+        outer = empty_root(place, "outer", INIT % {"gpu": GPU, "shared": SHARED,
+                                                   "physical": NESTED_DISK, "cases": cases})
+        put_modules(outer, ["vfio", "vfio_iommu_type1", "vfio-pci", "nvme"])
+        put(outer, CLEAVE, "/bin/cleave")
+        put_program(outer, CLEAVE)
+        put_program(outer, qemu)
+        for accelerator in glob.glob(modules + "/accel-tcg-*.so"):
+            put(outer, accelerator)
+        for name in ("bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin", "linuxboot.bin"):
+            for directory in ("/usr/share/qemu", "/usr/share/seabios"):
+                if os.path.exists(f"{directory}/{name}"):
+                    put(outer, f"{directory}/{name}", f"/usr/share/qemu/{name}")
+        put(outer, KERNEL.image, "/inner/vmlinuz")
+        put(outer, pack(inner, os.path.join(place, "inner.gz")), "/inner/initrd")
+        disk = os.path.join(place, "disk")
+        with open(disk, "wb") as file:
+            file.write(b"by the host".ljust(1 << 20, b"\0"))
+        command = [qemu, "-nodefaults", "-nographic", "-no-reboot", "-accel", "tcg", "-m", "2048",
+                   "-smp", "2", "-machine", "q35,kernel-irqchip=split", "-cpu", "qemu64",
+                   "-device", "intel-iommu,intremap=on,caching-mode=on", "-serial", "stdio",
+                   "-kernel", KERNEL.image,
+                   "-initrd", pack(outer, os.path.join(place, "outer.gz")),
+                   "-append", "console=ttyS0 panic=-1 quiet no_timer_check",
+                   "-drive", f"if=none,id=n0,file={disk},format=raw",
+                   "-device", "pcie-root-port,id=rp1,slot=1,chassis=1,bus=pcie.0,addr=2",
+                   "-device", "nvme,serial=plain,drive=n0,bus=rp1"]
+        try:
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, text=True, errors="replace",
+                                  capture_output=True, timeout=NESTED_SECONDS, check=False)
+            console = done.stdout + done.stderr
+        except subprocess.TimeoutExpired as late:
+            console = (late.stdout or b"").decode(errors="replace") + "\n(it did not end)\n"
+        with open(disk, "rb") as file:
+            return cases, console, file.read()
+
+
+class Nested(unittest.TestCase):
+    def test_a_guests_guest_uses_the_disk(self):
+        cases, console, disk = run_nested()
+        results = dict(re.findall(r"RESULT (\S+) (\S+)", console))
+        for name in re.findall(r"result (\S+) \$\?", cases) + ["end"]:
+            with self.subTest(name):
+                self.assertEqual(results.get(name), "ok", console)
+        self.assertEqual(disk[8 * 512:9 * 512].rstrip(b"\0"), b"by the inner guest\n", console)
+
+
 class Guest(unittest.TestCase):
     def check(self, cases, console):
         results = dict(re.findall(r"RESULT (\S+) (\S+)", console))
@@ -335,4 +442,6 @@ class Guest(unittest.TestCase):
 if __name__ == "__main__":
     CLEAVE = os.path.abspath(sys.argv.pop(1))
     KERNEL = find_needs()
-    unittest.main()
+    kind = Nested if "--nested" in sys.argv else Guest
+    tests = unittest.defaultTestLoader.loadTestsFromTestCase(kind)
+    sys.exit(not unittest.TextTestRunner().run(tests).wasSuccessful())

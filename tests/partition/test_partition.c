@@ -4,6 +4,7 @@
  * taken back, and killed at each of its points; faults of the kernel; what others have changed.
  */
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "base/clock.h"
@@ -120,6 +121,17 @@ static void setup_mig_off(struct tree *tree)
 }
 
 #define UUID "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001"
+
+/* Which obstacles were met in these tests, so that none is left out. */
+static bool met[OBSTACLE_N_CODES];
+
+static const struct obstacle *seen(const struct obstacles *obstacles, enum obstacle_code code)
+{
+        const struct obstacle *found = obstacles_find(obstacles, code);
+
+        met[code] = met[code] || found;
+        return found;
+}
 
 static const struct scenario {
         const char *what;
@@ -597,6 +609,14 @@ static void put_mode_holder(struct tree *tree)
         tree_process(tree, 4712, "nvidia-persiste", "/dev/nvidia0");
 }
 
+static const struct scenario not_a_gpu = {
+        .setup = setup_card, .technique = &technique_passthrough, .address = AUDIO};
+static const struct scenario no_mediated = {
+        .setup = setup_modes, .technique = &technique_mediated, .address = GPU};
+static const struct scenario no_vgpu = {
+        .setup = setup_card, .technique = &technique_vgpu, .address = GPU};
+static const struct scenario no_modes = {
+        .setup = setup_card, .technique = &technique_modes, .address = GPU};
 static const struct scenario card_of_old = {
         .setup = setup_card, .technique = &technique_mig, .address = GPU};
 static const struct scenario instances_there = {
@@ -682,6 +702,13 @@ static const struct {
                 "driver"},
         {MODES, put_nothing, {.type = "HPX"}, OBSTACLE_NO_TYPE,
                 "0000:01:00.0 has no compute mode HPX; it has SPX, DPX, QPX, CPX"},
+        {&not_a_gpu, put_nothing, {0}, OBSTACLE_NOT_A_GPU, AUDIO " is not a GPU (audio)"},
+        {&no_mediated, put_nothing, {.type = "x"}, OBSTACLE_NO_MEDIATED,
+                GPU " makes no mediated devices"},
+        {&no_vgpu, put_nothing, {.type = "x"}, OBSTACLE_NO_VGPU,
+                GPU " is no virtual function of NVIDIA's vGPU host driver"},
+        {&no_modes, put_nothing, {.type = "CPX"}, OBSTACLE_NO_PARTITIONS,
+                GPU " has no partition modes; AMD's Instinct MI300 and later have"},
         {UNCUT, put_nothing, {.want = "1g.6gb"}, OBSTACLE_MIG_OFF,
                 "MIG mode of " TREE_MIG_GPU " is off"},
         {UNCUT, put_mode_pending, {.want = "1g.6gb", .turn_on = true}, OBSTACLE_MIG_PENDING,
@@ -718,7 +745,7 @@ static void every_obstacle_has_its_sentence(void **state)
                 obstacle_cases[i].put(&tree);
                 r = technique_plan(s->technique, &tree.host, s->address, &obstacle_cases[i].ask,
                         &change, &obstacles, &error);
-                found = obstacles_find(&obstacles, obstacle_cases[i].code);
+                found = seen(&obstacles, obstacle_cases[i].code);
                 if (!found)
                         fail_msg("'%s' is not seen", obstacle_cases[i].sentence);
                 assert_string_equal(found->sentence, obstacle_cases[i].sentence);
@@ -729,6 +756,30 @@ static void every_obstacle_has_its_sentence(void **state)
                 assert_int_equal(tree.writes, 0);
                 tree_done(&tree);
         }
+}
+
+static void little_memory_to_lock_is_noted(void **state)
+{
+        _cleanup_obstacles_ struct obstacles obstacles = {0};
+        struct rlimit before, limit;
+        struct pci_function f;
+        char expected[128];
+        struct tree tree;
+
+        assert_int_equal(getrlimit(RLIMIT_MEMLOCK, &before), 0);
+        limit = before;
+        limit.rlim_cur = MIN_OF(before.rlim_cur, (rlim_t)8 << 20);
+        assert_int_equal(setrlimit(RLIMIT_MEMLOCK, &limit), 0);
+        snprintf(expected, sizeof(expected),
+                "only %llu MiB may be locked here, and a VM with a device locks all of its memory",
+                (unsigned long long)limit.rlim_cur >> 20);
+        setup_card(&tree);
+        assert_int_equal(pci_read(&tree.host, GPU, &f), 0);
+        assert_int_equal(technique_passthrough.check(&tree.host, &f, &CARD->ask, &obstacles), 0);
+        assert_string_equal(seen(&obstacles, OBSTACLE_NO_MEMLOCK)->sentence, expected);
+        assert_null(obstacles_blocking(&obstacles));
+        assert_int_equal(setrlimit(RLIMIT_MEMLOCK, &before), 0);
+        tree_done(&tree);
 }
 
 /* Where the sentence has the place of this test's own proc. */
@@ -742,7 +793,7 @@ static void capability_files_are_missed(void **state)
         put_no_capabilities(&tree);
         assert_int_equal(pci_read(&tree.host, TREE_MIG_GPU, &f), 0);
         assert_int_equal(technique_mig.check(&tree.host, &f, &CUT->ask, &obstacles), 0);
-        assert_non_null(strstr(obstacles_find(&obstacles, OBSTACLE_NO_CAPABILITIES)->sentence,
+        assert_non_null(strstr(seen(&obstacles, OBSTACLE_NO_CAPABILITIES)->sentence,
                 "/proc/driver/nvidia/capabilities is not there, so containers cannot be given "
                 "instances of " TREE_MIG_GPU));
         assert_null(obstacles_blocking(&obstacles));
@@ -783,11 +834,11 @@ static void functions_in_use_are_not_taken_away(void **state)
         /* Its siblings stay as they are. */
         assert_string_equal(tree_state(&tree, "bus/pci/devices/0000:02:00.1/driver"), "");
         assert_int_equal(technique_undo(&tree.host, pf_id, &obstacles, NULL), -EBUSY);
-        assert_non_null(obstacles_find(&obstacles, OBSTACLE_FUNCTION_ATTACHED));
+        assert_non_null(seen(&obstacles, OBSTACLE_FUNCTION_ATTACHED));
         tree_process(&tree, 4713, "qemu", "/dev/vfio/101");
         obstacles_done(&obstacles);
         assert_int_equal(technique_undo(&tree.host, vf_id, &obstacles, NULL), -EBUSY);
-        assert_string_equal(obstacles_find(&obstacles, OBSTACLE_HELD)->sentence,
+        assert_string_equal(seen(&obstacles, OBSTACLE_HELD)->sentence,
                 "0000:02:00.2 is in use: process 4713 (qemu) has /dev/vfio/101 open");
         tree_remove(&tree, "proc/4713");
         assert_int_equal(undo(&tree, vf_id, NULL), 0);
@@ -1007,8 +1058,15 @@ static char *surveyed(struct tree *tree, const char *technique)
                 fprintf(out, "%s%s\n",
                         json_is_true(json_object_get(item, "ready")) ? "ready: " : "not now: ",
                         json_string_value(json_object_get(item, "offers")));
-                json_array_foreach(json_object_get(item, "obstacles"), j, obstacle) fprintf(
-                        out, "%s\n", json_string_value(json_object_get(obstacle, "sentence")));
+                json_array_foreach(json_object_get(item, "obstacles"), j, obstacle)
+                {
+                        for (unsigned code = 0; code < OBSTACLE_N_CODES; code++)
+                                if (strcmp(obstacle_word(code), json_string_value(json_object_get(
+                                                                        obstacle, "code"))) == 0)
+                                        met[code] = true;
+                        fprintf(out, "%s\n",
+                                json_string_value(json_object_get(obstacle, "sentence")));
+                }
                 fclose(out);
         }
         json_decref(gpus);
@@ -1038,6 +1096,43 @@ static void the_survey_of_plain_sharing(void **state)
         assert_surveyed(&tree, "slices",
                 "not now: the whole device by turns, without limits\n" GPU
                 " is on the driver nouveau, and CUDA needs NVIDIA's own\n");
+        tree_done(&tree);
+}
+
+static void the_survey_of_mps(void **state)
+{
+        const char *path = getenv("PATH");
+        struct tree tree;
+        char bin[96];
+
+        tree_init(&tree);
+        tree_function(&tree, GPU, NULL, 0x10de, 0x2204, 0x030000, 12, "nvidia");
+        snprintf(bin, sizeof(bin), "%s/bin", tree.root);
+        setenv("PATH", bin, 1);
+        assert_surveyed(&tree, "mps",
+                "not now: programs of one owner side by side, at most 48\n"
+                "nvidia-cuda-mps-control is not installed\n");
+        tree_file(&tree, "", "bin/nvidia-cuda-mps-control");
+        snprintf(bin, sizeof(bin), "%s/bin/nvidia-cuda-mps-control", tree.root);
+        chmod(bin, 0755);
+        assert_surveyed(&tree, "mps", "ready: programs of one owner side by side, at most 48\n");
+        setenv("PATH", path ?: "/usr/bin:/bin", 1);
+        tree_done(&tree);
+}
+
+/* A VM that has a vGPU open has the function's group open, though the driver is NVIDIA's. */
+static void a_vgpu_in_use_is_not_cleared(void **state)
+{
+        _cleanup_obstacles_ struct obstacles obstacles = {0};
+        char id[CHANGE_ID_MAX];
+        struct tree tree;
+
+        setup_vgpu(&tree);
+        assert_int_equal(apply(&tree, VGPU, id, NULL), 0);
+        tree_process(&tree, 4714, "qemu", "/dev/vfio/13");
+        assert_int_equal(technique_undo(&tree.host, id, &obstacles, NULL), -EBUSY);
+        assert_string_equal(seen(&obstacles, OBSTACLE_FUNCTION_HELD)->sentence,
+                "0000:01:00.4 is in use: process 4714 (qemu) has /dev/vfio/13 open");
         tree_done(&tree);
 }
 
@@ -1198,7 +1293,7 @@ static void a_layout_changes_around_what_is_in_use(void **state)
         assert_int_equal(change_reconcile(&tree.host, NULL, NULL, NULL), 0);
         /* What is in use is not taken away, and says by whom. */
         assert_int_equal(technique_undo(&tree.host, id, &obstacles, NULL), -EBUSY);
-        assert_string_equal(obstacles_find(&obstacles, OBSTACLE_INSTANCE_USED)->sentence,
+        assert_string_equal(seen(&obstacles, OBSTACLE_INSTANCE_USED)->sentence,
                 "the 1g.10gb at slice 4 of " TREE_MIG_GPU " is in use: process 1");
         tree_faults(&tree, "");
         assert_int_equal(undo(&tree, id, NULL), 0);
@@ -1312,7 +1407,7 @@ static void who_has_an_instance_open_is_found(void **state)
                                 driver.present[i].id);
         tree_process(&tree, 321, "train", "/dev/nvidia-caps/nvidia-cap39");
         assert_int_equal(technique_undo(&tree.host, id, &obstacles, NULL), -EBUSY);
-        assert_string_equal(obstacles_find(&obstacles, OBSTACLE_INSTANCE_USED)->sentence,
+        assert_string_equal(seen(&obstacles, OBSTACLE_INSTANCE_USED)->sentence,
                 "the 3g.40gb at slices 0 to 3 of " TREE_MIG_GPU
                 " is in use: process 321 (train) has /dev/nvidia-caps/nvidia-cap39 open");
         /* The planner leaves it where it is, too. */
@@ -1338,6 +1433,7 @@ static void others_in_ours_are_not_touched(void **state)
         tree_others(&tree, MIG "/3/instance", "1g.6gb");
         assert_int_equal(technique_undo(&tree.host, id, &obstacles, NULL), -EBUSY);
         assert_int_equal(obstacles.n, 2);
+        assert_non_null(seen(&obstacles, OBSTACLE_INSTANCE_OTHERS));
         assert_string_equal(obstacles.list[0].sentence,
                 "the 1g.6gb at slice 3 of " TREE_MIG_GPU
                 " is not Cleave's, and MIG mode cannot be turned off while it exists");
@@ -1366,6 +1462,14 @@ static void a_driver_that_is_away_loses_no_record(void **state)
         tree_done(&tree);
 }
 
+/* The last of all: every obstacle was produced and recognised by one of these tests. */
+static void no_obstacle_is_left_out(void **state)
+{
+        for (unsigned code = 0; code < OBSTACLE_N_CODES; code++)
+                if (!met[code])
+                        fail_msg("no test meets the obstacle '%s'", obstacle_word(code));
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -1378,6 +1482,7 @@ int main(void)
                 cmocka_unit_test(a_restart_wipes_all_away),
                 cmocka_unit_test(what_others_changed_is_left_alone),
                 cmocka_unit_test(every_obstacle_has_its_sentence),
+                cmocka_unit_test(little_memory_to_lock_is_noted),
                 cmocka_unit_test(capability_files_are_missed),
                 cmocka_unit_test(a_machine_without_obstacles_shows_none),
                 cmocka_unit_test(functions_in_use_are_not_taken_away),
@@ -1400,6 +1505,9 @@ int main(void)
                 cmocka_unit_test(who_has_an_instance_open_is_found),
                 cmocka_unit_test(others_in_ours_are_not_touched),
                 cmocka_unit_test(a_driver_that_is_away_loses_no_record),
+                cmocka_unit_test(the_survey_of_mps),
+                cmocka_unit_test(a_vgpu_in_use_is_not_cleared),
+                cmocka_unit_test(no_obstacle_is_left_out),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
