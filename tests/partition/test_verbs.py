@@ -7,10 +7,13 @@ usage: test_verbs.py CLEAVE
 """
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import unittest
+from xml.etree import ElementTree
 
 CLEAVE = None
 GPU = "0000:01:00.0"
@@ -121,6 +124,29 @@ class Verbs(unittest.TestCase):
             status, out, err = self.machine.cleave("passthrough", "show", GPU, "--for", system)
             self.assertEqual((status, err), (0, ""))
             self.assertIn(words, out)
+
+    def test_words_for_libvirt_are_xml(self):
+        out = self.machine.cleave("passthrough", "show", GPU, "--for", "libvirt")[1]
+        domain = ElementTree.fromstring(f"<domain>{out}</domain>")
+        hostdev = domain.find("hostdev")
+        self.assertEqual(hostdev.attrib, {"mode": "subsystem", "type": "pci", "managed": "yes"})
+        self.assertEqual(hostdev.find("source/address").attrib,
+                         {"domain": "0x0000", "bus": "0x01", "slot": "0x00", "function": "0x0"})
+        self.assertEqual(domain.find("numatune/memory").attrib, {"mode": "strict", "nodeset": "1"})
+        self.assertIsNotNone(domain.find("memoryBacking/hugepages"))
+
+    @unittest.skipUnless(shutil.which("qemu-system-x86_64"), "QEMU is not installed")
+    def test_qemu_knows_the_words(self):
+        out = self.machine.cleave("passthrough", "show", GPU, "--for", "qemu")[1]
+        devices = re.findall(r"-device (\S+)", out)
+        self.assertEqual([d.split(",")[0] for d in devices], ["pcie-root-port", "vfio-pci"])
+        for device in devices:
+            kind, *properties = device.split(",")
+            known = subprocess.run(["qemu-system-x86_64", "-device", f"{kind},help"], text=True,
+                                   capture_output=True, timeout=60, check=False).stdout
+            for name in [p.split("=")[0] for p in properties]:
+                if name not in ("id", "bus"):  # every device's
+                    self.assertRegex(known, rf"(?m)^\s*{name}=")
 
     def test_senseless_words(self):
         for words, status in ((["passthrough", "check", "nonsense"], 2),
