@@ -35,6 +35,8 @@ extern char **environ;
 #define CONTROL_PATH  "/dev/nvidiactl"
 /* A tenant alone leaves no records; by then the samples have said who it is. */
 #define WATCH_BEGINS 350000000ull
+/* The records have not been read for so long: the device does not answer. */
+#define WATCH_STALE 3000000000ull
 /* Of a run, by which it may be counted wrong: docs/probes.md. */
 #define SWITCH_PRECISION 60000u
 
@@ -635,7 +637,8 @@ static bool is_watched(const struct compute *compute, unsigned index, uint64_t n
         device = &compute->view->device[index];
         state = atomic_load(&device->state);
         return (state == STEER_WATCHED_ALL || state == STEER_WATCHED_OWN) &&
-               now >= atomic_load(&device->begun) + WATCH_BEGINS;
+               now >= atomic_load(&device->begun) + WATCH_BEGINS &&
+               now < atomic_load(&device->now) + WATCH_STALE;
 }
 
 /* Adds what the view has of a process to its tenant's; the reading, or NULL: it has not had the
