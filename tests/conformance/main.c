@@ -30,13 +30,10 @@ static const char *running;
 /* status of a case's process */
 enum { PASSED = 0, FAILED = 1, SKIPPED = 77 };
 
-__asm__(".section .rodata\n"
-        ".global kernels_ptx\n"
-        ".hidden kernels_ptx\n"
-        "kernels_ptx:\n"
-        ".incbin \"" KERNELS_PTX "\"\n"
-        ".byte 0\n"
-        ".previous\n");
+/* tests/kernels/cleave.ptx, a string for each line */
+const char kernels_ptx[] =
+#include "kernels.inc"
+        ;
 
 void *find_entry(const char *name)
 {
