@@ -243,18 +243,19 @@ static uint64_t smallest_memory(void)
 }
 
 /* What is not built yet blocks wherever it would be best. */
-static void mark_what_is_missing(struct advise_machine *machine)
+static void mark_what_is_missing(const struct advise_ask *ask, struct advise_machine *machine)
 {
-        static const enum advise_way ways[] = {ADVISE_SPATIAL, ADVISE_REMOTE};
-
-        for (size_t i = 0; i < ARRAY_SIZE(ways); i++)
-                machine->blocked[ways[i]] = "this version of Cleave does not offer it yet";
+        machine->blocked[ADVISE_REMOTE] = "this version of Cleave does not offer it yet";
+        if (ask->place == ADVISE_CONTAINER && !machine->blocked[ADVISE_SPATIAL])
+                machine->blocked[ADVISE_SPATIAL] =
+                        "this version of Cleave does not offer it to containers yet";
 }
 
 /* How to get it. DEVICE and COMMAND are left for the user to fill in. */
 static const char *const commands[ADVISE_N_WAYS] = {
         [ADVISE_QUOTA] = "cleave run --memory %s -- COMMAND",
         [ADVISE_SLICES] = "cleave run --memory %s --compute PERCENT -- COMMAND",
+        [ADVISE_SPATIAL] = "cleave run --memory %s --compute PERCENT --sharing spatial -- COMMAND",
         [ADVISE_WHOLE] = "cleave run --memory 100%% -- COMMAND",
         [ADVISE_PLAIN] = "COMMAND",
         [ADVISE_PASSTHROUGH] = "cleave passthrough check DEVICE; cleave passthrough attach DEVICE",
@@ -410,7 +411,7 @@ static int run_advise(const struct cli_args *args)
                                ? cli_usage(args->verb, "%s", error_message(&error))
                                : cli_report(args->verb, &error);
         }
-        mark_what_is_missing(&machine);
+        mark_what_is_missing(&ask, &machine);
         advise(&ask, &machine, &answer);
         if (output_format(args->value[OPT_OUTPUT]) == OUTPUT_JSON)
                 print_json(&ask, &machine, &answer);
