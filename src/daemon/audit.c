@@ -13,6 +13,8 @@
 #define RETURNING_POLL      (5 * USEC_PER_MSEC)
 #define RETURNING_PATIENCE  USEC_PER_SEC /* after which it is looked at more rarely */
 #define RETURNING_SLOW_POLL (50 * USEC_PER_MSEC)
+#define RETURNING_ASKING    8u /* at most one part in so many of the time goes into asking */
+#define RETURNING_LONGEST   (40 * USEC_PER_MSEC) /* of the pauses for that */
 #define MAPS_MAX            (16u << 20)
 
 /* audits in a row that must agree before something is told: driver and page are not read at the
@@ -311,7 +313,7 @@ int returning_tick(sd_event_source *source, uint64_t usec, void *userdata)
 {
         struct manager *manager = userdata;
         bool touched[DEVICE_MAX] = {false};
-        uint64_t now = clock_usec(CLOCK_MONOTONIC), youngest = 0;
+        uint64_t now = clock_usec(CLOCK_MONOTONIC), youngest = 0, asking, pause;
         struct tenant *tenant, *next_tenant;
 
         (void)usec;
@@ -330,6 +332,7 @@ int returning_tick(sd_event_source *source, uint64_t usec, void *userdata)
         for (unsigned i = 0; i < manager->devices; i++)
                 if (touched[i])
                         manager_sample(manager, i);
+        asking = clock_usec(CLOCK_MONOTONIC) - now;
         HASH_ITER(hh, manager->tenants, tenant, next_tenant)
         {
                 struct session *session, *next;
@@ -347,8 +350,11 @@ int returning_tick(sd_event_source *source, uint64_t usec, void *userdata)
                 }
         }
         if (manager->returning) {
+                /* a driver that answers slowly is busy, often with programs that start or end */
+                pause = MIN_OF(RETURNING_ASKING * asking, RETURNING_LONGEST);
                 sd_event_source_set_time_relative(source,
-                        now - youngest < RETURNING_PATIENCE ? RETURNING_POLL : RETURNING_SLOW_POLL);
+                        MAX_OF(pause, now - youngest < RETURNING_PATIENCE ? RETURNING_POLL
+                                                                          : RETURNING_SLOW_POLL));
                 sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
         }
         return 0;
