@@ -40,6 +40,7 @@ OLD(dlopen);
 OLD(dlsym);
 OLD(pthread_attr_setstacksize);
 OLD(pthread_condattr_setpshared);
+OLD_SINCE(pthread_condattr_setclock, "2.3.3");
 OLD(pthread_create);
 OLD(pthread_detach);
 OLD(pthread_join);
@@ -61,6 +62,7 @@ OLD(pthread_rwlockattr_setkind_np);
 OLD_SINCE(pthread_setname_np, "2.12");
 OLD(pthread_setspecific);
 OLD(pthread_sigmask);
+OLD_SINCE(pthread_timedjoin_np, "2.3.3");
 #if defined(__x86_64__)
 OLD_SINCE(pthread_mutex_clocklock, "2.30");
 #else

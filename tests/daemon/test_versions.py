@@ -121,6 +121,7 @@ class Versions(unittest.TestCase):
     def test_two_versions_on(self):
         """The one after is refused, and both sides can say why."""
         tool = self.world.tool("--memory", "2G", "-n", "old")
+        self.assertEqual(tool("info")[1], 2 * GIB)  # it has joined
         self.upgrade(2)
         # what runs goes on under its quota
         self.assertEqual(tool("alloc", 512), 0)
