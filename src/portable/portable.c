@@ -46,6 +46,7 @@ OLD(pthread_detach);
 OLD(pthread_join);
 OLD(pthread_key_create);
 OLD_SINCE(pthread_mutex_consistent, "2.12");
+OLD(pthread_mutex_timedlock);
 OLD(pthread_mutex_trylock);
 OLD(pthread_mutexattr_destroy);
 OLD(pthread_mutexattr_init);
@@ -63,15 +64,6 @@ OLD_SINCE(pthread_setname_np, "2.12");
 OLD(pthread_setspecific);
 OLD(pthread_sigmask);
 OLD_SINCE(pthread_timedjoin_np, "2.3.3");
-#if defined(__x86_64__)
-OLD_SINCE(pthread_mutex_clocklock, "2.30");
-#else
-__asm__(DEFINE(pthread_mutex_clocklock) "adrp x16, :got:old_pthread_mutex_clocklock\n"
-                                        "ldr x16, [x16, :got_lo12:old_pthread_mutex_clocklock]\n"
-                                        "br x16\n"
-                                        ".symver old_pthread_mutex_clocklock,"
-                                        "pthread_mutex_clocklock@GLIBC_2.30\n");
-#endif
 
 #define HIDDEN __attribute__((visibility("hidden")))
 
