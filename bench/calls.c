@@ -15,14 +15,7 @@
 #include <time.h>
 
 #include "cuda_api.h"
-
-static double now_ns(void)
-{
-        struct timespec t;
-
-        clock_gettime(CLOCK_MONOTONIC, &t);
-        return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
+#include "timing.h"
 
 static double cpu_ns(void)
 {
@@ -30,19 +23,6 @@ static double cpu_ns(void)
 
         clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
         return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
-
-static int compare(const void *a, const void *b)
-{
-        double x = *(const double *)a, y = *(const double *)b;
-
-        return x < y ? -1 : x > y;
-}
-
-static double median(double *values, int n)
-{
-        qsort(values, (size_t)n, sizeof(*values), compare);
-        return values[n / 2];
 }
 
 #define MUST(call)                                                                                 \

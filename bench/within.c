@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "cuda_api.h"
+#include "timing.h"
 
 #define ENTRIES(X)                                                                                 \
         X(cuInit)                                                                                  \
@@ -50,27 +51,6 @@ static struct entries {
 static uintptr_t *slots[8], past, through;
 static unsigned n_slots;
 static CUfunction function;
-
-static double now_ns(void)
-{
-        struct timespec t;
-
-        clock_gettime(CLOCK_MONOTONIC, &t);
-        return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
-
-static int compare(const void *a, const void *b)
-{
-        double x = *(const double *)a, y = *(const double *)b;
-
-        return x < y ? -1 : x > y;
-}
-
-static double median(double *values, int n)
-{
-        qsort(values, (size_t)n, sizeof(*values), compare);
-        return values[n / 2];
-}
 
 static void must(CUresult result, const char *what)
 {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/daemon.h"
+#include "cli/output.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -249,6 +250,24 @@ int daemon_connect_at(
         return r;
 }
 
+/* Who asks for a simulated GPU must not get another, or none, because a daemon without one runs. */
+static int check_simulates(struct client *client, struct cleave_error *error)
+{
+        json_t *info = NULL;
+        int r = client_call(client, "daemon.info", NULL, &info, error);
+
+        if (r >= 0 && !json_is_string(json_object_get(info, "sim")) &&
+                strcmp(output_text(json_object_get(info, "backend"), ""), "sim") != 0) {
+                r = error_set(error, CLEAVE_REASON_NO_DRIVER,
+                        "the daemon that runs here was started without a simulated GPU");
+                error_set_hint(error,
+                        "It ends a minute after its last use. Or start one beside it: "
+                        "CLEAVE_RUNTIME_DIR=$(mktemp -d) cleave run --sim …");
+        }
+        json_decref(info);
+        return r < 0 ? r : 0;
+}
+
 int daemon_connect(
         unsigned flags, struct client **ret, char **ret_directory, struct cleave_error *error)
 {
@@ -263,6 +282,11 @@ int daemon_connect(
                 setenv(CLEAVE_ENV_SIM, DAEMON_SIM_MODEL, 1);
         r = daemon_connect_at(
                 directory, system ? flags & ~(unsigned)DAEMON_START : flags, ret, error);
+        if (r == 0 && flags & DAEMON_SIM) {
+                r = check_simulates(*ret, error);
+                if (r < 0)
+                        *ret = client_free(*ret);
+        }
         if (r == 0 && ret_directory)
                 *ret_directory = TAKE_PTR(directory);
         return r;
