@@ -417,6 +417,7 @@ static const struct {
         {"instance", EPERM, "the driver allows it to root only", "Run it as root."},
         {"instance", EOPNOTSUPP, "MIG mode is off", "Turn it on with --turn-on-mig."},
         {"instance", ENODEV, "the GPU has fallen off the bus", "Restart the machine."},
+        {"instance", EAGAIN, "the driver is not ready for it yet", "Try again."},
         {"compute", EBUSY, "the instance is in use", "End the programs that use it."},
         {"compute", ENOSPC, "there is no room for it at that place", NULL},
         {"compute", EPERM, "the driver allows it to root only", "Run it as root."},

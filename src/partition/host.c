@@ -32,6 +32,8 @@ static const char *const writable[] = {
         "bus/pci/devices/*/sriov_admin/vf*/profile/vram_quota",
         "bus/pci/devices/*/current_compute_partition",
         "bus/pci/devices/*/current_memory_partition",
+        "bus/platform/devices/*-framebuffer.*/driver/unbind",
+        "bus/platform/drivers/*-framebuffer/bind",
         "bus/mdev/devices/*/remove",
         "class/mdev_bus/*/mdev_supported_types/*/create",
         "class/vtconsole/vtcon*/bind",

@@ -476,6 +476,7 @@ static int check_undo(
         _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
         _cleanup_(view_done) struct view view = {0};
         char path[HOST_PATH_MAX], users[160], place[32];
+        struct pci_function f;
         bool turned_on;
         int r;
 
@@ -486,6 +487,11 @@ static int check_undo(
         }
         snprintf(path, sizeof(path), MIG_FILES "%s/mode", change->device);
         turned_on = has_step(change, path, "on");
+        if (turned_on && pci_read(host, change->device, &f) == 0 && f.functions > 0)
+                obstacles_add(obstacles, OBSTACLE_HAS_FUNCTIONS,
+                        "%s has %d virtual functions enabled, and MIG mode cannot be turned off "
+                        "while it has",
+                        change->device, f.functions);
         for (unsigned i = 0; i < view.driver.n_present; i++) {
                 const struct mig_present *present = view.driver.present + i;
                 const char *name = profile_name(&view.driver, present);

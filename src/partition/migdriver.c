@@ -24,10 +24,14 @@ enum nvml_return {
         NVML_NOT_SUPPORTED = 3,
         NVML_NO_PERMISSION = 4,
         NVML_NOT_FOUND = 6,
+        NVML_NOT_LOADED = 9,
         NVML_GPU_IS_LOST = 15,
         NVML_RESET_REQUIRED = 16,
+        NVML_BLOCKED = 17,
+        NVML_RELEASES_DIFFER = 18,
         NVML_IN_USE = 19,
         NVML_INSUFFICIENT_RESOURCES = 23,
+        NVML_NOT_READY = 27,
 };
 #define NVML_PROFILES         32 /* more than any driver numbers */
 #define NVML_COMPUTE_PROFILES 8
@@ -201,6 +205,8 @@ static int errno_of(int code)
                 return -EBUSY;
         case NVML_INSUFFICIENT_RESOURCES:
                 return -ENOSPC;
+        case NVML_NOT_READY:
+                return -EAGAIN;
         default:
                 return -EIO;
         }
@@ -522,6 +528,26 @@ static int carry_out(const struct nvml *nvml, void *device, const struct request
         return destroy_compute(nvml, instance, request->compute_start);
 }
 
+/* What nvmlInit_v2() means. */
+static const char *init_error(int code)
+{
+        switch (code) {
+        case NVML_NO_PERMISSION:
+                return "this user may not use it";
+        case NVML_NOT_LOADED:
+                return "its kernel module is not loaded";
+        case NVML_GPU_IS_LOST:
+                return "a GPU has fallen off the bus";
+        case NVML_BLOCKED:
+                return "the operating system or a cgroup keeps this process from it";
+        case NVML_RELEASES_DIFFER:
+                return "its library and its kernel module are of different releases, so load the "
+                       "module anew or restart the machine";
+        default:
+                return "see the kernel's log";
+        }
+}
+
 static int nvml_open(struct nvml *nvml, const char *library, struct answer *answer)
 {
         int r;
@@ -545,7 +571,7 @@ static int nvml_open(struct nvml *nvml, const char *library, struct answer *answ
         r = nvml->init();
         if (r != NVML_SUCCESS)
                 return fail(answer, -ENODEV, CLEAVE_REASON_NO_DRIVER,
-                        "NVIDIA's driver does not answer (NVML error %d)", r);
+                        "NVIDIA's driver does not answer: %s (NVML error %d)", init_error(r), r);
         nvml->ready = true;
         return 0;
 }

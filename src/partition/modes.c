@@ -3,7 +3,7 @@
  * split among them (NPS1, NPS4). Needs an idle GPU. */
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
 #include "base/file.h"
 #include "partition/passthrough.h"
@@ -72,6 +72,7 @@ static int check(const struct host *host, const struct pci_function *f,
         }
         for (size_t i = 0; i < ARRAY_SIZE(modes); i++) {
                 _cleanup_free_ char *whole = NULL;
+                struct stat st;
 
                 snprintf(path, sizeof(path), "bus/pci/devices/%s/%s", f->address, modes[i].current);
                 whole = path_join(host->sysfs, path);
@@ -80,8 +81,7 @@ static int check(const struct host *host, const struct pci_function *f,
                         obstacles_add(obstacles, OBSTACLE_NO_TYPE,
                                 "%s has no %s mode %s; it has %s", f->address, modes[i].kind,
                                 wanted(ask, i), *available ? available : "none to choose from");
-                else if (wanted(ask, i) && whole && geteuid() == 0 && access(whole, W_OK) < 0 &&
-                         errno == EACCES)
+                else if (wanted(ask, i) && whole && stat(whole, &st) == 0 && !(st.st_mode & 0222))
                         obstacles_add(obstacles, OBSTACLE_NO_PARTITIONS,
                                 "the %s mode of %s is fixed", modes[i].kind, f->address);
         }

@@ -36,6 +36,8 @@
                 "Remove them first (cleave partition remove, for those of Cleave's).")             \
         X(CONSOLE, "console", true,                                                                \
                 "With --allow-console-loss the console goes dark until the device is released.")   \
+        X(FIRMWARE_DISPLAY, "firmware-display", true,                                              \
+                "With --allow-console-loss it is taken away first.")                               \
         X(BOOT_DISPLAY, "boot-display", false,                                                     \
                 "The VM may need the card's ROM in a file (romfile= of QEMU).")                    \
         X(NO_RESET, "no-reset", false,                                                             \
@@ -63,6 +65,8 @@
                 "Types share the card: remove another device, or take a smaller type.")            \
         X(NO_VGPU, "no-vgpu", true, "Install NVIDIA's vGPU host driver.")                          \
         X(VGPU_TAKEN, "vgpu-taken", true, "Clear it, or take another function.")                   \
+        X(VGPU_FUNCTION, "vgpu-function", true,                                                    \
+                "cleave partition create vgpu makes a vGPU of it, which a VM takes.")              \
         X(NO_VGPU_MANAGER, "no-vgpu-manager", true,                                                \
                 "systemctl start nvidia-vgpud nvidia-vgpu-mgr")                                    \
         X(VGPU_UNLICENSED, "vgpu-unlicensed", false,                                               \
@@ -73,6 +77,7 @@
                 "With --turn-on-mig it is turned on for it; that needs root and a GPU that "       \
                 "nobody "                                                                          \
                 "has open, and before Hopper perhaps a reset of the GPU.")                         \
+        X(MIG_ON, "mig-on", true, "Use its instances, or turn MIG mode off.")                      \
         X(MIG_PENDING, "mig-pending", true,                                                        \
                 "Reset the GPU (nvidia-smi -i ADDRESS --gpu-reset) or restart the machine.")       \
         X(MIG_HIDDEN, "mig-hidden", true, "Run it as root.")                                       \

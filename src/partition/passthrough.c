@@ -260,6 +260,22 @@ static void check_instances(
                         f->address, driver.n_present, driver.n_present > 1 ? "s" : "");
 }
 
+/* A function of NVIDIA's vGPU host driver works with that driver only, and a VM takes it so. */
+static void check_vgpu(
+        const struct host *host, const struct pci_function *f, struct obstacles *obstacles)
+{
+        long long type =
+                host_number(host, -1, "bus/pci/devices/%s/nvidia/current_vgpu_type", f->address);
+
+        if (type > 0)
+                obstacles_add(obstacles, OBSTACLE_VGPU_FUNCTION,
+                        "%s is a vGPU of type %lld, which has to stay with NVIDIA's driver",
+                        f->address, type);
+        else if (type == 0)
+                obstacles_add(obstacles, OBSTACLE_VGPU_FUNCTION,
+                        "%s is for a vGPU, which has to stay with NVIDIA's driver", f->address);
+}
+
 int passthrough_check_use(const struct host *host, const struct pci_function *functions, int n,
         struct obstacles *obstacles)
 {
@@ -341,6 +357,33 @@ static bool has_console(const struct host *host, const struct pci_function *f)
         return f->boot_display && host_read_proc(host, "fb", &fb) == 0 && *fb;
 }
 
+/* Whether the firmware's frame buffer lies in the memory of this function: in /proc/iomem BOOTFB
+ * stands below it, further in. Addresses are zeros there for all but root; order and depth are not.
+ */
+static bool has_firmware_buffer(const struct host *host, const struct pci_function *f)
+{
+        _cleanup_free_ char *text = NULL;
+        char *line, *rest;
+        size_t depth = 0;
+        bool inside = false;
+
+        if (host_read_proc(host, "iomem", &text) < 0)
+                return false;
+        rest = text;
+        while ((line = strsep(&rest, "\n"))) {
+                size_t blanks = strspn(line, " ");
+
+                if (inside && blanks > depth && strstr(line, ": BOOTFB"))
+                        return true;
+                if (strstr(line, f->address)) {
+                        inside = true;
+                        depth = blanks;
+                } else if (blanks <= depth)
+                        inside = false;
+        }
+        return false;
+}
+
 static void check_device(const struct host *host, const struct pci_function *functions, int n,
         const struct technique_ask *ask, struct obstacles *obstacles)
 {
@@ -356,6 +399,11 @@ static void check_device(const struct host *host, const struct pci_function *fun
         if (has_console(host, f) && !ask->allow_console_loss)
                 obstacles_add(obstacles, OBSTACLE_CONSOLE,
                         "the text console is drawn on %s and would be lost", f->address);
+        if (has_firmware_buffer(host, f) && !ask->allow_console_loss)
+                obstacles_add(obstacles, OBSTACLE_FIRMWARE_DISPLAY,
+                        "the firmware's frame buffer (BOOTFB) lies in the memory of %s, so a VM "
+                        "could not have all of it",
+                        f->address);
         if (f->boot_display)
                 obstacles_add(obstacles, OBSTACLE_BOOT_DISPLAY,
                         "the machine started with %s as its display, so its ROM may be changed",
@@ -399,6 +447,7 @@ static int check(const struct host *host, const struct pci_function *function,
         if (n < 0)
                 return n;
         check_iommu(host, function, obstacles);
+        check_vgpu(host, function, obstacles);
         r = check_group(host, functions, n, obstacles);
         if (r == 0)
                 r = passthrough_check_use(host, functions, n, obstacles);
@@ -422,6 +471,36 @@ static int plan_console(const struct host *host, struct change *change)
                         consoles.name[i]);
                 step = change_add(change, host, what, path, "0", NULL, NULL);
                 r = step ? change_add_undo(step, path, "1", path, "0") : -ENOMEM;
+        }
+        return r;
+}
+
+/* Whoever draws into the firmware's frame buffer is a driver of a platform device. */
+static int plan_firmware_buffer(const struct host *host, struct change *change)
+{
+        static const char *const kinds[] = {
+                "simple-framebuffer.", "efi-framebuffer.", "vesa-framebuffer."};
+        _cleanup_names_ struct host_names devices = {0};
+        int r;
+
+        r = host_list(host, &devices, "bus/platform/devices");
+        for (size_t i = 0; r == 0 && i < devices.n; i++) {
+                char link[HOST_PATH_MAX], unbind[HOST_PATH_MAX], bind[HOST_PATH_MAX], what[96],
+                        driver[HOST_TEXT_MAX];
+                const char *name = devices.name[i];
+                struct change_step *step;
+                bool is_buffer = false;
+
+                for (size_t j = 0; j < ARRAY_SIZE(kinds); j++)
+                        is_buffer = is_buffer || strncmp(name, kinds[j], strlen(kinds[j])) == 0;
+                snprintf(link, sizeof(link), "bus/platform/devices/%s/driver", name);
+                if (!is_buffer || host_state(host, link, driver) < 0 || !*driver)
+                        continue;
+                snprintf(unbind, sizeof(unbind), "bus/platform/devices/%s/driver/unbind", name);
+                snprintf(bind, sizeof(bind), "bus/platform/drivers/%.64s/bind", driver);
+                snprintf(what, sizeof(what), "take the firmware's frame buffer away (%s)", name);
+                step = change_add(change, host, what, unbind, name, link, "");
+                r = step ? change_add_undo(step, bind, name, link, "") : -ENOMEM;
         }
         return r;
 }
@@ -472,6 +551,8 @@ static int plan(const struct host *host, const struct pci_function *function,
                 return n;
         if (has_console(host, function))
                 r = plan_console(host, change);
+        if (r == 0 && has_firmware_buffer(host, function))
+                r = plan_firmware_buffer(host, change);
         list = json_array();
         for (int i = 0; r == 0 && i < n; i++) {
                 passthrough_driver(host, functions + i, driver);
@@ -597,8 +678,10 @@ void passthrough_facts(
                         *functions[i].driver ? functions[i].driver : "no driver");
         passthrough_driver(host, f, text);
         if (f->group >= 0)
-                fprintf(out, "It would be on %s, in IOMMU group %d, as /dev/vfio/%d.\n", text,
-                        f->group, f->group);
+                fprintf(out,
+                        "It would be on %s, in IOMMU group %d, as /dev/vfio/%d, which is root's: "
+                        "libvirt gives it to its VM, others need chown.\n",
+                        text, f->group, f->group);
         if (f->node >= 0) {
                 fprintf(out,
                         "It is near NUMA node %d, processors %s: keep the VM's memory and "
@@ -621,6 +704,9 @@ void passthrough_facts(
                 fprintf(out, "Its largest BAR has %s%s.\n", format_size(size, large),
                         large >= LARGE_BAR ? ": the VM's firmware needs a large 64-bit window"
                                            : "");
+        for (unsigned i = 0; i < PCI_BARS; i++)
+                if (host_exists(host, "bus/pci/devices/%s/resource%u_resize", f->address, i))
+                        fprintf(out, "BAR %u can be resized while no driver has it.\n", i);
         if (*f->reset)
                 fprintf(out, "It resets by %s.\n", f->reset);
         if (f->vendor == PCI_VENDOR_NVIDIA)

@@ -29,7 +29,7 @@ static bool has_profiles(const struct host *host, const struct pci_function *f)
 static int check(const struct host *host, const struct pci_function *f,
         const struct technique_ask *ask, struct obstacles *obstacles)
 {
-        char text[HOST_TEXT_MAX];
+        struct mig_driver driver;
 
         if (f->functions_total <= 0) {
                 obstacles_add(obstacles, OBSTACLE_NO_SRIOV, "%s has no virtual functions%s",
@@ -38,8 +38,8 @@ static int check(const struct host *host, const struct pci_function *f,
                                      : " (not capable of SR-IOV, or off in the firmware)");
                 return 0;
         }
-        host_read(host, text, "module/vfio_pci/parameters/enable_sriov");
-        if (strstr(f->driver, "vfio") && strcmp(text, "Y") != 0)
+        /* Also with its enable_sriov: those functions only take a VM that has a token for them. */
+        if (strstr(f->driver, "vfio"))
                 obstacles_add(obstacles, OBSTACLE_ON_VFIO,
                         "%s is on %s, which makes no virtual functions", f->address, f->driver);
         else if (!*f->driver)
@@ -53,11 +53,21 @@ static int check(const struct host *host, const struct pci_function *f,
                 obstacles_add(obstacles, OBSTACLE_TOO_MANY,
                         "%s makes at most %d virtual functions, not %u", f->address,
                         f->functions_total, ask->count);
-        if (f->vendor == PCI_VENDOR_NVIDIA && strcmp(f->driver, "nvidia") == 0)
+        if (strcmp(f->driver, "amdgpu") == 0 || strcmp(f->driver, "nouveau") == 0)
                 obstacles_add(obstacles, OBSTACLE_NO_SRIOV,
-                        "NVIDIA's driver takes no number of functions from sysfs; its own "
-                        "sriov-manage -e %s enables all of them",
-                        f->address);
+                        "%s is on %s, which makes no virtual functions%s", f->address, f->driver,
+                        f->vendor == PCI_VENDOR_AMD ? "; AMD's gim does" : "");
+        if (f->vendor != PCI_VENDOR_NVIDIA || strcmp(f->driver, "nvidia") != 0)
+                return 0;
+        obstacles_add(obstacles, OBSTACLE_NO_SRIOV,
+                "NVIDIA's driver takes no number of functions from sysfs; its own sriov-manage -e "
+                "%s enables all of them",
+                f->address);
+        if (host->mig && mig_driver_read(host->mig, host->msec, f->address, &driver, NULL) == 0 &&
+                driver.n_present)
+                obstacles_add(obstacles, OBSTACLE_HAS_INSTANCES,
+                        "%s has %u MIG instance%s, which enabling its virtual functions destroys",
+                        f->address, driver.n_present, driver.n_present > 1 ? "s" : "");
         return 0;
 }
 
@@ -66,6 +76,7 @@ static int add_profile(const struct host *host, const struct pci_function *f, un
 {
         char path[HOST_PATH_MAX], text[24], before[HOST_TEXT_MAX], phrase[96];
         struct change_step *step;
+        int r;
 
         if (value == 0)
                 return 0;
@@ -73,7 +84,10 @@ static int add_profile(const struct host *host, const struct pci_function *f, un
                 index, name);
         if (!host_exists(host, "%s", path))
                 return -EOPNOTSUPP;
-        host_state(host, path, before);
+        /* -EUCLEAN: its tiles have different values, which could not be given back. */
+        r = host_state(host, path, before);
+        if (r < 0)
+                return r;
         snprintf(text, sizeof(text), "%llu", value);
         snprintf(phrase, sizeof(phrase), "give function %u %s", index, what);
         step = change_add(change, host, phrase, path, text, NULL, NULL);
@@ -111,8 +125,14 @@ static int plan(const struct host *host, const struct pci_function *f,
         if (r == -EOPNOTSUPP)
                 return error_set(error, CLEAVE_REASON_BAD_REQUEST,
                         "this kernel's driver of %s cannot set all of that", f->address);
-        if (r < 0)
+        if (r < 0) {
+                error_set_errno(
+                        error, r, "cannot read what the functions of %s have now", f->address);
+                error_set_hint(error,
+                        "Where tiles have different values, others have set them: write 0 to all "
+                        "first.");
                 return r;
+        }
         snprintf(probe, sizeof(probe), "bus/pci/devices/%s/sriov_drivers_autoprobe", f->address);
         snprintf(number, sizeof(number), "bus/pci/devices/%s/sriov_numvfs", f->address);
         snprintf(text, sizeof(text), "%u", ask->count);

@@ -50,11 +50,20 @@ static bool on_path(const char *program)
         return false;
 }
 
+static bool in_mig_mode(const struct host *host, const struct pci_function *f)
+{
+        struct mig_driver driver;
+
+        return f->vendor == PCI_VENDOR_NVIDIA && !*f->physical &&
+               strcmp(f->driver, "nvidia") == 0 && host->mig &&
+               mig_driver_read(host->mig, host->msec, f->address, &driver, NULL) == 0 && driver.on;
+}
+
 /* The driver's own slices and quotas on the whole device, and MPS. */
 static void add_sharing(const struct host *host, const struct pci_function *f, json_t *list)
 {
         _cleanup_obstacles_ struct obstacles slices = {0}, mps = {0};
-        bool nvidia = strcmp(f->driver, "nvidia") == 0;
+        bool nvidia = strcmp(f->driver, "nvidia") == 0, cut = in_mig_mode(host, f);
 
         if (!*f->driver || strstr(f->driver, "vfio"))
                 obstacles_add(&slices, OBSTACLE_NO_DRIVER,
@@ -65,6 +74,10 @@ static void add_sharing(const struct host *host, const struct pci_function *f, j
                 obstacles_add(&slices, OBSTACLE_NO_NVIDIA,
                         "%s is on the driver %s, and CUDA needs NVIDIA's own", f->address,
                         f->driver);
+        else if (cut)
+                obstacles_add(&slices, OBSTACLE_MIG_ON,
+                        "%s is in MIG mode, so programs have its instances, not the whole",
+                        f->address);
         add_technique(list, "slices", "time slices of the driver",
                 nvidia ? "the whole device by turns, with Cleave's memory quotas"
                        : "the whole device by turns, without limits",
@@ -73,6 +86,10 @@ static void add_sharing(const struct host *host, const struct pci_function *f, j
                 return;
         if (!nvidia)
                 obstacles_add(&mps, OBSTACLE_NO_NVIDIA, "%s is not on NVIDIA's driver", f->address);
+        if (cut)
+                obstacles_add(&mps, OBSTACLE_MIG_ON,
+                        "%s is in MIG mode: each of its instances has a server of its own",
+                        f->address);
         if (!on_path(MPS_CONTROL))
                 obstacles_add(&mps, OBSTACLE_NO_MPS, "%s is not installed", MPS_CONTROL);
         add_technique(
@@ -173,6 +190,10 @@ static void add_limits(const struct host *host, const struct pci_function *f, js
                 obstacles_add(&obstacles, OBSTACLE_NO_DMEM,
                         "%s: the driver keeps no memory limits by cgroup%s", f->address,
                         release ? "" : ", as far as its release is known");
+        else if (in_mig_mode(host, f))
+                obstacles_add(&obstacles, OBSTACLE_MIG_ON,
+                        "%s is in MIG mode, and the driver's limits are not for its instances",
+                        f->address);
         else if (!nvidia && (!capacity || !strstr(capacity, f->address)))
                 obstacles_add(&obstacles, OBSTACLE_NO_DMEM, "the kernel has no dmem limits for %s",
                         f->address);

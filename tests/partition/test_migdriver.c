@@ -184,7 +184,22 @@ static void what_cannot_be_read_has_its_sentence(void **state)
                 const char *model, *faults, *address, *message;
         } cases[] = {
                 {"h100", "fail=9@nvmlInit_v2", GPU,
-                        "NVIDIA's driver does not answer (NVML error 9)"},
+                        "NVIDIA's driver does not answer: its kernel module is not loaded (NVML "
+                        "error 9)"},
+                {"h100", "fail=4@nvmlInit_v2", GPU,
+                        "NVIDIA's driver does not answer: this user may not use it (NVML error 4)"},
+                {"h100", "fail=15@nvmlInit_v2", GPU,
+                        "NVIDIA's driver does not answer: a GPU has fallen off the bus (NVML error "
+                        "15)"},
+                {"h100", "fail=17@nvmlInit_v2", GPU,
+                        "NVIDIA's driver does not answer: the operating system or a cgroup keeps "
+                        "this process from it (NVML error 17)"},
+                {"h100", "fail=18@nvmlInit_v2", GPU,
+                        "NVIDIA's driver does not answer: its library and its kernel module are of "
+                        "different releases, so load the module anew or restart the machine (NVML "
+                        "error 18)"},
+                {"h100", "fail=999@nvmlInit_v2", GPU,
+                        "NVIDIA's driver does not answer: see the kernel's log (NVML error 999)"},
                 {"h100", "", "0000:02:00.0", "NVIDIA's driver has no GPU 0000:02:00.0"},
                 {"h100", "fail=999@nvmlDeviceGetGpuInstancePossiblePlacements_v2", GPU,
                         "NVIDIA's driver does not say how " GPU " can be cut"},
@@ -218,6 +233,8 @@ static void faults_have_their_numbers(void **state)
                         "1g.10gb", -ENODEV},
                 {"fail=23@nvmlDeviceCreateGpuInstanceWithPlacement", FILE_OF("0/instance"),
                         "1g.10gb", -ENOSPC},
+                {"fail=27@nvmlDeviceCreateGpuInstanceWithPlacement", FILE_OF("0/instance"),
+                        "1g.10gb", -EAGAIN},
                 {"fail=4@nvmlDeviceGetGpuInstances", FILE_OF("0/instance"), "", -ENOENT},
         };
         struct mig_driver driver;

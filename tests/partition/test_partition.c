@@ -40,6 +40,18 @@ static void setup_console(struct tree *tree)
         tree_file(tree, "0\n", "sys/class/vtconsole/vtcon0/bind");
 }
 
+static void put_firmware_display(struct tree *tree);
+static void setup_firmware_display(struct tree *tree)
+{
+        setup_card(tree);
+        put_firmware_display(tree);
+        tree_file(tree, "", "sys/bus/platform/drivers/efi-framebuffer/bind");
+        tree_file(tree, "", "sys/bus/platform/devices/efi-framebuffer.0/uevent");
+        tree_link(tree, "../../drivers/efi-framebuffer",
+                "sys/bus/platform/devices/efi-framebuffer.0/driver");
+        tree_file(tree, "", "sys/bus/platform/devices/serial8250/uevent");
+}
+
 static void setup_variant(struct tree *tree)
 {
         setup_card(tree);
@@ -146,6 +158,9 @@ static const struct scenario {
                 "bus/pci/devices/" AUDIO "/driver", "vfio-pci", "drivers_probe"},
         {"a card with the console", setup_console, &technique_passthrough, GPU,
                 {.allow_console_loss = true}, "class/vtconsole/vtcon1/bind", "0", "unbind"},
+        {"a card with the firmware's display", setup_firmware_display, &technique_passthrough, GPU,
+                {.allow_console_loss = true}, "bus/platform/devices/efi-framebuffer.0/driver", "",
+                "drivers_probe"},
         {"a card with an override", setup_variant, &technique_passthrough, GPU, {0},
                 "bus/pci/devices/" GPU "/driver_override", "vfio-pci", "drivers_probe"},
         {"virtual functions", setup_functions, &technique_sriov, "0000:02:00.0", {.count = 3},
@@ -379,6 +394,100 @@ static void a_write_that_fails_is_rolled_back(void **state)
                 }
 }
 
+/* What the kernel and NVIDIA's driver mean by a number, with what to do; all is as before. */
+static void errors_of_the_kernel_have_their_sentences(void **state)
+{
+        enum { CARD, CONSOLE, FIRMWARE, OVERRIDE, VFS, XE, MDEV, VGPU, MODES, CUT, UNCUT, MODE };
+        static const struct {
+                unsigned scenario;
+                const char *leaf;
+                int error;
+                const char *sentence, *hint;
+        } cases[] = {
+                {CARD, "unbind", -ENODEV, "the driver has let the device go already", NULL},
+                {CARD, "drivers_probe", -EINVAL, "no driver took the device", "dmesg"},
+                {CARD, "driver_override", -EACCES, "cannot keep " GPU " (display) for vfio-pci",
+                        "Run it as root."},
+                {VFS, "sriov_numvfs", -ENOENT, "no driver is bound to the device", "Give"},
+                {VFS, "sriov_numvfs", -ERANGE, "has not so many virtual functions", "totalvfs"},
+                {VFS, "sriov_numvfs", -EBUSY, "virtual functions are enabled already", "removed"},
+                {VFS, "sriov_numvfs", -ENOMEM, "left no room for the functions' memory", "Above"},
+                {XE, "exec_quantum_ms", -EUCLEAN, "the tiles have different values", "dmesg"},
+                {MDEV, "create", -EEXIST, "a mediated device of that UUID exists already", NULL},
+                {MDEV, "create", -ENOSPC, "no more devices of that type can be created", "share"},
+                {MDEV, "create", -EINVAL, "the UUID is not one", NULL},
+                {VGPU, "current_vgpu_type", -EPERM, "the function has a vGPU already", "Clear"},
+                {VGPU, "current_vgpu_type", -EIO, "cannot be created there now", "creatable"},
+                {VGPU, "current_vgpu_type", -EINVAL, "cannot be created there now", "creatable"},
+                {MODES, "current_compute_partition", -EPERM, "the GPU is being reset", "again"},
+                {MODES, "current_compute_partition", -EBUSY, "processes use the GPU", "End"},
+                {MODES, "current_compute_partition", -EINVAL, "cannot be partitioned so", "lists"},
+                {MODES, "current_memory_partition", -EPERM, "the GPU is being reset", "again"},
+                {MODES, "current_memory_partition", -EBUSY, "processes use the GPU", "End"},
+                {MODE, "mode", -EBUSY, "programs have the GPU open, or instances exist",
+                        "nvidia-persistenced"},
+                {MODE, "mode", -EUCLEAN, "only take effect with a reset", "--gpu-reset"},
+                {MODE, "mode", -EPERM, "the driver allows it to root only", "root"},
+                {CUT, "instance", -EBUSY, "the instance is in use", "End"},
+                {CUT, "instance", -ENOSPC, "there is no room for it at that place", "layouts"},
+                {CUT, "instance", -EPERM, "the driver allows it to root only", "root"},
+                {CUT, "instance", -EOPNOTSUPP, "MIG mode is off", "--turn-on-mig"},
+                {CUT, "instance", -ENODEV, "the GPU has fallen off the bus", "Restart"},
+                {CUT, "instance", -EAGAIN, "the driver is not ready for it yet", "again"},
+                {CUT, "compute", -EBUSY, "the instance is in use", "End"},
+                {CUT, "compute", -ENOSPC, "there is no room for it at that place", "dmesg"},
+                {CUT, "compute", -EPERM, "the driver allows it to root only", "root"},
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+                const struct scenario *s = scenarios + cases[i].scenario;
+                _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
+                _cleanup_free_ char *before = NULL;
+                struct tree tree;
+
+                s->setup(&tree);
+                before = tree_snapshot(&tree);
+                tree.fault_leaf = cases[i].leaf;
+                tree.fault_error = cases[i].error;
+                assert_int_equal(apply(&tree, s, NULL, &error), cases[i].error);
+                if (!strstr(error_message(&error), cases[i].sentence))
+                        fail_msg("'%s' is not in '%s'", cases[i].sentence, error_message(&error));
+                if (!strstr(error_hint(&error), cases[i].hint ?: "dmesg"))
+                        fail_msg("'%s' is not in '%s'", cases[i].hint, error_hint(&error));
+                assert_as_before(&tree, before, s->what);
+                tree_done(&tree);
+        }
+}
+
+/* Others have given a function values that one file cannot hold: reading it fails, as a directory
+ * does. What could not be given back is not changed. */
+static void values_that_cannot_be_read_are_not_overwritten(void **state)
+{
+        static const char profile[] = DEV "/sriov_admin/vf1/profile/exec_quantum_ms";
+        const struct scenario *s = scenarios + 5;
+        _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
+        struct tree tree;
+
+        s->setup(&tree);
+        tree_remove(&tree, profile, "0000:02:00.0");
+        tree_file(&tree, "", DEV "/sriov_admin/vf1/profile/exec_quantum_ms/x", "0000:02:00.0");
+        assert_int_equal(apply(&tree, s, NULL, &error), -EISDIR);
+        assert_string_equal(error_message(&error),
+                "cannot read what the functions of 0000:02:00.0 have now: Is a directory");
+        assert_non_null(strstr(error_hint(&error), "tiles have different values"));
+        assert_int_equal(tree.writes, 0);
+        tree_done(&tree);
+
+        /* And a driver that has no such files says so. */
+        setup_functions(&tree);
+        error_done(&error);
+        assert_int_equal(apply(&tree, s, NULL, &error), -EINVAL);
+        assert_string_equal(
+                error_message(&error), "0000:02:00.0 takes no time or memory for its functions");
+        assert_non_null(strstr(error_hint(&error), "Linux 6.19"));
+        tree_done(&tree);
+}
+
 /* The kernel still has the request: nothing is written over it, and reconciling ends it. */
 static void a_write_that_does_not_return_is_left_to_reconcile(void **state)
 {
@@ -500,6 +609,17 @@ static void put_console(struct tree *tree)
         tree_file(tree, "(M) frame buffer device\n", "sys/class/vtconsole/vtcon1/name");
         tree_file(tree, "1\n", "sys/class/vtconsole/vtcon1/bind");
 }
+/* As a kernel shows it to others than root: order and depth tell. */
+static void put_firmware_display(struct tree *tree)
+{
+        tree_file(tree,
+                "00000000-00000000 : PCI Bus 0000:00\n"
+                "  00000000-00000000 : PCI Bus 0000:01\n"
+                "    00000000-00000000 : " AUDIO "\n"
+                "    00000000-00000000 : " GPU "\n"
+                "      00000000-00000000 : BOOTFB\n",
+                "proc/iomem");
+}
 static void put_boot_display(struct tree *tree)
 {
         tree_file(tree, "1\n", DEV "/boot_vga", GPU);
@@ -564,6 +684,49 @@ static void put_nvidia_pf(struct tree *tree)
 static void put_nothing(struct tree *tree)
 {
 }
+static void put_pf_captures(struct tree *tree)
+{
+        put_pf_on_vfio(tree);
+        tree_file(tree, "Y\n", "sys/module/vfio_pci/parameters/enable_sriov");
+}
+static void put_amdgpu(struct tree *tree)
+{
+        tree_link(tree, "../../../bus/pci/drivers/amdgpu", DEV "/driver", "0000:02:00.0");
+}
+static void put_vgpu_function(struct tree *tree)
+{
+        tree_file(tree, "0\n", DEV "/nvidia/current_vgpu_type", GPU);
+}
+static void put_vgpu_made(struct tree *tree)
+{
+        tree_file(tree, "1134\n", DEV "/nvidia/current_vgpu_type", GPU);
+}
+static void put_intel(struct tree *tree)
+{
+        tree_file(tree, "0x8086\n", DEV "/vendor", GPU);
+}
+static void put_fixed_mode(struct tree *tree)
+{
+        char path[160];
+
+        snprintf(path, sizeof(path), "%s/bus/pci/devices/" GPU "/current_compute_partition",
+                tree->sysfs);
+        assert_int_equal(chmod(path, 0444), 0);
+}
+/* It makes virtual functions as well, as a vGPU host's does. */
+static void put_mig_pf(struct tree *tree)
+{
+        tree_file(tree, "16\n", DEV "/sriov_totalvfs", TREE_MIG_GPU);
+        tree_file(tree, "0\n", DEV "/sriov_numvfs", TREE_MIG_GPU);
+}
+/* A display by USB-C, linked as what the GPU supplies. */
+static void put_consumer(struct tree *tree)
+{
+        tree_function(tree, "0000:03:00.0", NULL, 0x10de, 0x1ad8, 0x0c0330, 13, "xhci_hcd");
+        tree_link(tree, "../../virtual/devlink/x", DEV "/consumer:pci:0000:03:00.0", GPU);
+        tree_file(tree, "", DEV "/drm/renderD128/dev", "0000:03:00.0");
+        tree_process(tree, 98, "Xorg", "/dev/dri/renderD128");
+}
 static void put_vgpu(struct tree *tree)
 {
         tree_file(tree, "1134\n", DEV "/nvidia/current_vgpu_type", "0000:01:00.4");
@@ -613,12 +776,16 @@ static const struct scenario not_a_gpu = {
         .setup = setup_card, .technique = &technique_passthrough, .address = AUDIO};
 static const struct scenario no_mediated = {
         .setup = setup_modes, .technique = &technique_mediated, .address = GPU};
+static const struct scenario no_mediated_nvidia = {
+        .setup = setup_card, .technique = &technique_mediated, .address = GPU};
 static const struct scenario no_vgpu = {
         .setup = setup_card, .technique = &technique_vgpu, .address = GPU};
 static const struct scenario no_modes = {
         .setup = setup_card, .technique = &technique_modes, .address = GPU};
 static const struct scenario card_of_old = {
         .setup = setup_card, .technique = &technique_mig, .address = GPU};
+static const struct scenario functions_beside = {
+        .setup = setup_mig, .technique = &technique_sriov, .address = TREE_MIG_GPU};
 static const struct scenario instances_there = {
         .setup = setup_mig, .technique = &technique_passthrough, .address = TREE_MIG_GPU};
 
@@ -630,12 +797,13 @@ static const struct {
         const char *sentence;
 } obstacle_cases[] = {
 #define CARD  (scenarios + 0)
-#define VFS   (scenarios + 3)
-#define MDEV  (scenarios + 5)
-#define VGPU  (scenarios + 6)
-#define MODES (scenarios + 7)
-#define CUT   (scenarios + 8)
-#define UNCUT (scenarios + 9)
+#define VFS   (scenarios + 4)
+#define XE    (scenarios + 5)
+#define MDEV  (scenarios + 6)
+#define VGPU  (scenarios + 7)
+#define MODES (scenarios + 8)
+#define CUT   (scenarios + 9)
+#define UNCUT (scenarios + 10)
         {CARD, put_iommu_off, {0}, OBSTACLE_NO_IOMMU,
                 "the IOMMU is off: /sys/class/iommu is empty"},
         {CARD, put_no_group, {0}, OBSTACLE_NO_GROUP,
@@ -663,6 +831,15 @@ static const struct {
                 "0000:01:00.0 has the mediated device " UUID},
         {CARD, put_console, {0}, OBSTACLE_CONSOLE,
                 "the text console is drawn on 0000:01:00.0 and would be lost"},
+        {CARD, put_firmware_display, {0}, OBSTACLE_FIRMWARE_DISPLAY,
+                "the firmware's frame buffer (BOOTFB) lies in the memory of 0000:01:00.0, so a VM "
+                "could not have all of it"},
+        {CARD, put_vgpu_function, {0}, OBSTACLE_VGPU_FUNCTION,
+                "0000:01:00.0 is for a vGPU, which has to stay with NVIDIA's driver"},
+        {CARD, put_vgpu_made, {0}, OBSTACLE_VGPU_FUNCTION,
+                "0000:01:00.0 is a vGPU of type 1134, which has to stay with NVIDIA's driver"},
+        {CARD, put_consumer, {0}, OBSTACLE_HELD,
+                "0000:03:00.0 is in use: process 98 (Xorg) has /dev/dri/renderD128 open"},
         {CARD, put_boot_display, {0}, OBSTACLE_BOOT_DISPLAY,
                 "the machine started with 0000:01:00.0 as its display, so its ROM may be changed"},
         {CARD, put_no_reset, {0}, OBSTACLE_NO_RESET,
@@ -679,6 +856,12 @@ static const struct {
                 "0000:02:00.0 has no driver, so nothing can make its virtual functions"},
         {VFS, put_pf_on_vfio, {.count = 1}, OBSTACLE_ON_VFIO,
                 "0000:02:00.0 is on vfio-pci, which makes no virtual functions"},
+        {VFS, put_pf_captures, {.count = 1}, OBSTACLE_ON_VFIO,
+                "0000:02:00.0 is on vfio-pci, which makes no virtual functions"},
+        {VFS, put_amdgpu, {.count = 1}, OBSTACLE_NO_SRIOV,
+                "0000:02:00.0 is on amdgpu, which makes no virtual functions; AMD's gim does"},
+        {&functions_beside, put_mig_pf, {.count = 1}, OBSTACLE_HAS_INSTANCES,
+                TREE_MIG_GPU " has 1 MIG instance, which enabling its virtual functions destroys"},
         {VFS, put_functions_on, {.count = 4}, OBSTACLE_FUNCTIONS_ON,
                 "0000:02:00.0 has 3 virtual functions already, which Cleave has not made"},
         {VFS, put_nothing, {.count = 5}, OBSTACLE_TOO_MANY,
@@ -702,9 +885,17 @@ static const struct {
                 "driver"},
         {MODES, put_nothing, {.type = "HPX"}, OBSTACLE_NO_TYPE,
                 "0000:01:00.0 has no compute mode HPX; it has SPX, DPX, QPX, CPX"},
+        {MODES, put_fixed_mode, {.type = "CPX"}, OBSTACLE_NO_PARTITIONS,
+                "the compute mode of 0000:01:00.0 is fixed"},
         {&not_a_gpu, put_nothing, {0}, OBSTACLE_NOT_A_GPU, AUDIO " is not a GPU (audio)"},
         {&no_mediated, put_nothing, {.type = "x"}, OBSTACLE_NO_MEDIATED,
                 GPU " makes no mediated devices"},
+        {&no_mediated, put_intel, {.type = "x"}, OBSTACLE_NO_MEDIATED,
+                GPU " makes no mediated devices: load kvmgt, with i915.enable_gvt=1 (Broadwell to "
+                    "Comet Lake)"},
+        {&no_mediated_nvidia, put_nothing, {.type = "x"}, OBSTACLE_NO_MEDIATED,
+                GPU " makes no mediated devices: the vGPU host driver is missing, or this card's "
+                    "vGPUs are virtual functions"},
         {&no_vgpu, put_nothing, {.type = "x"}, OBSTACLE_NO_VGPU,
                 GPU " is no virtual function of NVIDIA's vGPU host driver"},
         {&no_modes, put_nothing, {.type = "CPX"}, OBSTACLE_NO_PARTITIONS,
@@ -720,7 +911,7 @@ static const struct {
         {CUT, put_nouveau, {.want = "1g.10gb"}, OBSTACLE_NO_NVIDIA,
                 TREE_MIG_GPU " is not on NVIDIA's driver"},
         {CUT, put_no_answer, {.want = "1g.10gb"}, OBSTACLE_NO_NVIDIA,
-                "NVIDIA's driver does not answer (NVML error 9)"},
+                "NVIDIA's driver does not answer: its kernel module is not loaded (NVML error 9)"},
         {&card_of_old, put_nothing, {.want = "1g.10gb"}, OBSTACLE_NOT_MIG,
                 GPU " cannot be cut by MIG"},
         {&instances_there, put_nothing, {0}, OBSTACLE_HAS_INSTANCES,
@@ -1099,6 +1290,29 @@ static void the_survey_of_plain_sharing(void **state)
         tree_done(&tree);
 }
 
+/* Programs have the instances of a card that is cut, not the whole. */
+static void the_survey_of_a_card_in_mig_mode(void **state)
+{
+        struct tree tree;
+        char *text;
+
+        tree_init(&tree);
+        tree_mig(&tree, "h100", true);
+        tree_file(&tree, "NVRM version: X 615.36.01 Y\n", "proc/driver/nvidia/version");
+        assert_surveyed(&tree, "slices",
+                "not now: the whole device by turns, with Cleave's memory quotas\n" TREE_MIG_GPU
+                " is in MIG mode, so programs have its instances, not the whole\n");
+        assert_surveyed(&tree, "dmem",
+                "not now: device memory by cgroup, which Cleave sets beside its "
+                "quotas\n" TREE_MIG_GPU
+                " is in MIG mode, and the driver's limits are not for its instances\n");
+        text = surveyed(&tree, "mps");
+        assert_non_null(strstr(text,
+                TREE_MIG_GPU " is in MIG mode: each of its instances has a server of its own"));
+        free(text);
+        tree_done(&tree);
+}
+
 static void the_survey_of_mps(void **state)
 {
         const char *path = getenv("PATH");
@@ -1225,7 +1439,7 @@ static void vgpus_of_other_systems(void **state)
         static const enum technique_form forms[] = {FORM_ESXI, FORM_HYPERV};
 
         for (size_t i = 0; i < ARRAY_SIZE(forms); i++)
-                for (size_t j = 5; j <= 6; j++) {
+                for (size_t j = 6; j <= 7; j++) {
                         _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
                         _cleanup_change_ struct change change = {0};
                         const struct scenario *s = scenarios + j;
@@ -1442,6 +1656,15 @@ static void others_in_ours_are_not_touched(void **state)
                 " has a compute instance that is not Cleave's");
         tree_others(&tree, MIG "/0/1/compute", "");
         tree_others(&tree, MIG "/3/instance", "");
+        /* Nor is the mode turned off below virtual functions. */
+        tree_file(&tree, "16\n", DEV "/sriov_totalvfs", TREE_MIG_GPU);
+        tree_file(&tree, "4\n", DEV "/sriov_numvfs", TREE_MIG_GPU);
+        obstacles_done(&obstacles);
+        assert_int_equal(technique_undo(&tree.host, id, &obstacles, NULL), -EBUSY);
+        assert_string_equal(seen(&obstacles, OBSTACLE_HAS_FUNCTIONS)->sentence,
+                TREE_MIG_GPU " has 4 virtual functions enabled, and MIG mode cannot be turned off "
+                             "while it has");
+        tree_file(&tree, "0\n", DEV "/sriov_numvfs", TREE_MIG_GPU);
         assert_int_equal(undo(&tree, id, NULL), 0);
         assert_string_equal(tree_state(&tree, MIG "/mode"), "off");
         tree_done(&tree);
@@ -1478,6 +1701,8 @@ int main(void)
                 cmocka_unit_test(killed_at_every_point_of_making_it),
                 cmocka_unit_test(killed_at_every_point_of_taking_it_back),
                 cmocka_unit_test(a_write_that_fails_is_rolled_back),
+                cmocka_unit_test(errors_of_the_kernel_have_their_sentences),
+                cmocka_unit_test(values_that_cannot_be_read_are_not_overwritten),
                 cmocka_unit_test(a_write_that_does_not_return_is_left_to_reconcile),
                 cmocka_unit_test(a_restart_wipes_all_away),
                 cmocka_unit_test(what_others_changed_is_left_alone),
@@ -1505,6 +1730,7 @@ int main(void)
                 cmocka_unit_test(who_has_an_instance_open_is_found),
                 cmocka_unit_test(others_in_ours_are_not_touched),
                 cmocka_unit_test(a_driver_that_is_away_loses_no_record),
+                cmocka_unit_test(the_survey_of_a_card_in_mig_mode),
                 cmocka_unit_test(the_survey_of_mps),
                 cmocka_unit_test(a_vgpu_in_use_is_not_cleared),
                 cmocka_unit_test(no_obstacle_is_left_out),

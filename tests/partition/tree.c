@@ -341,6 +341,22 @@ static int set_vgpu(struct tree *tree, const char *address, const char *value)
         return 0;
 }
 
+/* A device without a bus: it is taken from its driver and given back. */
+static int write_platform(struct tree *tree, const char *path, const char *value)
+{
+        char driver[64], text[96];
+
+        if (sscanf(path, "bus/platform/drivers/%63[^/]/bind", driver) != 1) {
+                tree_remove(tree, "sys/bus/platform/devices/%s/driver", value);
+                return 0;
+        }
+        if (tree_has(tree, "sys/bus/platform/devices/%s/driver", value))
+                return -ENODEV;
+        snprintf(text, sizeof(text), "../../drivers/%s", driver);
+        tree_link(tree, text, "sys/bus/platform/devices/%s/driver", value);
+        return 0;
+}
+
 static int kernel_write(struct tree *tree, const char *path, const char *value)
 {
         const char *leaf = strrchr(path, '/') + 1;
@@ -350,6 +366,8 @@ static int kernel_write(struct tree *tree, const char *path, const char *value)
                 return mig_link_write(tree->host.mig, 10000, path, value);
         if (sscanf(path, "bus/pci/devices/%63[^/]", address) != 1)
                 sscanf(path, "bus/mdev/devices/%63[^/]", address);
+        if (strncmp(path, "bus/platform/", 13) == 0)
+                return write_platform(tree, path, value);
         if (strcmp(leaf, "drivers_probe") == 0)
                 return probe(tree, value);
         if (!tree_has(tree, "sys/%s", path) && strcmp(leaf, "unbind") != 0)
