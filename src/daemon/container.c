@@ -88,7 +88,9 @@ int container_bind(struct tenant *tenant, pid_t pid, pid_t caller, struct cleave
                 r = tenant_watch_process(tenant, &tenant->command_process, pid, start_time);
         if (r < 0)
                 return error_set_errno(error, r, "process %d cannot be watched", (int)pid);
-        tenant->pid_namespace = own_pid_namespace(pid, caller);
+        /* only then: containers of a pod may share one, and have a cgroup each */
+        if (!tenant->cgroup)
+                tenant->pid_namespace = own_pid_namespace(pid, caller);
         return 0;
 }
 

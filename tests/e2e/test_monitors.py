@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""test_monitors.py BUILD: nvtop and nvitop inside a tenant agree with cleave ps outside. They are looked
+for in PATH, and before that below CLEAVE_EXTRAS (see .ci/extras)."""
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import unittest
+
+# pylint: disable-next=wrong-import-position
+from world import HERE, MIB, World
+
+SKIPPED = 77
+PYTHON = "/usr/bin/python3"  # Debian's, for which its modules are
+
+
+def find(name):
+    """The program's path, or None."""
+    extras = os.environ.get("CLEAVE_EXTRAS")
+    return shutil.which(name, path=extras + "/usr/bin" if extras else None) or shutil.which(name)
+
+
+def nvitop_words():
+    """The words that run nvitop, or None."""
+    path = find("nvitop")
+    extras = os.environ.get("CLEAVE_EXTRAS")
+    if not path or not extras or not path.startswith(extras):
+        return path
+    modules = f"PYTHONPATH={extras}/usr/lib/python3/dist-packages"
+    done = subprocess.run(["env", modules, PYTHON, path, "--version"], capture_output=True, check=False)
+    return f"env {modules} {PYTHON} {path}" if done.returncode == 0 else None
+
+
+def in_nvtop(text, pid):
+    """The GPU's memory as (used, total) in MiB, and MiB by pid, as the screen has them."""
+    used, total = re.search(r"([\d.]+)Gi ?/([\d.]+)Gi", text).groups()
+    row = re.search(rf"\b{pid} \S+ 0 Compute [^/]*?(\d+)MiB", text)
+    return (float(used) * 1024, float(total) * 1024), {pid: int(row.group(1))} if row else {}
+
+
+def in_nvitop(text):
+    used, total = re.search(r"([\d.]+)MiB / ([\d.]+)MiB", text).groups()
+    rows = re.findall(r"^\| +0 +(\d+) \S+ +\S+ +([\d.]+)MiB", text, re.M)
+    return (float(used), float(total)), {int(pid): float(size) for pid, size in rows}
+
+
+class Monitors(unittest.TestCase):
+    def test_they_agree(self):
+        nvtop, nvitop = find("nvtop"), nvitop_words()
+        if not nvtop and not nvitop:
+            self.skipTest("neither nvtop nor nvitop is installed")
+        with World(BUILD) as world:
+            world.start_daemon()
+            # another tenant and a stranger, of whom nothing may be seen
+            other = world.tool("--memory", "8G", "-n", "other")
+            self.assertEqual(other("alloc", 4096), 0)
+            watched = world.run("--memory", "4G", "-n", "watched", program=[
+                sys.executable, os.path.join(HERE, "watched.py"), "1024", nvtop or "", nvitop or ""])
+            line = watched.stdout.readline()
+            self.assertTrue(line, watched.stderr.read() if not line else "")
+            said = json.loads(line)
+            self.assertEqual(said["result"], 0)
+            tenant, = (t for t in world.json("ps")["tenants"] if t["name"] == "watched")
+            device, = tenant["devices"]
+            used, total = device["memory_used"] // MIB, device["memory"] // MIB
+            self.assertEqual((total, [p["pid"] for p in tenant["processes"]]), (4096, [said["pid"]]))
+            if nvtop:
+                memory, processes = in_nvtop(said["nvtop"], said["pid"])
+                # three digits behind the point of GiB
+                self.assertAlmostEqual(memory[0], used, delta=1)
+                self.assertEqual((memory[1], processes), (total, {said["pid"]: used}), said["nvtop"])
+                self.assertNotIn(str(other.pid) + " ", said["nvtop"])
+            if nvitop:
+                self.assertEqual(in_nvitop(said["nvitop"]),
+                                 ((used, total), {said["pid"]: used}), said["nvitop"])
+            other.end()
+            watched.communicate(timeout=30)
+        for name, path in (("nvtop", nvtop), ("nvitop", nvitop)):
+            if not path:
+                print(f"SKIP: {name} is not installed")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+    BUILD = os.path.abspath(sys.argv.pop(1))
+    RESULT = unittest.main(exit=False).result
+    for _, why in RESULT.skipped:
+        print("SKIP:", why)
+    sys.exit(not RESULT.wasSuccessful() or (SKIPPED if RESULT.skipped else 0))
