@@ -52,6 +52,15 @@ static int sim_directory(char **ret, struct cleave_error *error)
         return 0;
 }
 
+unsigned daemon_take_sim(const char *models)
+{
+        if (!models)
+                return 0;
+        if (*models || !has_models())
+                setenv(CLEAVE_ENV_SIM, *models ? models : DAEMON_SIM_MODEL, 1);
+        return DAEMON_SIM;
+}
+
 int daemon_directory(unsigned flags, char **ret, bool *ret_system, struct cleave_error *error)
 {
         _cleanup_free_ char *plain = NULL, *sim = NULL;

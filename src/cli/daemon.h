@@ -10,6 +10,13 @@
 
 /* What is simulated where nobody says more. */
 #define DAEMON_SIM_MODEL "h100"
+#define SIM_OPTION                                                                                 \
+        {                                                                                          \
+                .name = "sim", .argument = "MODEL", .optional = true,                              \
+                .choices = "h100 h200 a100 a30 b200 t4",                                           \
+                .help = "Use simulated GPUs: a model, or several as h100x2 or a100,h100.",         \
+                .preset = DAEMON_SIM_MODEL,                                                        \
+        }
 
 enum daemon_flags {
         DAEMON_START = 1, /* start this user's own daemon if none listens */
@@ -22,6 +29,10 @@ enum daemon_flags {
  * and real GPUs can be used side by side. Without DAEMON_SIM the simulated GPU's daemon is also
  * taken where it listens and no other does. ret_system may be NULL. */
 int daemon_directory(unsigned flags, char **ret, bool *ret_system, struct cleave_error *error);
+
+/* What --sim asks for: sets CLEAVE_SIM, for this process and the daemon that it starts. models: the
+ * option's value, NULL where it was not given. The flags that go with it. */
+unsigned daemon_take_sim(const char *models);
 
 /* Connects. ret_directory: its runtime directory in new memory, may be NULL.
  * 0, or negative errno with UNREACHABLE, NOT_PERMITTED or another reason in error. */

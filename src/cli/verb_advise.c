@@ -29,6 +29,7 @@ enum {
         OPT_CALLS,
         OPT_ROUND_TRIP,
         OPT_GPU,
+        OPT_SIM,
         OPT_OUTPUT,
         OPT_SYSFS,
         OPT_PROC,
@@ -84,6 +85,7 @@ static const struct cli_option options[] = {
                 .argument = "SIZE[xNUMBER]",
                 .help = "Memory and number of the GPUs, where they are not here, as 80Gx8.",
                 .preset = "this machine's"},
+        [OPT_SIM] = SIM_OPTION,
         [OPT_OUTPUT] = OUTPUT_OPTION_NO_CSV,
         MACHINE_ROOTS(OPT_SYSFS, OPT_PROC),
 };
@@ -103,14 +105,17 @@ static int index_of(const char *list, const char *word)
         return -1;
 }
 
-static void set_need(struct advise_ask *ask, const char *word)
+static int set_need(struct advise_ask *ask, const char *word, struct cleave_error *error)
 {
         bool *const needs[] = {&ask->graphics, &ask->licence, &ask->migrate, &ask->training,
                 &ask->bursty, &ask->resize, &ask->peers, &ask->no_gpu};
         int i = index_of(NEEDS, word);
 
-        if (i >= 0)
-                *needs[i] = true;
+        if (i < 0)
+                return error_set(
+                        error, CLEAVE_REASON_USAGE, "it is any of %s, not '%s'", NEEDS, word);
+        *needs[i] = true;
+        return 0;
 }
 
 /* One value by the name of its option; both the command line and the questions come here. */
@@ -160,8 +165,7 @@ static int set_value(
         case OPT_MODEL:
                 return parse_size(text, &ask->model, error);
         case OPT_NEED:
-                set_need(ask, text);
-                return 0;
+                return set_need(ask, text, error);
         }
         return 0;
 }
@@ -191,9 +195,9 @@ static int ask_user(struct advise_ask *ask, struct cleave_error *error)
                 int option;
                 const char *question;
         } questions[] = {
-                {OPT_TRUST, "Whose are the tenants? (" TRUSTS ")"},
-                {OPT_IN, "What do they live in? (" PLACES ")"},
-                {OPT_TENANTS, "How many at the same time?"},
+                {OPT_TRUST, "Whose are the tenants? (" TRUSTS ") [same-owner]"},
+                {OPT_IN, "What do they live in? (" PLACES ") [process]"},
+                {OPT_TENANTS, "How many at the same time? [1]"},
                 {OPT_MEMORY, "Device memory of one? (as 8G)"},
                 {OPT_COMPUTE, "Percent of a GPU's compute power for one?"},
                 {OPT_LATENCY, "A latency that has to be held? (as 5ms)"},
@@ -201,7 +205,9 @@ static int ask_user(struct advise_ask *ask, struct cleave_error *error)
                 {OPT_NEED, "Anything of this, separated by blanks? (" NEEDS ")"},
         };
 
-        fprintf(stderr, "An empty answer leaves a question open.\n");
+        fprintf(stderr,
+                "A tenant is a program, container or VM that gets a part of a GPU. An empty answer "
+                "leaves a question open.\n");
         for (size_t i = 0; i < ARRAY_SIZE(questions);) {
                 char line[256], *word, *rest = line;
                 int r = 0;
@@ -221,25 +227,57 @@ static int ask_user(struct advise_ask *ask, struct cleave_error *error)
         return 0;
 }
 
-/* The least memory of the daemon's GPUs, which sysfs does not tell; 0 where no daemon runs. */
-static uint64_t smallest_memory(void)
+/* The daemon's GPUs; NULL where no daemon runs. A new reference. */
+static json_t *daemon_devices(unsigned flags)
 {
         _cleanup_client_ struct client *client = NULL;
-        json_t *result = NULL, *device;
+        json_t *result = NULL, *devices;
+
+        if (daemon_connect(DAEMON_START | DAEMON_QUIET | flags, &client, NULL, NULL) < 0 ||
+                client_call(client, "device.list", NULL, &result, NULL) < 0)
+                return NULL;
+        devices = json_incref(json_object_get(result, "devices"));
+        json_decref(result);
+        return devices;
+}
+
+/* The least memory of a list's GPUs, which sysfs does not tell; 0: not known. */
+static uint64_t smallest_memory(const json_t *devices)
+{
+        const json_t *device;
         uint64_t least = 0;
         size_t i;
 
-        if (daemon_connect(DAEMON_START | DAEMON_QUIET, &client, NULL, NULL) < 0 ||
-                client_call(client, "device.list", NULL, &result, NULL) < 0)
-                return 0;
-        json_array_foreach(json_object_get(result, "devices"), i, device)
+        json_array_foreach((json_t *)devices, i, device)
         {
                 uint64_t total = output_bytes(json_object_get(device, "memory_total"));
 
                 least = least && least < total ? least : total;
         }
-        json_decref(result);
         return least;
+}
+
+/* GPUs that CUDA can use where sysfs shows none, as in a container, or simulated ones. */
+static void machine_of_devices(
+        const json_t *devices, const struct host *host, struct advise_machine *machine)
+{
+        const char *pci = json_string_value(json_object_get(json_array_get(devices, 0), "pci"));
+        static const enum advise_way unseen[] = {
+                ADVISE_PASSTHROUGH, ADVISE_SRIOV, ADVISE_VGPU, ADVISE_MIG_VGPU};
+        char address[PCI_ADDRESS_MAX];
+        struct mig_driver driver;
+
+        machine->gpus = (unsigned)json_array_size(devices);
+        if (machine->gpus == 0)
+                return;
+        for (size_t i = 0; i < ARRAY_SIZE(unseen); i++)
+                machine->blocked[unseen[i]] = "the GPU's PCI function is not to be seen here";
+        if (!pci || pci_address_parse(pci, address) < 0 || !host->mig ||
+                mig_driver_read(host->mig, host->msec, address, &driver, NULL) < 0)
+                return;
+        machine->instances = driver.geometry.profiles[0].most;
+        if (!driver.on)
+                machine->blocked[ADVISE_MIG] = "MIG mode is off";
 }
 
 /* What is not built yet blocks wherever it would be best. */
@@ -251,7 +289,25 @@ static void mark_what_is_missing(const struct advise_ask *ask, struct advise_mac
                         "this version of Cleave does not offer it to containers yet";
 }
 
-/* How to get it. DEVICE and COMMAND are left for the user to fill in. */
+/* What DEVICE stands for in commands: the first GPU; empty where there is none, or not here. */
+struct names {
+        char address[PCI_ADDRESS_MAX], uuid[FORMAT_UUID_MAX];
+};
+
+static void name_devices(const json_t *gpus, const json_t *devices, struct names *ret)
+{
+        const char *address =
+                json_string_value(json_object_get(json_array_get(gpus, 0), "address"));
+        const json_t *device = json_array_get(devices, 0);
+        const char *uuid = json_string_value(json_object_get(device, "uuid"));
+
+        address = address ?: json_string_value(json_object_get(device, "pci"));
+        if (address)
+                pci_address_parse(address, ret->address);
+        snprintf(ret->uuid, sizeof(ret->uuid), "%s", uuid ?: "");
+}
+
+/* How to get it. What the machine does not tell is left for the user to fill in. */
 static const char *const commands[ADVISE_N_WAYS] = {
         [ADVISE_QUOTA] = "cleave run --memory %s -- COMMAND",
         [ADVISE_SLICES] = "cleave run --memory %s --compute PERCENT -- COMMAND",
@@ -267,9 +323,13 @@ static const char *const commands[ADVISE_N_WAYS] = {
         [ADVISE_MPS] = "cleave mps start DEVICE --memory %s",
 };
 
-static void command_of(enum advise_way way, const struct advise_ask *ask, char *ret, size_t size)
+static void command_of(enum advise_way way, const struct advise_ask *ask, const struct names *names,
+        char *ret, size_t size)
 {
-        char memory[FORMAT_DURATION_MAX] = "", words[64];
+        const char *device = way == ADVISE_MPS ? names->uuid : names->address;
+        char memory[FORMAT_DURATION_MAX] = "", words[64], text[256];
+        const char *rest, *at;
+        size_t used = 0;
 
         ret[0] = '\0';
         if (!commands[way])
@@ -283,8 +343,13 @@ static void command_of(enum advise_way way, const struct advise_ask *ask, char *
                         *memory ? memory : "PROFILE");
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
-        snprintf(ret, size, commands[way], words);
+        snprintf(text, sizeof(text), commands[way], words);
 #pragma GCC diagnostic pop
+        for (rest = text; used < size && (at = strstr(rest, "DEVICE")); rest = at + 6)
+                used += (size_t)snprintf(ret + used, size - used, "%.*s%s", (int)(at - rest), rest,
+                        *device ? device : "DEVICE");
+        if (used < size)
+                snprintf(ret + used, size - used, "%s", rest);
 }
 
 static void print_split(const struct advise_split *split, uint64_t model)
@@ -300,13 +365,54 @@ static void print_split(const struct advise_split *split, uint64_t model)
                 split->tensor * split->pipeline);
 }
 
+/* What was understood, so that what was left open is seen. */
+static void print_ask(const struct advise_ask *ask)
+{
+        static const char *const trusts[] = {"of one owner", "of several owners", "of strangers"};
+        static const char *const places[] = {"in processes", "in containers", "in VMs"};
+        unsigned tenants = MAX_OF(ask->tenants, 1u);
+        char text[FORMAT_SIZE_MAX];
+
+        printf("For %u tenant%s %s, %s", tenants, tenants > 1 ? "s" : "", trusts[ask->trust],
+                places[ask->place]);
+        if (ask->memory)
+                printf(", %s of memory each", format_size(text, ask->memory));
+        if (ask->compute)
+                printf(", %u %% of a GPU's compute power each", ask->compute);
+        printf(":\n\n");
+}
+
+static void print_rejected(const struct advise_answer *answer)
+{
+        bool said[ADVISE_N_WAYS] = {false};
+
+        if (answer->n_rejected)
+                printf("\nNot for this:\n");
+        for (size_t i = 0; i < answer->n_rejected; i++) {
+                const struct advise_rule *rule = answer->rejected[i].rule;
+
+                if (said[i])
+                        continue;
+                for (size_t j = i; j < answer->n_rejected; j++) {
+                        if (answer->rejected[j].rule != rule)
+                                continue;
+                        said[j] = true;
+                        printf("%s%s", j == i ? "  " : "; ",
+                                advise_way_meaning(answer->rejected[j].way));
+                }
+                printf(".\n     %s\n", rule->reason);
+        }
+}
+
 static void print_answer(const struct advise_ask *ask, const struct advise_machine *machine,
-        const struct advise_answer *answer)
+        const struct names *names, const struct advise_answer *answer)
 {
         size_t rank = 0, chosen = answer->n_ranked;
 
         if (machine->gpus == 0)
-                printf("There is no GPU here; on a machine with some this would be right.\n\n");
+                printf("There is no GPU here; on a machine with some this would be right "
+                       "(--gpu 80Gx8 describes one, --sim simulates one).\n\n");
+        print_ask(ask);
         for (size_t i = 0; i < answer->n_ranked; i++)
                 if (chosen == answer->n_ranked && !answer->ranked[i].blocked)
                         chosen = i;
@@ -324,23 +430,19 @@ static void print_answer(const struct advise_ask *ask, const struct advise_machi
                         printf("     %s: %s.\n",
                                 i == 0 ? "would be best, but is blocked" : "blocked",
                                 answer->ranked[i].blocked);
-                command_of(way, ask, command, sizeof(command));
-                if (*command && !answer->ranked[i].blocked)
-                        printf("     $ %s\n", command);
+                command_of(way, ask, names, command, sizeof(command));
+                if (*command && (i == 0 || !answer->ranked[i].blocked))
+                        printf("     %s$ %s\n", answer->ranked[i].blocked ? "then: " : "", command);
         }
         if (answer->n_ranked == 0)
                 printf("Nothing fits all of that.\n");
         if (answer->split.gpus)
                 print_split(&answer->split, ask->model);
-        if (answer->n_rejected)
-                printf("\nNot for this:\n");
-        for (size_t i = 0; i < answer->n_rejected; i++)
-                printf("  %s: %s\n", advise_way_meaning(answer->rejected[i].way),
-                        answer->rejected[i].rule->reason);
+        print_rejected(answer);
 }
 
 static int print_json(const struct advise_ask *ask, const struct advise_machine *machine,
-        const struct advise_answer *answer)
+        const struct names *names, const struct advise_answer *answer)
 {
         json_t *ranked = json_array(), *rejected = json_array(), *object;
         int r;
@@ -348,7 +450,7 @@ static int print_json(const struct advise_ask *ask, const struct advise_machine 
         for (size_t i = 0; i < answer->n_ranked; i++) {
                 char command[256];
 
-                command_of(answer->ranked[i].way, ask, command, sizeof(command));
+                command_of(answer->ranked[i].way, ask, names, command, sizeof(command));
                 json_array_append_new(ranked,
                         json_pack("{s:s,s:s,s:s,s:s,s:s,s:s?,s:s?}", "way",
                                 advise_way_word(answer->ranked[i].way), "meaning",
@@ -386,13 +488,16 @@ static int run_advise(const struct cli_args *args)
         struct advise_machine machine = {0};
         struct advise_ask ask = {0};
         struct advise_answer answer;
-        json_t *gpus = NULL;
+        struct names names = {0};
+        json_t *gpus = NULL, *devices = NULL;
+        unsigned sim = daemon_take_sim(args->value[OPT_SIM]);
         struct host host;
         int r = 0;
 
         for (int i = 0; r == 0 && i < args->n_given; i++)
                 r = set_value(&ask, args->given[i].option, args->given[i].value, &error);
-        if (r == 0 && args->n_given == 0 && isatty(STDIN_FILENO) && output_terminal())
+        if (r == 0 && args->n_given <= (args->count[OPT_SIM] > 0) && isatty(STDIN_FILENO) &&
+                output_terminal())
                 r = ask_user(&ask, &error);
         if (r == 0 && args->value[OPT_GPU])
                 r = read_gpus(args->value[OPT_GPU], &machine, &error);
@@ -401,10 +506,16 @@ static int run_advise(const struct cli_args *args)
                 r = survey_gpus(&host, &gpus);
                 if (r < 0)
                         error_set_errno(&error, r, "cannot look at the machine's devices");
-                else
-                        survey_machine(
-                                gpus, args->value[OPT_SYSFS] ? 0 : smallest_memory(), &machine);
+                else {
+                        if (!args->value[OPT_SYSFS] || sim)
+                                devices = daemon_devices(sim);
+                        name_devices(gpus, devices, &names);
+                        survey_machine(gpus, smallest_memory(devices), &machine);
+                        if (machine.gpus == 0 || sim)
+                                machine_of_devices(devices, &host, &machine);
+                }
         }
+        json_decref(devices);
         if (r < 0) {
                 json_decref(gpus);
                 return error.code == CLEAVE_REASON_USAGE
@@ -414,9 +525,9 @@ static int run_advise(const struct cli_args *args)
         mark_what_is_missing(&ask, &machine);
         advise(&ask, &machine, &answer);
         if (output_format(args->value[OPT_OUTPUT]) == OUTPUT_JSON)
-                print_json(&ask, &machine, &answer);
+                print_json(&ask, &machine, &names, &answer);
         else
-                print_answer(&ask, &machine, &answer);
+                print_answer(&ask, &machine, &names, &answer);
         json_decref(gpus);
         return output_end(CLI_OK);
 }

@@ -11,12 +11,14 @@
 
 enum {
         OPT_OUTPUT,
+        OPT_SIM,
         OPT_SYSFS,
         OPT_PROC,
 };
 
 static const struct cli_option options[] = {
         [OPT_OUTPUT] = OUTPUT_OPTION,
+        [OPT_SIM] = SIM_OPTION,
         MACHINE_ROOTS(OPT_SYSFS, OPT_PROC),
 };
 
@@ -127,9 +129,11 @@ static int run_devices(const struct cli_args *args)
         _cleanup_client_ struct client *client = NULL;
         json_t *result = NULL, *hardware = NULL;
         struct host host;
+        bool any;
         int r;
 
-        r = daemon_connect(DAEMON_START, &client, NULL, &error);
+        r = daemon_connect(
+                DAEMON_START | daemon_take_sim(args->value[OPT_SIM]), &client, NULL, &error);
         if (r == 0)
                 r = client_call(client, "device.list", NULL, &result, &error);
         if (r < 0)
@@ -139,18 +143,19 @@ static int run_devices(const struct cli_args *args)
         if (survey_gpus(&host, &hardware) < 0)
                 hardware = json_array();
         json_object_set(result, "hardware", hardware);
+        any = json_array_size(json_object_get(result, "devices")) > 0;
         if (format == OUTPUT_JSON)
                 r = output_json(result, SCHEMA);
-        else
+        else if (format == OUTPUT_CSV || any)
                 r = print_devices(json_object_get(result, "devices"), format);
         if (format == OUTPUT_TABLE && json_array_size(hardware) > 0) {
-                printf("\non the PCI bus:\n");
+                printf("%son the PCI bus:\n", any ? "\n" : "");
                 machine_print_gpus(hardware);
         }
-        if (json_array_size(json_object_get(result, "devices")) == 0)
+        if (!any)
                 fprintf(stderr,
                         "cleave devices: there is no GPU here that CUDA can use; `cleave doctor` "
-                        "says why, and CLEAVE_SIM=h100 gives a simulated one\n");
+                        "says why, and `cleave devices --sim` shows a simulated one\n");
         json_decref(hardware);
         json_decref(result);
         return output_end(r < 0 ? CLI_FAILED : CLI_OK);
@@ -158,6 +163,7 @@ static int run_devices(const struct cli_args *args)
 
 static const struct cli_example examples[] = {
         {"cleave devices", "what there is, what can be granted now, what can be cut"},
+        {"cleave devices --sim=h100x2", "the same of two simulated GPUs, no GPU needed"},
         {NULL, NULL},
 };
 

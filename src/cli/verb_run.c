@@ -124,15 +124,7 @@ static const struct cli_option options[] = {
                         .letter = 'w',
                         .help = "If the quota does not fit now, wait in a queue until it does.",
                 },
-        [OPT_SIM] =
-                {
-                        .name = "sim",
-                        .argument = "MODEL",
-                        .optional = true,
-                        .choices = "h100 h200 a100 a30 b200 t4",
-                        .help = "Use simulated GPUs: a model, or several as h100x2 or a100,h100.",
-                        .preset = DAEMON_SIM_MODEL,
-                },
+        [OPT_SIM] = SIM_OPTION,
         [OPT_QUIET] =
                 {
                         .name = "quiet",
@@ -576,7 +568,6 @@ static int run_tenant(struct run *run)
 
 static int run_run(const struct cli_args *args)
 {
-        const char *models = args->value[OPT_SIM], *given = getenv(CLEAVE_ENV_SIM);
         struct run run = {.args = args};
         int r;
 
@@ -585,11 +576,7 @@ static int run_run(const struct cli_args *args)
                                              "in --memory 8G");
         if (args->count[OPT_QUIET])
                 run.flags |= DAEMON_QUIET;
-        if (args->count[OPT_SIM]) {
-                run.flags |= DAEMON_SIM;
-                if (*models || !given || !*given)
-                        setenv(CLEAVE_ENV_SIM, *models ? models : DAEMON_SIM_MODEL, 1);
-        }
+        run.flags |= daemon_take_sim(args->value[OPT_SIM]);
         r = run_tenant(&run);
         run.client = client_free(run.client);
         json_decref(run.created);

@@ -357,7 +357,7 @@ class Words(unittest.TestCase):
         root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "src")
         with open(os.path.join(root, "sim", "models.c"), encoding="utf-8") as file:
             keys = re.findall(r'\.key = "(\w+)"', file.read())
-        with open(os.path.join(root, "cli", "verb_run.c"), encoding="utf-8") as file:
+        with open(os.path.join(root, "cli", "daemon.h"), encoding="utf-8") as file:
             choices = re.search(r'\.name = "sim".*?\.choices = "([^"]*)"', file.read(), re.S)
         self.assertEqual(choices.group(1).split(), keys)
 

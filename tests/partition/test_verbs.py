@@ -5,10 +5,12 @@ JSON. Plain files do not answer writes as a kernel does, so what is attached her
 
 usage: test_verbs.py CLEAVE
 """
+import ctypes
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -308,6 +310,62 @@ class Verbs(unittest.TestCase):
         self.assertEqual(status, 0)
         self.assertIn("Split it by tensor parallelism over 4 GPUs: 35 GiB of weights on each of 4.",
                       out)
+
+    def simulated(self, *words, **more):
+        """With a daemon of its own."""
+        self.addCleanup(self.end_daemon)
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("CLEAVE_")}
+        environment.update(CLEAVE_RUNTIME_DIR=f"{self.machine.place}/run",
+                           CLEAVE_SIM_DIR=f"{self.machine.place}/sim", **more)
+        os.makedirs(environment["CLEAVE_RUNTIME_DIR"], mode=0o700, exist_ok=True)
+        done = subprocess.run([CLEAVE, *words], text=True, capture_output=True, timeout=60,
+                              stdin=subprocess.DEVNULL, env=environment, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    def end_daemon(self):
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(10)
+            try:
+                s.connect(f"{self.machine.place}/run/control.sock")
+                s.sendall(b'{"method": "daemon.stop", "id": 1, "params": {}}\n')
+                s.recv(4096)
+            except OSError:
+                pass
+
+    def test_a_machine_without_gpus(self):
+        """What a new user reads first, on a machine that has none."""
+        try:
+            ctypes.CDLL("libnvidia-ml.so.1")
+            self.skipTest("NVIDIA's driver is installed")
+        except OSError:
+            pass
+        none = [f"--sysfs={self.machine.place}/none", f"--proc={self.machine.place}/none"]
+        os.makedirs(f"{self.machine.place}/none/bus/pci/devices")
+        status, out, err = self.simulated("devices", *none)
+        self.assertEqual((status, out), (0, ""))
+        self.assertIn("there is no GPU here that CUDA can use", err)
+        self.assertIn("cleave devices --sim", err)
+        status, out, err = self.simulated("advise", *none)
+        self.assertEqual((status, err), (0, ""))
+        self.assertTrue(out.startswith("There is no GPU here;"), out)
+        self.assertIn("\nFor 1 tenant of one owner, in processes:\n\n1. a whole GPU for one tenant "
+                      "(take this)\n", out)
+
+    def test_advice_for_a_simulated_gpu(self):
+        status, out, err = self.simulated("advise", "--sim", "--trust", "mixed", "--in", "container",
+                                          "--tenants", "3", "--memory", "5G")
+        self.assertEqual((status, err), (0, ""))
+        self.assertTrue(out.startswith("For 3 tenants of several owners, in containers, 5 GiB of "
+                                       "memory each:\n\n1. an instance cut by MIG\n"), out)
+        self.assertIn("would be best, but is blocked: MIG mode is off.\n     then: $ cleave partition "
+                      "create mig 0000:1b:00.0 --turn-on-mig --want 3x5G\n", out)
+        status, out, err = self.simulated("devices", "--sim")
+        self.assertEqual((status, err), (0, ""))
+        self.assertIn("NVIDIA H100 80GB HBM3", out)
+        document = json.loads(self.simulated("advise", "--sim", "-o", "json", "--tenants", "2")[1])
+        self.assertEqual(document["gpus"], 1)
+        self.assertRegex([r["command"] for r in document["ranked"] if r["way"] == "mps"][0],
+                         r"^cleave mps start GPU-[0-9a-f-]{36} ")
 
     def test_advice_refuses_nonsense(self):
         for words in (["--tenants", "0"], ["--compute", "101"], ["--latency", "soon"],
