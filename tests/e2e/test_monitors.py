@@ -42,10 +42,13 @@ def in_nvtop(text, pid):
     return (float(used) * 1024, float(total) * 1024), {pid: int(row.group(1))} if row else {}
 
 
-def in_nvitop(text):
+def in_nvitop(text, _=None):
     used, total = re.search(r"([\d.]+)MiB / ([\d.]+)MiB", text).groups()
     rows = re.findall(r"^\| +0 +(\d+) \S+ +\S+ +([\d.]+)MiB", text, re.M)
     return (float(used), float(total)), {int(pid): float(size) for pid, size in rows}
+
+
+IN = {"nvtop": in_nvtop, "nvitop": in_nvitop}
 
 
 class Monitors(unittest.TestCase):

@@ -107,11 +107,16 @@ int main(int argc, char **argv)
         cudaDeviceProp properties;
         cudaStream_t stream;
         char *block, line[16];
+        int runtime, driver;
 
         for (int i = 2; i < argc; i++) {
                 hold = hold || strcmp(argv[i], "hold") == 0;
                 fault = fault || strcmp(argv[i], "fault") == 0;
         }
+        MUST(cudaRuntimeGetVersion(&runtime));
+        MUST(cudaDriverGetVersion(&driver));
+        printf("  runtime of CUDA %d.%d, driver of %d.%d\n", runtime / 1000, runtime % 1000 / 10,
+                driver / 1000, driver % 1000 / 10);
         MUST(cudaMemGetInfo(&free_bytes, &total));
         if (quota == 0)
                 quota = total;
