@@ -85,14 +85,17 @@ int runtime_dir(char **ret, bool *ret_system, struct cleave_error *error)
 
 int user_runtime_dir(char **ret, struct cleave_error *error)
 {
+        int r = from_environment(ret, error);
+
+        return r != -ENOENT ? r : home_runtime_dir(ret, error);
+}
+
+int home_runtime_dir(char **ret, struct cleave_error *error)
+{
         const char *xdg = getenv("XDG_RUNTIME_DIR");
         char path[64], *joined;
         struct stat st;
-        int r;
 
-        r = from_environment(ret, error);
-        if (r != -ENOENT)
-                return r;
         /* the directory of another user survives su and sudo in the environment */
         if (xdg && xdg[0] == '/' && stat(xdg, &st) == 0 && S_ISDIR(st.st_mode) &&
                 st.st_uid == geteuid()) {

@@ -18,9 +18,11 @@
  */
 int runtime_dir(char **ret, bool *ret_system, struct cleave_error *error);
 
-/* Where a daemon of this user belongs: $CLEAVE_RUNTIME_DIR, else $XDG_RUNTIME_DIR/cleave if that
- * directory is ours, else /tmp/cleave-UID. */
+/* Where a daemon of this user belongs: $CLEAVE_RUNTIME_DIR, else home_runtime_dir(). */
 int user_runtime_dir(char **ret, struct cleave_error *error);
+
+/* $XDG_RUNTIME_DIR/cleave if that directory is ours, else /tmp/cleave-UID. */
+int home_runtime_dir(char **ret, struct cleave_error *error);
 
 /* Makes the runtime directory, or checks that nobody but its owner, we or root, can write to it.
  * mode: 0700 for a user's, 0755 for the system's. */

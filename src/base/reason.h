@@ -20,7 +20,7 @@
         X(DEVICE_LOST, "device-lost", 1, ENODEV,                                                   \
                 "The driver no longer answers for this device; see dmesg.")                        \
         X(NO_DRIVER, "no-driver", 1, ENODEV,                                                       \
-                "cleave doctor says what is missing. Without a GPU, set CLEAVE_SIM=h100.")         \
+                "cleave doctor says what is missing. Without a GPU, try cleave run --sim.")        \
         X(GUARD_MISSING, "guard-missing", 1, ENOENT, "Install Cleave anew, or build it.")          \
         X(USAGE, "usage", 2, EINVAL, NULL)                                                         \
         X(BAD_REQUEST, "bad-request", 2, EINVAL, NULL)                                             \

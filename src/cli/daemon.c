@@ -39,14 +39,24 @@ static bool has_models(void)
         return models && *models;
 }
 
+/* Of the simulated GPU's daemon: beside this user's own. */
 static int sim_directory(char **ret, struct cleave_error *error)
 {
         _cleanup_free_ char *plain = NULL;
+        const char *given = getenv(CLEAVE_ENV_RUNTIME);
+        size_t length;
         int r;
 
-        r = user_runtime_dir(&plain, error);
+        /* beside the system's we cannot make one */
+        if (given && strcmp(given, CLEAVE_SYSTEM_RUNTIME_DIR) == 0)
+                r = home_runtime_dir(&plain, error);
+        else
+                r = user_runtime_dir(&plain, error);
         if (r < 0)
                 return r;
+        length = strlen(plain);
+        while (length > 1 && plain[length - 1] == '/')
+                plain[--length] = '\0';
         if (asprintf(ret, "%s-sim", plain) < 0)
                 return error_set_errno(error, ENOMEM, "cannot find the runtime directory");
         return 0;
@@ -68,16 +78,14 @@ int daemon_directory(unsigned flags, char **ret, bool *ret_system, struct cleave
         bool system = false;
         int r;
 
-        if (given && *given)
-                return runtime_dir(ret, ret_system, error);
         r = sim_directory(&sim, error);
         if (r < 0)
                 return r;
-        if (!(flags & DAEMON_SIM) && !has_models()) {
+        if ((given && *given) || (!(flags & DAEMON_SIM) && !has_models())) {
                 r = runtime_dir(&plain, &system, error);
                 if (r < 0)
                         return r;
-                if (system || listens(plain) || !listens(sim)) {
+                if (system || !listens(sim) || listens(plain)) {
                         *ret = TAKE_PTR(plain);
                         if (ret_system)
                                 *ret_system = system;
@@ -259,27 +267,57 @@ int daemon_connect_at(
         return r;
 }
 
-/* Who asks for a simulated GPU must not get another, or none, because a daemon without one runs. */
-static int check_simulates(struct client *client, struct cleave_error *error)
+/* 1: it does, 0: it does not. */
+static int simulates(struct client *client, struct cleave_error *error)
 {
         json_t *info = NULL;
         int r = client_call(client, "daemon.info", NULL, &info, error);
 
-        if (r >= 0 && !json_is_string(json_object_get(info, "sim")) &&
-                strcmp(output_text(json_object_get(info, "backend"), ""), "sim") != 0) {
-                r = error_set(error, CLEAVE_REASON_NO_DRIVER,
-                        "the daemon that runs here was started without a simulated GPU");
-                error_set_hint(error,
-                        "It ends a minute after its last use. Or start one beside it: "
-                        "CLEAVE_RUNTIME_DIR=$(mktemp -d) cleave run --sim …");
-        }
+        if (r >= 0)
+                r = json_is_string(json_object_get(info, "sim")) ||
+                    strcmp(output_text(json_object_get(info, "backend"), ""), "sim") == 0;
         json_decref(info);
-        return r < 0 ? r : 0;
+        return r;
+}
+
+/* Who asks for a simulated GPU must not get another, or none, because a daemon without one runs in
+ * the directory that is given; then there is one of its own beside it. */
+static int prefer_simulated(
+        unsigned flags, struct client **client, char **directory, struct cleave_error *error)
+{
+        _cleanup_client_ struct client *other = NULL;
+        _cleanup_free_ char *beside = NULL;
+        int r;
+
+        r = sim_directory(&beside, error);
+        if (r < 0 || (!(flags & DAEMON_SIM) && !listens(beside)))
+                return r;
+        r = simulates(*client, error);
+        if (r != 0)
+                return r < 0 ? r : 0;
+        if (strcmp(beside, *directory) != 0) {
+                r = daemon_connect_at(beside, flags, &other, error);
+                if (r == 0)
+                        r = simulates(other, error);
+        }
+        if (r == 0) {
+                r = error_set(error, CLEAVE_REASON_NO_DRIVER,
+                        "the daemon that runs in %s was started without a simulated GPU", beside);
+                error_set_hint(error, "It ends a minute after its last use.");
+        }
+        if (r < 0)
+                return r;
+        client_free(*client);
+        *client = TAKE_PTR(other);
+        free(*directory);
+        *directory = TAKE_PTR(beside);
+        return 0;
 }
 
 int daemon_connect(
         unsigned flags, struct client **ret, char **ret_directory, struct cleave_error *error)
 {
+        _cleanup_client_ struct client *client = NULL;
         _cleanup_free_ char *directory = NULL;
         bool system = false;
         int r;
@@ -290,15 +328,15 @@ int daemon_connect(
         if (flags & DAEMON_SIM && !has_models())
                 setenv(CLEAVE_ENV_SIM, DAEMON_SIM_MODEL, 1);
         r = daemon_connect_at(
-                directory, system ? flags & ~(unsigned)DAEMON_START : flags, ret, error);
-        if (r == 0 && flags & DAEMON_SIM) {
-                r = check_simulates(*ret, error);
-                if (r < 0)
-                        *ret = client_free(*ret);
-        }
-        if (r == 0 && ret_directory)
+                directory, system ? flags & ~(unsigned)DAEMON_START : flags, &client, error);
+        if (r == 0 && (flags & DAEMON_SIM || has_models()))
+                r = prefer_simulated(flags, &client, &directory, error);
+        if (r < 0)
+                return r;
+        *ret = TAKE_PTR(client);
+        if (ret_directory)
                 *ret_directory = TAKE_PTR(directory);
-        return r;
+        return 0;
 }
 
 int cli_report(const struct cli_verb *verb, const struct cleave_error *error)

@@ -14,7 +14,9 @@
         {                                                                                          \
                 .name = "sim", .argument = "MODEL", .optional = true,                              \
                 .choices = "h100 h200 a100 a30 b200 t4",                                           \
-                .help = "Use simulated GPUs: a model, or several as h100x2 or a100,h100.",         \
+                .help = "Use simulated GPUs: a model, or several as h100x2 or a100,h100. A "       \
+                        "daemon "                                                                  \
+                        "of their own serves them.",                                               \
                 .preset = DAEMON_SIM_MODEL,                                                        \
         }
 
@@ -27,7 +29,9 @@ enum daemon_flags {
 /* The runtime directory of the daemon that we speak with, as runtime_dir(); with DAEMON_SIM, or
  * where CLEAVE_SIM is set, that of the simulated GPU's daemon, which is apart so that simulated
  * and real GPUs can be used side by side. Without DAEMON_SIM the simulated GPU's daemon is also
- * taken where it listens and no other does. ret_system may be NULL. */
+ * taken where it listens and no other does. A directory that CLEAVE_RUNTIME_DIR gives is taken
+ * for either; once a daemon without a simulated GPU listens there, daemon_connect() goes to one
+ * beside it. ret_system may be NULL. */
 int daemon_directory(unsigned flags, char **ret, bool *ret_system, struct cleave_error *error);
 
 /* What --sim asks for: sets CLEAVE_SIM, for this process and the daemon that it starts. models: the

@@ -382,6 +382,41 @@ class OnDemand(EndToEnd):
         self.assertIn("daemon", err)
 
 
+class BesideAnother(EndToEnd):
+    """A simulated GPU where a daemon without one runs already."""
+    sim = None
+
+    def test_run_starts_one_beside(self):
+        world = self.world
+        world.env["CLEAVE_SIM_DIR"] = os.path.join(world.place, "sim")
+        first = world.daemon_pid()
+        self.assertIsNone(world.control("daemon.info").get("sim"))
+        tool = world.tool("--sim", "--memory", "1G", "--name", "beside")
+        self.assertEqual(tool("info")[1], GIB)
+        self.assertEqual(world.tenants(), [], "a tenant of the one that was asked")
+        names = [tenant["name"] for tenant in world.json("ps")["tenants"]]
+        self.assertEqual(names, [], "without a word of simulated ones")
+        world.env["CLEAVE_SIM"] = "h100"
+        names = [tenant["name"] for tenant in world.json("ps")["tenants"]]
+        self.assertEqual(names, ["beside"])
+        # the next joins it
+        again = world.tool("--sim", "--memory", "1G", "--name", "again")
+        self.assertEqual(len(world.json("ps")["tenants"]), 2)
+        self.assertEqual((tool.end()[0], again.end()[0]), (0, 0))
+        self.assertEqual(world.daemon_pid(), first)
+        world.runtime += "-sim"
+        self.assertNotIn(world.daemon_pid(), (None, first))
+        world.stop_daemon()
+        world.runtime = world.runtime.removesuffix("-sim")
+
+    def test_no_gpu_names_the_option(self):
+        if self.world.control("device.list")["devices"]:
+            self.skipTest("there is a GPU here")
+        status, _, err = self.world.cleave("run", "--memory", "1G", "--", "true", check=False)
+        self.assertEqual(status, 125)
+        self.assertIn("cleave run --sim", err)
+
+
 if __name__ == "__main__":
     BUILD = sys.argv.pop(1)
     # A shell that runs us in the background may have had it ignored, which is inherited.
