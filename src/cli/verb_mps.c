@@ -15,12 +15,14 @@
 #include "cli/verbs.h"
 #include "partition/mps.h"
 
-#define SCHEMA "cleave.mps/1"
+#define SCHEMA      "cleave.mps/1"
+#define DEVICES_MAX 16 /* GPUs of one server */
 
 enum {
         OPT_NAME,
         OPT_THREADS,
         OPT_MEMORY,
+        OPT_PROTOCOL,
         OPT_DEADLINE,
         OPT_FOR,
         OPT_OUTPUT,
@@ -41,8 +43,14 @@ static const struct cli_option options[] = {
         [OPT_MEMORY] = {.name = "memory",
                 .letter = 'm',
                 .argument = "SIZE",
-                .help = "Device memory that one client may hold, in steps of 1 MiB.",
+                .help = "Device memory that one client may hold of each device, in steps of 1 MiB.",
                 .preset = "all of it"},
+        [OPT_PROTOCOL] = {.name = "protocol",
+                .argument = "VERSION",
+                .words = CLI_WORDS_LIST,
+                .choices = "2 3",
+                .help = "Version of MPS's own interface; 3 needs driver 615.",
+                .preset = "2"},
         [OPT_DEADLINE] = {.name = "deadline",
                 .argument = "TIME",
                 .help = "How long MPS may take for one answer.",
@@ -68,15 +76,37 @@ static bool is_device(const char *text)
         return parse_uuid(strncmp(text, "MIG-", 4) == 0 ? text + 4 : text, uuid) == 0;
 }
 
+static int no_device(struct cleave_error *error)
+{
+        return error_set(error, CLEAVE_REASON_USAGE,
+                "start takes the UUID of a GPU or several, as cleave devices -o json shows them, "
+                "or of a MIG device");
+}
+
 static int start(const struct cli_args *args, struct mps *mps, struct cleave_error *error)
 {
+        char devices[DEVICES_MAX * FORMAT_UUID_MAX] = "";
         uint64_t threads = 0, memory = 0;
         int r = 0;
 
-        if (args->n_operands != 2 || !is_device(args->operands[1]))
-                return error_set(error, CLEAVE_REASON_USAGE,
-                        "start takes the UUID of a GPU, as cleave devices -o json shows it, or of "
-                        "a MIG device");
+        if (args->n_operands < 2)
+                r = no_device(error);
+        for (int i = 1; r == 0 && i < args->n_operands; i++) {
+                size_t used = strlen(devices);
+
+                if (!is_device(args->operands[i]))
+                        r = no_device(error);
+                else if (strcasestr(devices, args->operands[i]))
+                        r = error_set(
+                                error, CLEAVE_REASON_USAGE, "%s is given twice", args->operands[i]);
+                else
+                        snprintf(devices + used, sizeof(devices) - used, "%s%s", used ? "," : "",
+                                args->operands[i]);
+        }
+        if (r < 0)
+                return r;
+        if (args->value[OPT_PROTOCOL])
+                mps->protocol = (unsigned)atoi(args->value[OPT_PROTOCOL]);
         if (args->value[OPT_THREADS] &&
                 (parse_unsigned(args->value[OPT_THREADS], 100, &threads) < 0 || threads == 0))
                 return error_set(error, CLEAVE_REASON_USAGE, "'%s' is no percentage from 1 to 100",
@@ -87,7 +117,7 @@ static int start(const struct cli_args *args, struct mps *mps, struct cleave_err
                 r = error_set(error, CLEAVE_REASON_BAD_SIZE, "'%s' is less than 1 MiB",
                         args->value[OPT_MEMORY]);
         if (r == 0)
-                r = mps_start(mps, args->operands[1], (unsigned)threads, memory, error);
+                r = mps_start(mps, devices, (unsigned)threads, memory, error);
         if (r == 0) {
                 _cleanup_free_ char *pipe = mps_pipe_directory(mps);
 
@@ -99,13 +129,23 @@ static int start(const struct cli_args *args, struct mps *mps, struct cleave_err
 static void print_status(const json_t *status)
 {
         const json_t *servers = json_object_get(status, "servers"), *server, *client;
+        long long threads = json_integer_value(json_object_get(status, "threads"));
+        uint64_t memory = output_bytes(json_object_get(status, "memory"));
         size_t i, j, clients = 0;
+        char size[FORMAT_SIZE_MAX];
 
         printf("%s: %s on %s, CUDA_MPS_PIPE_DIRECTORY=%s\n",
                 output_text(json_object_get(status, "name"), ""),
                 output_text(json_object_get(status, "state"), ""),
                 output_text(json_object_get(status, "device"), "a device that is not known"),
                 output_text(json_object_get(status, "pipe_directory"), ""));
+        if (threads && memory)
+                printf("  each client at most %lld %% of the threads and %s of a device\n", threads,
+                        format_size(size, memory));
+        else if (threads)
+                printf("  each client at most %lld %% of the threads\n", threads);
+        else if (memory)
+                printf("  each client at most %s of a device\n", format_size(size, memory));
         json_array_foreach((json_t *)servers, i, server)
         {
                 const json_t *list = json_object_get(server, "clients");
@@ -251,6 +291,7 @@ static int run_mps(const struct cli_args *args)
 
 static const struct cli_example examples[] = {
         {"cleave mps start GPU-5ec0f4f3-… --threads 50 --memory 8G", "prints what clients need"},
+        {"cleave mps start GPU-5ec0f4f3-… GPU-83b8f4f2-… --name pair", "one for two GPUs"},
         {"cleave mps status", "servers and their clients"},
         {"podman run $(cleave mps show) IMAGE", "a container that is a client, of the same user"},
         {"cleave mps stop", "end it, and leave nothing behind"},
@@ -260,9 +301,11 @@ static const struct cli_example examples[] = {
 const struct cli_verb verb_mps = {
         .name = "mps",
         .summary = "run programs of one owner side by side by NVIDIA's MPS",
-        .operands = "start|status|show|stop [DEVICE|NAME]",
+        .operands = "start|status|show|stop [DEVICE...|NAME]",
         .description =
-                "Starts NVIDIA's MPS for one device in a place of its own, beside any other. "
+                "Starts NVIDIA's MPS for one device, or for a group of them, in a place of its "
+                "own, "
+                "beside any other. "
                 "Programs that have the printed CUDA_MPS_PIPE_DIRECTORY in their environment "
                 "become its clients; --threads and --memory limit each. show prints what makes a "
                 "container one, which has to run as the same user. A server whose start was cut "
@@ -274,7 +317,7 @@ const struct cli_verb verb_mps = {
         .n_options = ARRAY_SIZE(options),
         .examples = examples,
         .least = 1,
-        .most = 2,
+        .most = 1 + DEVICES_MAX,
         .words = CLI_WORDS_LIST,
         .choices = "start status show stop",
         .run = run_mps,

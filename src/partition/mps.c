@@ -22,6 +22,12 @@
 #define ANSWER_MAX  65536
 #define WAIT_STEP   20 /* msec */
 #define SOCKET_NAME "control"
+/* The only server of a daemon of version 3, and the namespace of its clients. */
+#define SERVER    "cleave"
+#define NAMESPACE "default"
+#define WORDS_MAX 8
+
+#define VERSION_HINT "Version 3 came with driver 615; --protocol 2 is for all."
 
 static const char *const state_words[] = {
         [MPS_ABSENT] = "absent",
@@ -45,14 +51,33 @@ static char *place(const struct mps *mps, const char *name)
                        : path;
 }
 
+/* What it was started with, NULL where that cannot be read; a new reference. */
+static json_t *load_settings(const struct mps *mps)
+{
+        _cleanup_free_ char *path = place(mps, SETTINGS);
+
+        return path ? json_load_file(path, 0, NULL) : NULL;
+}
+
+static unsigned protocol_of(const struct mps *mps)
+{
+        json_t *settings = load_settings(mps);
+        json_int_t protocol = json_integer_value(json_object_get(settings, "protocol"));
+
+        json_decref(settings);
+        return protocol == 3 ? 3 : 2;
+}
+
+/* Version 3 has a directory for each server below the daemon's. */
 char *mps_pipe_directory(const struct mps *mps)
 {
-        return place(mps, "pipe");
+        return place(mps, protocol_of(mps) == 3 ? "pipe/" SERVER : "pipe");
 }
 
 /* In the child: the control program with our pipes for it. Nothing of another daemon's place may
  * come through the environment. */
-static void exec_control(const struct mps *mps, const char *device, int in, int out)
+static void exec_control(const struct mps *mps, const char *device, char *words[],
+        unsigned protocol, int in, int out)
 {
         _cleanup_free_ char *pipe = place(mps, "pipe"), *log = place(mps, "log");
         _cleanup_free_ char *settings = place(mps, SETTINGS);
@@ -65,15 +90,19 @@ static void exec_control(const struct mps *mps, const char *device, int in, int 
                 _exit(127);
         setenv("CUDA_MPS_PIPE_DIRECTORY", pipe, 1);
         setenv("CUDA_MPS_LOG_DIRECTORY", log, 1);
+        /* Before 615 it means nothing; from then on it goes before arguments. */
+        setenv("CUDA_MPS_PROTOCOL_VERSION", protocol == 3 ? "3" : "2", 1);
         if (device)
                 setenv("CUDA_VISIBLE_DEVICES", device, 1);
         if (dup2(in, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0 ||
                 dup2(out, STDERR_FILENO) < 0)
                 _exit(127);
-        if (device)
+        if (device && protocol == 3)
+                execlp(program, CONTROL, "-d", "-p", "3", mps->shared ? "-m" : NULL, NULL);
+        else if (device)
                 execlp(program, CONTROL, "-d", mps->shared ? "-multiuser-server" : NULL, NULL);
         else
-                execlp(program, CONTROL, NULL);
+                execvp(program, words);
         _exit(127);
 }
 
@@ -120,10 +149,22 @@ static int control(
 {
         _cleanup_close_ int in_read = -EBADF, in_write = -EBADF, out_read = -EBADF,
                             out_write = -EBADF;
+        char *words[WORDS_MAX + 2] = {(char *)CONTROL};
+        unsigned protocol = protocol_of(mps), n = 1;
+        _cleanup_free_ char *copy = NULL;
         int in[2], out[2];
         pid_t pid;
 
         ret[0] = '\0';
+        if (command && protocol == 3) {
+                char *rest = copy = strdup(command);
+
+                if (!copy)
+                        return -ENOMEM;
+                while (n <= WORDS_MAX && (words[n] = strsep(&rest, " ")))
+                        n++;
+                command = NULL;
+        }
         if (pipe2(in, O_CLOEXEC) < 0)
                 return -errno;
         in_read = in[0];
@@ -140,11 +181,20 @@ static int control(
         if (pid < 0)
                 return -errno;
         if (pid == 0)
-                exec_control(mps, device, in_read, out_write);
+                exec_control(mps, device, words, protocol, in_read, out_write);
         in_read = close_safe(in_read);
         in_write = close_safe(in_write);
         out_write = close_safe(out_write);
         return collect(out_read, pid, mps->msec, ret);
+}
+
+/* Neither gone nor a zombie. */
+static bool is_alive(pid_t pid)
+{
+        _cleanup_close_ int fd = process_open(pid);
+        struct pollfd wait = {.fd = fd, .events = POLLIN};
+
+        return fd >= 0 && poll(&wait, 1, 0) == 0;
 }
 
 /* 0: none, or it has ended. */
@@ -157,20 +207,12 @@ static pid_t daemon_pid(const struct mps *mps)
         if (!path || read_file(path, 64, &text, NULL) < 0)
                 return 0;
         text[strcspn(text, "\n")] = '\0';
-        if (parse_pid(text, &pid) < 0 || kill(pid, 0) < 0)
+        if (parse_pid(text, &pid) < 0 || !is_alive(pid))
                 return 0;
         /* The number may be another program's by now. */
         if (process_command(pid, command, sizeof(command)) < 0 || !strstr(command, "mps"))
                 return 0;
         return pid;
-}
-
-/* What it was started with, NULL where that cannot be read; a new reference. */
-static json_t *load_settings(const struct mps *mps)
-{
-        _cleanup_free_ char *path = place(mps, SETTINGS);
-
-        return path ? json_load_file(path, 0, NULL) : NULL;
 }
 
 static bool is_ready(const struct mps *mps)
@@ -185,15 +227,6 @@ static bool is_ready(const struct mps *mps)
 pid_t mps_pid(const struct mps *mps)
 {
         return daemon_pid(mps);
-}
-
-/* Neither gone nor a zombie. */
-static bool is_alive(pid_t pid)
-{
-        _cleanup_close_ int fd = process_open(pid);
-        struct pollfd wait = {.fd = fd, .events = POLLIN};
-
-        return fd >= 0 && poll(&wait, 1, 0) == 0;
 }
 
 int mps_serve(const struct mps *mps, pid_t *ret)
@@ -226,6 +259,13 @@ int mps_serve(const struct mps *mps, pid_t *ret)
         return r < 0 ? r : -ENOENT;
 }
 
+/* Whether it answers. Version 3 does not know what version 2 is asked, nor the other way round. */
+static bool answers(const struct mps *mps, char answer[static ANSWER_MAX])
+{
+        return control(mps, NULL, protocol_of(mps) == 3 ? "server list" : "get_server_list",
+                       answer) == 0;
+}
+
 enum mps_state mps_state(const struct mps *mps)
 {
         _cleanup_free_ char *directory = place(mps, ""), *answer = malloc(ANSWER_MAX);
@@ -234,7 +274,7 @@ enum mps_state mps_state(const struct mps *mps)
                 return MPS_ABSENT;
         if (!daemon_pid(mps))
                 return MPS_STALE;
-        if (control(mps, NULL, "get_server_list", answer) != 0)
+        if (!answers(mps, answer))
                 return MPS_UNRESPONSIVE;
         return is_ready(mps) ? MPS_RUNNING : MPS_CUT_SHORT;
 }
@@ -254,7 +294,7 @@ static void remove_files(const char *path)
 
 static void clear_away(const struct mps *mps)
 {
-        static const char *const parts[] = {"pipe", "log", ""};
+        static const char *const parts[] = {"pipe/" SERVER, "pipe", "log/" SERVER, "log", ""};
 
         for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
                 _cleanup_free_ char *path = place(mps, parts[i]);
@@ -272,7 +312,7 @@ static int make_place(const struct mps *mps, struct cleave_error *error)
 
         if (!whole || !pipe || !log)
                 return error_set_errno(error, ENOMEM, "cannot start MPS");
-        if (strlen(pipe) + strlen("/" SOCKET_NAME "_privileged") >=
+        if (strlen(pipe) + strlen("/" SERVER "/" SOCKET_NAME "_privileged") >=
                 sizeof(((struct sockaddr_un *)0)->sun_path))
                 return error_set(error, CLEAVE_REASON_BAD_REQUEST,
                         "the path %s is too long for MPS's sockets", pipe);
@@ -291,13 +331,75 @@ static int save_settings(
         const struct mps *mps, const char *device, unsigned threads, uint64_t memory, bool ready)
 {
         _cleanup_free_ char *path = place(mps, SETTINGS), *text = NULL;
-        json_t *json =
-                json_pack("{s:s,s:i,s:I,s:b,s:s*}", "device", device, "threads", (int)threads,
-                        "memory", (json_int_t)memory, "ready", ready, "program", mps->program);
+        json_t *json = json_pack("{s:s,s:i,s:i,s:I,s:b,s:s*}", "device", device, "protocol",
+                mps->protocol == 3 ? 3 : 2, "threads", (int)threads, "memory", (json_int_t)memory,
+                "ready", ready, "program", mps->program);
 
         text = json ? json_dumps(json, 0) : NULL;
         json_decref(json);
         return path && text ? write_file_atomic(path, text, strlen(text), 0600) : -ENOMEM;
+}
+
+static int refused(const char *what, const char *answer, struct cleave_error *error)
+{
+        return error_set(error, CLEAVE_REASON_INTERNAL, "MPS does not take %s: it says '%.*s'",
+                what, (int)strcspn(answer, "\n"), answer);
+}
+
+/* Version 3: our server, with its limits; what was set is read back from where clients get it. */
+static int make_server(const struct mps *mps, const char *device, unsigned threads, uint64_t memory,
+        struct cleave_error *error)
+{
+        _cleanup_free_ char *answer = malloc(ANSWER_MAX), *command = NULL, *pipe = NULL;
+        char text[128];
+        uint64_t bytes;
+        int r;
+
+        pipe = mps_pipe_directory(mps);
+        if (!answer || !pipe ||
+                asprintf(&command, "server create " SERVER " --allowed-devices=%s", device) < 0) {
+                command = NULL;
+                return error_set_errno(error, ENOMEM, "cannot start MPS");
+        }
+        r = control(mps, NULL, command, answer);
+        if (r == 0)
+                r = control(mps, NULL, "server get " SERVER " pipe-directory", answer);
+        answer[strcspn(answer, "\n")] = '\0';
+        if (r != 0 || strcmp(answer, pipe) != 0) {
+                error_set(error, CLEAVE_REASON_NO_DRIVER,
+                        "the MPS that is installed has no version 3, or not as its guide says: it "
+                        "says '%s'",
+                        answer);
+                error_set_hint(error, VERSION_HINT);
+                return -ENODEV;
+        }
+        if (threads) {
+                snprintf(text, sizeof(text), "server set " SERVER " --active-thread-percentage=%u",
+                        threads);
+                r = control(mps, NULL, text, answer);
+                if (r == 0)
+                        r = control(mps, NULL,
+                                "namespace get " NAMESPACE " " SERVER " active-thread-percentage",
+                                answer);
+                snprintf(text, sizeof(text), "%u percent of the threads", threads);
+                if (r != 0 || (unsigned)(strtod(answer, NULL) + 0.5) != threads)
+                        return refused(text, answer, error);
+        }
+        if (memory) {
+                snprintf(text, sizeof(text), "server set " SERVER " --pinned-memory-limit=%lluM",
+                        (unsigned long long)memory >> 20);
+                r = control(mps, NULL, text, answer);
+                if (r == 0)
+                        r = control(mps, NULL,
+                                "namespace get " NAMESPACE " " SERVER " pinned-memory-limit",
+                                answer);
+                answer[strcspn(answer, "\n")] = '\0';
+                /* From 1 GiB on it may be told in whole ones. */
+                if (r != 0 || parse_size(answer, &bytes, NULL) < 0 || bytes > memory ||
+                        memory - bytes >= 1ull << 30)
+                        return refused("a memory limit", answer, error);
+        }
+        return 0;
 }
 
 /* Sets the limits for clients to come, and reads the threads back; memory reads back in units that
@@ -317,19 +419,22 @@ static int set_limits(const struct mps *mps, const char *device, unsigned thread
                 r = control(mps, NULL, command, answer);
                 if (r == 0)
                         r = control(mps, NULL, "get_default_active_thread_percentage", answer);
-                if (r != 0 || (unsigned)(strtod(answer, NULL) + 0.5) != threads)
-                        return error_set(error, CLEAVE_REASON_INTERNAL,
-                                "MPS does not take %u percent of the threads: it says '%.*s'",
-                                threads, (int)strcspn(answer, "\n"), answer);
+                if (r != 0 || (unsigned)(strtod(answer, NULL) + 0.5) != threads) {
+                        snprintf(command, sizeof(command), "%u percent of the threads", threads);
+                        return refused(command, answer, error);
+                }
         }
-        if (memory) {
-                snprintf(command, sizeof(command), "set_default_device_pinned_mem_limit %s %lluM",
-                        device, (unsigned long long)memory >> 20);
+        /* By UUID: ordinals are another key, and not those of the machine. */
+        for (const char *next = device; memory && *next;) {
+                int length = (int)strcspn(next, ",");
+
+                snprintf(command, sizeof(command), "set_default_device_pinned_mem_limit %.*s %lluM",
+                        length, next, (unsigned long long)memory >> 20);
                 r = control(mps, NULL, command, answer);
                 if (r != 0 || strcasestr(answer, "error") || strcasestr(answer, "invalid"))
-                        return error_set(error, CLEAVE_REASON_INTERNAL,
-                                "MPS does not take a memory limit: it says '%.*s'",
-                                (int)strcspn(answer, "\n"), answer);
+                        return refused("a memory limit", answer, error);
+                next += length;
+                next += *next == ',';
         }
         return 0;
 }
@@ -378,10 +483,14 @@ int mps_start(const struct mps *mps, const char *device, unsigned threads, uint6
                 if (r == 127)
                         return error_set(error, CLEAVE_REASON_NO_DRIVER,
                                 CONTROL " is not installed; it is a part of NVIDIA's driver");
-                return error_set(error, CLEAVE_REASON_NO_DRIVER, "MPS did not start: %.*s",
+                error_set(error, CLEAVE_REASON_NO_DRIVER, "MPS did not start: %.*s",
                         (int)strcspn(answer, "\n"), *answer ? answer : "it says nothing");
+                if (mps->protocol == 3)
+                        error_set_hint(error, VERSION_HINT);
+                return -ENODEV;
         }
-        r = set_limits(mps, device, threads, memory, error);
+        r = mps->protocol == 3 ? make_server(mps, device, threads, memory, error)
+                               : set_limits(mps, device, threads, memory, error);
         if (r == 0) {
                 r = save_settings(mps, device, threads, memory, true);
                 if (r < 0)
@@ -424,7 +533,7 @@ int mps_stop(const struct mps *mps, struct cleave_error *error)
         if (pid && process_start_time(pid, &start_time) < 0)
                 pid = 0;
         if (pid)
-                control(mps, NULL, "quit", answer);
+                control(mps, NULL, protocol_of(mps) == 3 ? "-q" : "quit", answer);
         for (size_t i = 0; !gone_within(pid, start_time, mps->msec) && i < ARRAY_SIZE(signals);
                 i++) {
                 _cleanup_close_ int fd = process_open(pid);
@@ -440,16 +549,36 @@ int mps_stop(const struct mps *mps, struct cleave_error *error)
         return 0;
 }
 
-/* The numbers that begin the lines of an answer. */
-static json_t *pids_of(const char *answer)
+/* The numbers in that field of the lines of an answer, which counts from 0; fields are separated by
+ * commas. */
+static json_t *pids_of(const char *answer, unsigned field)
 {
         json_t *list = json_array();
 
         while (*answer) {
+                for (unsigned i = 0; i < field && *answer && *answer != '\n'; i++) {
+                        answer += strcspn(answer, ",\n");
+                        answer += *answer == ',';
+                }
                 if (isdigit((unsigned char)*answer))
                         json_array_append_new(list, json_integer(strtoll(answer, NULL, 10)));
                 answer += strcspn(answer, "\n");
                 answer += *answer == '\n';
+        }
+        return list;
+}
+
+/* UUIDs, separated by commas. */
+static json_t *devices_of(const char *text)
+{
+        json_t *list = json_array();
+
+        while (text && *text) {
+                size_t n = strcspn(text, ",");
+
+                json_array_append_new(list, json_stringn(text, n));
+                text += n;
+                text += *text == ',';
         }
         return list;
 }
@@ -459,6 +588,7 @@ int mps_status(const struct mps *mps, json_t **ret, struct cleave_error *error)
         _cleanup_free_ char *answer = malloc(ANSWER_MAX), *pipe = mps_pipe_directory(mps);
         enum mps_state state = mps_state(mps);
         json_t *status, *settings, *servers, *pid;
+        bool named = protocol_of(mps) == 3;
         size_t i;
 
         if (!answer || !pipe)
@@ -470,27 +600,37 @@ int mps_status(const struct mps *mps, json_t **ret, struct cleave_error *error)
                 "pipe_directory", pipe, "pid", (json_int_t)daemon_pid(mps));
         settings = load_settings(mps);
         json_object_del(settings, "ready");
-        if (settings)
+        if (settings) {
                 json_object_update(status, settings);
+                json_object_set_new(status, "devices",
+                        devices_of(json_string_value(json_object_get(settings, "device"))));
+        }
         json_decref(settings);
         if ((state != MPS_RUNNING && state != MPS_CUT_SHORT) ||
-                control(mps, NULL, "get_server_list", answer) != 0) {
+                control(mps, NULL,
+                        named ? "server list " SERVER " --format=csv,noheader" : "get_server_list",
+                        answer) != 0) {
                 json_object_set_new(status, "servers", json_null());
                 *ret = status;
                 return 0;
         }
         servers = json_array();
-        settings = pids_of(answer);
+        /* name, uid, pid, …: no pid while it waits for its first client */
+        settings = pids_of(answer, named ? 2 : 0);
         json_array_foreach(settings, i, pid)
         {
                 char command[64];
 
-                snprintf(command, sizeof(command), "get_client_list %lld",
-                        (long long)json_integer_value(pid));
+                if (named)
+                        snprintf(command, sizeof(command),
+                                "client list --server=" SERVER " --format=csv,noheader");
+                else
+                        snprintf(command, sizeof(command), "get_client_list %lld",
+                                (long long)json_integer_value(pid));
                 if (control(mps, NULL, command, answer) != 0)
                         answer[0] = '\0';
                 json_array_append_new(
-                        servers, json_pack("{s:O,s:o}", "pid", pid, "clients", pids_of(answer)));
+                        servers, json_pack("{s:O,s:o}", "pid", pid, "clients", pids_of(answer, 0)));
         }
         json_decref(settings);
         json_object_set_new(status, "servers", servers);
@@ -524,11 +664,11 @@ int mps_attach(
         const struct mps *mps, const struct host *host, json_t **ret, struct cleave_error *error)
 {
         _cleanup_free_ char *pipe = mps_pipe_directory(mps), *variable = NULL;
-        json_t *settings = load_settings(mps);
-        const char *device = json_string_value(json_object_get(settings, "device"));
-        char node[32];
-        int minor, r = 0;
+        json_t *settings = load_settings(mps), *devices, *device, *nodes = json_array();
+        size_t i;
+        int r = 0;
 
+        devices = devices_of(json_string_value(json_object_get(settings, "device")));
         if (!settings)
                 r = error_set(error, CLEAVE_REASON_NO_SUCH_DEVICE, "there is no MPS server %s",
                         mps->name);
@@ -536,18 +676,28 @@ int mps_attach(
                 variable = NULL;
                 r = error_set_errno(error, ENOMEM, "cannot look at MPS");
         }
-        minor = r == 0 ? minor_of(host, device ?: "") : 0;
-        if (minor < 0)
-                r = error_set(error, CLEAVE_REASON_NO_DRIVER,
-                        "NVIDIA's driver lists no GPU %s in %s/driver/nvidia/gpus", device,
-                        host->proc);
+        json_array_foreach(devices, i, device)
+        {
+                int minor = minor_of(host, json_string_value(device));
+                char node[32];
+
+                if (r == 0 && minor < 0)
+                        r = error_set(error, CLEAVE_REASON_NO_DRIVER,
+                                "NVIDIA's driver lists no GPU %s in %s/driver/nvidia/gpus",
+                                json_string_value(device), host->proc);
+                snprintf(node, sizeof(node), "/dev/nvidia%d", minor);
+                json_array_append_new(nodes, json_string(node));
+        }
+        json_decref(devices);
         json_decref(settings);
-        if (r < 0)
+        if (r < 0) {
+                json_decref(nodes);
                 return r;
-        snprintf(node, sizeof(node), "/dev/nvidia%d", minor);
+        }
+        json_array_append_new(nodes, json_string("/dev/nvidiactl"));
+        json_array_append_new(nodes, json_string("/dev/nvidia-uvm"));
         /* Clients and the server share memory by names in /dev/shm. */
-        *ret = json_pack("[{s:s,s:[s,s,s],s:[s],s:[s,s],s:b}]", "name", mps->name, "nodes", node,
-                "/dev/nvidiactl", "/dev/nvidia-uvm", "env", variable, "mounts", pipe, "/dev/shm",
-                "libraries", true);
+        *ret = json_pack("[{s:s,s:o,s:[s],s:[s,s],s:b}]", "name", mps->name, "nodes", nodes, "env",
+                variable, "mounts", pipe, "/dev/shm", "libraries", true);
         return *ret ? 0 : error_set_errno(error, ENOMEM, "cannot look at MPS");
 }

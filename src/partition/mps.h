@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * NVIDIA's MPS: a control daemon for one device, with a pipe directory of its own, so that several
- * stand side by side and none is in the way of one that others have started. The compute mode of
- * the card is left as it is.
+ * NVIDIA's MPS: a control daemon for one device or a group of them, with a pipe directory of its
+ * own, so that several stand side by side and none is in the way of one that others have started.
+ * The compute mode of the card is left as it is.
+ *
+ * Version 2 of its interface takes commands on standard input; version 3, from driver 615 on, takes
+ * them as arguments and has named servers, of which ours has one. (NVIDIA's MPS guide, release 615;
+ * version 3 was not yet seen on a GPU.)
  *
  * What limits a client (part of the threads, memory) is set before the first client comes, as the
  * daemon's defaults, and read back.
@@ -34,15 +38,17 @@ struct mps {
         unsigned msec;
         const char *program; /* the control program; NULL: nvidia-cuda-mps-control, by PATH */
         bool shared;         /* users other than the caller may be clients: one server for all */
+        unsigned protocol;   /* for mps_start(): 2 or 3; 0: 2. Later it is what was started */
 };
 
 enum mps_state mps_state(const struct mps *mps);
 
-/* Starts one on the device (UUID as the driver writes it). threads: percent of a client's threads,
+/* Starts one on the device (UUID as the driver writes it), or on several, separated by commas, each
+ * with the memory limit. threads: percent of a client's threads,
  * 0: all. memory: bytes that a client may hold, 0: all. What is stale or was cut short
  * is cleared away first.
- * 0, or -EEXIST (it runs), -ENODEV (MPS is not installed, or did not start), -EIO (it does not take
- * a limit; it is stopped again). */
+ * 0, or -EEXIST (it runs), -ENODEV (MPS is not installed, has no such version, or did not start),
+ * -EIO (it does not take a limit; it is stopped again). */
 int mps_start(const struct mps *mps, const char *device, unsigned threads, uint64_t memory,
         struct cleave_error *error);
 
@@ -55,8 +61,8 @@ int mps_serve(const struct mps *mps, pid_t *ret);
 /* Asks it to quit, ends it if it does not, and removes what it leaves. -ENOENT. */
 int mps_stop(const struct mps *mps, struct cleave_error *error);
 
-/* {name, state, device, threads, memory, pid, pipe_directory, servers: [{pid, clients: [pid]}]}; a
- * new reference. servers is null where it does not answer. */
+/* {name, state, device, devices: [UUID], protocol, threads, memory, pid, pipe_directory, servers:
+ * [{pid, clients: [pid]}]}; a new reference. servers is null where it does not answer. */
 int mps_status(const struct mps *mps, json_t **ret, struct cleave_error *error);
 
 /* What a container needs to be a client: as technique.attach gives it (technique.h). -ENOENT,
