@@ -20,6 +20,7 @@
 #define PAUSE_SHORT 276000u /* two switches */
 /* Samples and records do not begin and end together: such a part is taken for all. */
 #define NEARLY_ALL 970000u
+#define OFF_BY     0.06 /* of a sample's time */
 #define SAMPLE_OLD (1200 * MS)
 #define BUSY_NONE  5000u   /* ppm */
 #define BUSY_FULL  900000u /* ppm */
@@ -28,13 +29,16 @@ void switches_init(struct switches *switches, const struct switches_costs *costs
 {
         static const struct switches_costs h100 = SWITCHES_COSTS_H100;
 
-        memset(switches, 0, sizeof(*switches));
+        /* owners are when they come */
+        memset(switches, 0, offsetof(struct switches, owner));
         switches->costs = costs ? *costs : h100;
         switches->now = switches->sampled = now;
 }
 
 static enum switches_demand demand_of(
         const struct switches *switches, const struct switches_owner *owner, uint64_t *ret_since);
+static bool is_awaited(const struct switches *switches, const struct switches_owner *owner);
+static void settle(struct switches *switches, uint64_t until);
 
 static struct switches_owner *find(struct switches *switches, uint32_t id)
 {
@@ -102,6 +106,11 @@ static void apply(struct switches *switches, const struct switches_event *event)
         owner->disabled = event->type == SWITCHES_DISABLE;
         owner->switch_from = event->from;
         owner->switch_to = event->to;
+        /* whoever waited does so no more */
+        if (switches->sure && owner->disabled && owner != switches->holder) {
+                settle(switches, event->at);
+                switches->sure = is_awaited(switches, switches->holder);
+        }
 }
 
 static void apply_until(struct switches *switches, uint64_t until)
@@ -216,59 +225,67 @@ static void forget_waiting(
         }
 }
 
+/* In question; what has been so for too long is taken for what the rest of it was. */
+static void ask(struct switches_owner *owner, uint64_t from, uint64_t to)
+{
+        int64_t lost = question_put(&owner->question, from, to);
+
+        owner->judged_ns += (int64_t)((double)lost * owner->part_ppm / PPM);
+}
+
+/* More or less of the time between these two is sure than was thought. */
+static void correct(struct switches *switches, uint64_t from, uint64_t to, int64_t ns)
+{
+        unsigned count = MIN_OF(switches->snapshots, SWITCHES_SNAPSHOTS);
+
+        switches->holder->sure_ns += ns;
+        switches->sure_ns += ns;
+        for (unsigned i = 1; i <= count; i++) {
+                struct switches_snapshot *snapshot =
+                        &switches->snapshot[(switches->snapshots - i) % SWITCHES_SNAPSHOTS];
+
+                if (snapshot->at <= from)
+                        return;
+                snapshot->sure_ns +=
+                        snapshot->at >= to ? ns
+                                           : (int64_t)((double)ns * (double)(snapshot->at - from) /
+                                                       (double)(to - from));
+        }
+}
+
 static void settle(struct switches *switches, uint64_t until)
 {
         struct switches_owner *owner = switches->holder;
-        int64_t span;
 
         if (!owner || until <= switches->settled)
                 return;
-        span = (int64_t)(until - switches->settled);
-        switches->settled = until;
         if (switches->sure && last_unwanted(switches, until)) {
                 /* whoever was taken to wait has gone, or had nothing to do */
+                uint64_t from = switches->settled - (uint64_t)switches->certain;
+
                 switches->sure = false;
                 forget_waiting(switches, owner, until);
-                owner->sure_ns -= switches->certain;
-                switches->sure_ns -= switches->certain;
-                owner->loose_ns += switches->certain;
-                switches->loose_ns += switches->certain;
-                switches->loose += switches->certain;
+                correct(switches, from, switches->settled, -switches->certain);
+                ask(owner, from, switches->settled);
                 switches->certain = 0;
         }
         if (switches->sure) {
-                owner->sure_ns += span;
-                switches->sure_ns += span;
-                switches->certain += span;
-        } else {
-                owner->loose_ns += span;
-                switches->loose_ns += span;
-                switches->loose += span;
-        }
+                owner->sure_ns += (int64_t)(until - switches->settled);
+                switches->sure_ns += (int64_t)(until - switches->settled);
+                switches->certain += (int64_t)(until - switches->settled);
+        } else
+                ask(owner, switches->settled, until);
+        switches->settled = until;
 }
 
-/* What was in question was work, or (below 0) was not and is no longer asked about. */
-static void make_sure(struct switches *switches, struct switches_owner *owner, int64_t ns)
+/* The end of a run was switching. */
+static void take_off(struct switches *switches, uint64_t from, uint64_t to)
 {
-        ns = MIN_OF(ns, MIN_OF(switches->loose, owner->loose_ns));
-        if (ns <= 0)
-                return;
-        owner->loose_ns -= ns;
-        switches->loose_ns -= ns;
-        switches->loose -= ns;
-        owner->sure_ns += ns;
-        switches->sure_ns += ns;
-}
+        int64_t ns = (int64_t)(to - from);
+        int64_t rest = ns - question_take(&switches->holder->question, from, to);
 
-static void take_off(struct switches *switches, struct switches_owner *owner, int64_t ns)
-{
-        if (switches->sure || owner->loose_ns < ns) {
-                owner->sure_ns -= ns;
-                switches->sure_ns -= ns;
-        } else {
-                owner->loose_ns -= ns;
-                switches->loose_ns -= ns;
-        }
+        switches->holder->sure_ns -= rest;
+        switches->sure_ns -= rest;
         switches->switch_ns += ns;
 }
 
@@ -283,7 +300,6 @@ static void take_snapshot(struct switches *switches, uint64_t at)
         switches->snapshot[switches->snapshots++ % SWITCHES_SNAPSHOTS] = (struct switches_snapshot){
                 .at = at,
                 .sure_ns = switches->sure_ns,
-                .loose_ns = switches->loose_ns,
                 .switch_ns = switches->switch_ns,
         };
 }
@@ -306,26 +322,34 @@ static enum switches_end how_ended(
         if (owner->switch_from && at + CALL_BEFORE >= owner->switch_from &&
                 (owner->disabled || at <= owner->switch_to) && at <= owner->switch_to + CALL_AFTER)
                 return SWITCHES_OFF;
-        /* which slice it had is not known */
-        if (switches->changed)
-                return owner->end == SWITCHES_IDLE ? SWITCHES_IDLE : SWITCHES_CUT;
+        /* which slice it had is not known, or for how long nobody else was waiting: as it ended
+           when that was to be seen last */
+        if (switches->changed || length > owner->slice_ns + more + band(owner))
+                return owner->idle || owner->part_ppm < PPM / 2 ? SWITCHES_IDLE : SWITCHES_CUT;
         if (length + EARLY < owner->slice_ns + more)
                 return SWITCHES_IDLE;
-        if (length > owner->slice_ns + more + band(owner))
-                return owner->end == SWITCHES_IDLE ? SWITCHES_IDLE : SWITCHES_CUT;
         /* by chance, others end so too, but hardly twice */
         return owner->end == SWITCHES_IDLE && !switches->sure && owner->cuts == 0 ? SWITCHES_IDLE
                                                                                   : SWITCHES_CUT;
+}
+
+/* Its last run hardly ended for want of work: who is disabled is taken to have had work as when his
+ * runs ended otherwise. */
+static bool is_firm(const struct switches_owner *owner)
+{
+        return owner->end == SWITCHES_CUT || (owner->end == SWITCHES_OFF && !owner->idle);
 }
 
 static void end_run(struct switches *switches, uint64_t at)
 {
         struct switches_owner *owner = switches->holder;
         const struct switches_costs *costs = &switches->costs;
-        uint64_t over;
+        uint64_t over, from, unit = switches->slice_ns;
 
         settle(switches, at);
         owner->end = how_ended(switches, owner, at);
+        if (owner->end != SWITCHES_OFF)
+                owner->idle = owner->end == SWITCHES_IDLE;
         owner->cuts = is_like_cut(switches, owner, at - switches->begun) ? owner->cuts + 1 : 0;
         over = owner->end == SWITCHES_CUT   ? excess(switches, owner)
                : owner->end == SWITCHES_OFF ? costs->off_ns
@@ -338,14 +362,18 @@ static void end_run(struct switches *switches, uint64_t at)
         switches->last.before = owner->ended > switches->begun + switches->slice_ns + band(owner)
                                         ? owner->ended - switches->slice_ns - band(owner)
                                         : 0;
+        take_off(switches, owner->ended, at);
         /* it had work when it was cut; how long before is not known, but hardly less */
-        if (owner->end == SWITCHES_CUT)
-                make_sure(switches, owner, (int64_t)(switches->slice_ns + over));
-        take_off(switches, owner, (int64_t)over);
+        if (owner->end == SWITCHES_CUT) {
+                from = owner->ended - MIN_OF(unit, owner->ended - switches->begun);
+                correct(switches, from, owner->ended,
+                        question_take(&owner->question, from, owner->ended));
+        }
         take_snapshot(switches, at);
-        if (owner->end != SWITCHES_IDLE)
-                owner->firm_ns += switches->loose;
-        owner->last_ns = switches->loose;
+        owner->last_from = switches->begun;
+        owner->last_to = owner->ended;
+        if (is_firm(owner))
+                question_firm(&owner->question, owner->last_from, owner->last_to);
         switches->holder = NULL;
         switches->freed = at;
 }
@@ -357,7 +385,7 @@ static void end_pause(struct switches_owner *owner, uint64_t least, uint64_t mos
         most = MAX_OF(most, least);
         /* it came back at once: if it paused at all, it was not for having been idle long */
         if (most < owner->ended + PAUSE_SHORT)
-                owner->firm_ns += owner->last_ns;
+                question_firm(&owner->question, owner->last_from, owner->last_to);
         owner->starts++;
         owner->pause_ns += least - owner->ended;
         owner->doubt_ns += most - least;
@@ -370,7 +398,7 @@ static void hold(struct switches *switches, struct switches_owner *owner, uint64
         switches->begun = switches->settled = from;
         switches->slice_ns = owner->slice_ns;
         switches->changed = false;
-        switches->loose = switches->certain = 0;
+        switches->certain = 0;
         switches->sure = false;
 }
 
@@ -461,7 +489,6 @@ static bool look_back(const struct switches *switches, uint64_t at, struct switc
         const struct switches_snapshot now = {
                 .at = switches->now,
                 .sure_ns = switches->sure_ns,
-                .loose_ns = switches->loose_ns,
                 .switch_ns = switches->switch_ns,
         };
         const struct switches_snapshot *b = &now;
@@ -480,7 +507,6 @@ static bool look_back(const struct switches *switches, uint64_t at, struct switc
                 }
                 part = (double)(at - a->at) / (double)(b->at - a->at);
                 ret->sure_ns = a->sure_ns + (int64_t)(part * (double)(b->sure_ns - a->sure_ns));
-                ret->loose_ns = a->loose_ns + (int64_t)(part * (double)(b->loose_ns - a->loose_ns));
                 ret->switch_ns =
                         a->switch_ns + (int64_t)(part * (double)(b->switch_ns - a->switch_ns));
                 return true;
@@ -488,42 +514,46 @@ static bool look_back(const struct switches *switches, uint64_t at, struct switc
         return false;
 }
 
-/* So much of what is in question lay in the time of a sample, and this part of it was work; of runs
- * that ended by force not less than least. */
-static void judge(struct switches *switches, int64_t loose, double part, double least)
+/* Of what is in question between these two times so much was work; of runs that ended by force not
+ * less than that part. */
+static void judge(struct switches *switches, uint64_t from, uint64_t to, double work, double least)
 {
-        double moved[SWITCHES_OWNERS], firm[SWITCHES_OWNERS];
-        double outstanding = 0, firms = 0, work, ratio, firm_part, rest_part;
+        int64_t loose[SWITCHES_OWNERS], firm[SWITCHES_OWNERS];
+        double sum = 0, firms = 0, firm_part, rest_part, trust;
 
-        for (uint32_t i = 0; i < switches->free; i++) {
-                const struct switches_owner *owner = &switches->owner[i];
-                int64_t sum = owner->firm_ns;
-
-                /* a run that goes on is taken to end as the one before */
-                if (owner == switches->holder && owner->end != SWITCHES_IDLE)
-                        sum += switches->loose;
-                moved[i] = (double)MAX_OF(owner->loose_ns, (int64_t)0);
-                firm[i] = (double)MIN_OF(sum, MAX_OF(owner->loose_ns, (int64_t)0));
-                outstanding += moved[i];
-                firms += firm[i];
-        }
-        if (outstanding <= 0)
-                return;
-        ratio = MIN_OF(1.0, (double)loose / outstanding);
-        work = MIN_OF(1.0, part) * outstanding;
-        firm_part = firms > 0 ? MAX_OF(MIN_OF(1.0, work / firms), MIN_OF(1.0, least)) : 0;
-        rest_part = outstanding > firms
-                            ? MAX_OF(work - firms * firm_part, 0.0) / (outstanding - firms)
-                            : 0;
         for (uint32_t i = 0; i < switches->free; i++) {
                 struct switches_owner *owner = &switches->owner[i];
-                double given = firm[i] * firm_part + (moved[i] - firm[i]) * rest_part;
 
-                owner->loose_ns -= (int64_t)(moved[i] * ratio);
-                owner->firm_ns -= (int64_t)((double)owner->firm_ns * ratio);
-                owner->judged_ns += (int64_t)(given * ratio);
-                if (moved[i] > outstanding / 10) {
-                        owner->part_ppm = (uint32_t)(given / moved[i] * PPM);
+                /* a run that goes on is taken to end as the one before */
+                if (owner == switches->holder && is_firm(owner))
+                        question_firm(&owner->question, switches->begun, switches->settled);
+                loose[i] = question_sum(&owner->question, from, to, &firm[i]);
+                sum += (double)loose[i];
+                firms += (double)firm[i];
+        }
+        if (sum <= 0)
+                return;
+        work = MIN_OF(MAX_OF(work, 0.0), sum);
+        firm_part = firms > 0 ? MAX_OF(MIN_OF(1.0, work / firms), MIN_OF(1.0, least)) : 0;
+        rest_part = sum > firms ? MAX_OF(work - firms * firm_part, 0.0) / (sum - firms) : 0;
+        /* what is off by a little of the sample is off by much of the little that was in question
+         */
+        trust = sum * sum /
+                (sum * sum + OFF_BY * OFF_BY * (double)(to - from) * (double)(to - from));
+        for (uint32_t i = 0; i < switches->free; i++) {
+                struct switches_owner *owner = &switches->owner[i];
+                double given =
+                        (double)firm[i] * firm_part + (double)(loose[i] - firm[i]) * rest_part;
+                double part;
+
+                if (loose[i] == 0)
+                        continue;
+                part = given / (double)loose[i];
+                part = trust * part + (1 - trust) * owner->part_ppm / PPM;
+                question_answer(&owner->question, from, to);
+                owner->judged_ns += (int64_t)((double)loose[i] * part);
+                if ((double)loose[i] > sum / 10) {
+                        owner->part_ppm = (uint32_t)(part * PPM);
                         owner->sampled = true;
                 }
         }
@@ -533,8 +563,8 @@ void switches_busy(
         struct switches *switches, uint64_t from, uint64_t to, uint64_t busy_ns, uint32_t id)
 {
         struct switches_snapshot a, b;
-        int64_t loose;
-        double part;
+        int64_t loose = 0, firm, known;
+        double work;
 
         if (from < switches->sampled)
                 from = switches->sampled;
@@ -547,27 +577,27 @@ void switches_busy(
         if (!switches->holder && !switches->freed && id && busy_ns > 0) {
                 hold(switches, get(switches, id, from), from);
                 switches->holder->first = switches->holder->since = from;
-                settle(switches, switches->now);
                 switches->holder->sure_ns += (int64_t)busy_ns;
-                switches->holder->loose_ns -= (int64_t)MIN_OF(
-                        to - from, (uint64_t)MAX_OF(switches->holder->loose_ns, (int64_t)0));
+                switches->holder->part_ppm = switches->busy_ppm;
+                /* later samples are of what comes after this one: no sum holds anything before */
+                switches->settled = to;
+                settle(switches, switches->now);
                 return;
         }
         /* records may lag behind samples a little */
         if (!look_back(switches, from, &a) || to > switches->now + 20 * MS ||
                 !look_back(switches, MIN_OF(to, switches->now), &b))
                 return;
-        loose = b.loose_ns - a.loose_ns;
+        for (uint32_t i = 0; i < switches->free; i++)
+                loose += question_sum(&switches->owner[i].question, from, to, &firm);
         if (loose < (int64_t)(to - from) / 100)
                 return;
-        part = (double)((int64_t)busy_ns - (b.sure_ns - a.sure_ns) - (b.switch_ns - a.switch_ns)) /
-               (double)loose;
-        if (part > (double)NEARLY_ALL / PPM)
-                part = 1;
+        known = b.sure_ns - a.sure_ns + b.switch_ns - a.switch_ns;
+        work = (double)((int64_t)busy_ns - known);
+        if (work > (double)loose * NEARLY_ALL / PPM)
+                work = (double)loose;
         /* what is too much in what was taken to be sure is not all taken off the rest */
-        judge(switches, loose, MAX_OF(part, 0.0),
-                (double)busy_ns /
-                        (double)(b.sure_ns - a.sure_ns + loose + b.switch_ns - a.switch_ns));
+        judge(switches, from, to, work, (double)busy_ns / (double)(known + loose));
 }
 
 uint64_t switches_wants_busy(const struct switches *switches)
@@ -579,7 +609,7 @@ uint64_t switches_wants_busy(const struct switches *switches)
         for (uint32_t i = 0; i < switches->free; i++) {
                 const struct switches_owner *owner = &switches->owner[i];
 
-                loose |= owner->loose_ns > (int64_t)MS;
+                loose |= owner->question.ns > (int64_t)MS;
                 off |= owner->switch_from && owner->switch_from + SAMPLE_OLD > switches->now;
         }
         return !loose ? 0 : off ? SWITCHES_ASK_OFTEN : SWITCHES_ASK;
@@ -636,7 +666,7 @@ int switches_sight(struct switches *switches, uint32_t id, struct switches_sight
         if (!owner || (owner->end == SWITCHES_NEVER && owner != switches->holder))
                 return -ENOENT;
         used = owner->sure_ns + owner->judged_ns;
-        guess = (int64_t)((double)owner->loose_ns * owner->part_ppm / PPM);
+        guess = (int64_t)((double)owner->question.ns * owner->part_ppm / PPM);
         owner->shown_ns =
                 (uint64_t)MAX_OF((int64_t)owner->shown_ns, used + (owner->sampled ? guess : 0));
         ret->counted_ns = owner->shown_ns;

@@ -15,10 +15,12 @@
  *   engine runs out of work. So a run of a slice and a little was cut; one that ended elsewhere
  * ended for want of work; and at each slice's end that a run goes past, nobody else was waiting.
  * - An owner without work keeps the engine until another wants it. So a run says how long its owner
- *   worked only if another was known to wait when it began; the rest is in question. How much of
- *   what is in question was work, the engine's busy samples say: of them is taken off what is known
- *   to be work or switching. This part is taken to be the same for all owners in that time, which
- * is so on average if requests come at random to all of them.
+ *   worked only while another was known to wait; the rest is in question. How much of
+ *   what is in question was work, the engine's busy samples say, each for its own time: of them is
+ *   taken off what is known to be work or switching. This part is taken to be the same for all
+ *   owners who come and go in that time, which is so on average if requests come at random to all
+ * of them; where one of them is a loop the records leave open how much each worked. Until a sample
+ *   has come, the part is that of the one before.
  *
  * A pause lies between running out of work and having some again; the former is seen to the
  * microsecond, the latter only to the slice of whoever had the engine meanwhile. wanted_ns counts
@@ -29,6 +31,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "policy/switches_question.h"
 
 #define SWITCHES_OWNERS    128u /* who has not had the engine for longest is forgotten first */
 #define SWITCHES_SNAPSHOTS 1024u
@@ -67,21 +71,21 @@ struct switches_owner {
         bool disabled;
         uint64_t switch_from, switch_to; /* the last call that disabled or enabled it */
         enum switches_end end;
-        uint64_t ended;   /* when it had no work, or no engine, any more */
-        uint64_t since;   /* it has had work since then, as far as it has any */
-        uint64_t asleep;  /* when it was disabled it had had no work since then, nor has it come; 0:
-                             it may have */
-        int64_t sure_ns;  /* work */
-        int64_t loose_ns; /* in question, no sample has come yet */
-        int64_t firm_ns; /* of what is in question: runs at whose end it had work or was disabled */
-        int64_t last_ns; /* of its last run in question */
-        int64_t judged_ns; /* was in question: the part of it that was work */
-        uint32_t part_ppm; /* of what was in question lately */
-        bool sampled;      /* so a sample has said */
-        unsigned cuts;     /* of its last runs in a row that were as long as if cut */
+        bool idle;       /* so its last run ended that was not ended by disabling it */
+        uint64_t ended;  /* when it had no work, or no engine, any more */
+        uint64_t since;  /* it has had work since then, as far as it has any */
+        uint64_t asleep; /* when it was disabled it had had no work since then, nor has it come; 0:
+                            it may have */
+        int64_t sure_ns; /* work */
+        int64_t judged_ns;           /* was in question: the part of it that was work */
+        uint64_t last_from, last_to; /* of its last run */
+        uint32_t part_ppm;           /* of what was in question lately */
+        bool sampled;                /* so a sample has said */
+        unsigned cuts;               /* of its last runs in a row that were as long as if cut */
         uint64_t shown_ns;
         uint64_t first; /* when it was first seen */
         uint64_t starts, pause_ns, doubt_ns;
+        struct question question; /* no sample has come yet */
 };
 
 /* A call, to be taken in when all records before it have come. */
@@ -95,8 +99,7 @@ struct switches_event {
 
 struct switches_snapshot {
         uint64_t at;
-        int64_t sure_ns, loose_ns; /* of all owners, ever growing but for corrections */
-        int64_t switch_ns;
+        int64_t sure_ns, switch_ns; /* of all owners, ever growing but for corrections */
 };
 
 struct switches {
@@ -105,11 +108,10 @@ struct switches {
         struct switches_event event[SWITCHES_EVENTS]; /* in the order of their times */
         unsigned events;
         uint32_t free; /* owners[] from here on were never used */
-        struct switches_owner owner[SWITCHES_OWNERS];
 
         struct switches_owner *holder; /* NULL: nobody, or not known */
         uint64_t begun, settled;       /* of its run */
-        int64_t loose, certain;        /* of the run */
+        int64_t certain;               /* of the run: others are known to have waited */
         uint64_t slice_ns;             /* the longest that was in force in the run */
         bool changed;                  /* another was set meanwhile */
         bool sure;                     /* another is known to wait */
@@ -120,12 +122,14 @@ struct switches {
         } last;
         uint64_t freed; /* when the last run ended */
 
-        int64_t sure_ns, loose_ns, switch_ns;
+        int64_t sure_ns, switch_ns;
         struct switches_snapshot snapshot[SWITCHES_SNAPSHOTS];
         unsigned snapshots; /* taken, ever */
         uint64_t sampled;   /* the samples that were told reach to here */
         uint32_t busy_ppm;  /* what the last of them said */
         uint64_t busy_from; /* when that began */
+
+        struct switches_owner owner[SWITCHES_OWNERS];
 };
 
 struct switches_sight {

@@ -185,6 +185,76 @@ static void alone(void **state)
         assert_int_equal(sight(A).demand, SWITCHES_NONE);
 }
 
+/* A sample answers for its own time: not for one who came after it, nor with what was before. */
+static void samples_of_their_time(void **state)
+{
+        (void)state;
+        /* one alone, hardly at work; the first sample says who it is */
+        for (unsigned k = 0; k < 20; k++)
+                switches_look(switches, now += 10 * MS);
+        switches_busy(switches, now - 200 * MS, now, 2 * MS, A);
+        for (unsigned k = 0; k < 20; k++)
+                switches_look(switches, now += 10 * MS);
+        /* another comes, and works until he is disabled */
+        switches_record(switches, A, now, false);
+        switches_record(switches, B, now + 79 * US, true);
+        switches_look(switches, now += 40 * MS);
+        switches_off(switches, B, now, now, true);
+        switches_off(switches, B, now, now + 300 * US, true);
+        switches_record(switches, B, now + 300 * US, false);
+        switches_look(switches, now += 10 * MS);
+        switches_busy(switches, now - 250 * MS, now - 50 * MS, 4 * MS, A);
+        assert_about(sight(B).used_ns, 40 * MS, MS);
+        assert_about(sight(A).used_ns, 6 * MS, 2 * MS);
+        /* he works on in each period, and a sample comes for that */
+        for (unsigned i = 0; i < 3; i++) {
+                switches_off(switches, B, now, now + 300 * US, false);
+                switches_record(switches, B, now + 400 * US, true);
+                switches_off(switches, B, now + 20 * MS, now + 20 * MS, true);
+                switches_off(switches, B, now + 20 * MS, now + 20 * MS + 300 * US, true);
+                switches_record(switches, B, now + 20 * MS + 300 * US, false);
+                switches_look(switches, now += 50 * MS);
+        }
+        switches_busy(switches, now - 200 * MS, now, 100 * MS, B);
+        assert_about(sight(B).used_ns, 100 * MS, 4 * MS);
+        assert_about(sight(A).used_ns, 6 * MS, 2 * MS);
+}
+
+/* Who had been seen to run out of work has a turn, the other being disabled; then it is gone. What
+ * it held back is not taken for work because nobody cut it short. */
+static void holds_without_work(void **state)
+{
+        uint64_t before;
+
+        (void)state;
+        switches_slice(switches, A, now, 34000);
+        for (unsigned i = 0; i < 50; i++) {
+                run(A, 160 * US);
+                run(B, 2048 * US + 120 * US);
+        }
+        switches_look(switches, now);
+        before = sight(A).used_ns;
+        assert_about(before, 50 * 102 * US, MS);
+        for (unsigned turn = 0; turn < 2; turn++) {
+                switches_record(switches, A, now, true);
+                /* the other waits until he is disabled, and no longer */
+                switches_off(switches, B, now + MS, now + MS, true);
+                switches_off(switches, B, now + MS, now + MS + 300 * US, true);
+                switches_look(switches, now + 70 * MS);
+                now += 75 * MS;
+                switches_off(switches, B, now - 300 * US, now, false);
+                switches_record(switches, A, now, false);
+                switches_record(switches, B, now + 79 * US, true);
+                now += 20 * MS;
+                switches_record(switches, B, now, false);
+                now += 79 * US;
+        }
+        switches_look(switches, now);
+        switches_busy(switches, now - 190 * MS, now, 45 * MS, B);
+        assert_about(sight(B).used_ns, 50 * 2070 * US + 40 * MS, 4 * MS);
+        assert_about(sight(A).used_ns - before, 5 * MS, 4 * MS);
+}
+
 static void lost(void **state)
 {
         uint64_t before;
@@ -228,6 +298,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(no_work, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(disabled, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(alone, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(samples_of_their_time, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(holds_without_work, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(lost, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(many_owners, set_up, tear_down),
         };

@@ -41,7 +41,8 @@ void world_init(struct world *world, unsigned devices, uint64_t seed, bool arbit
         for (unsigned d = 0; d < devices; d++) {
                 schedule_init(&world->gpu[d], &costs, world->now);
                 switches_init(&world->watcher[d].switches, &switches_costs, world->now);
-                world->watcher[d].next = world->watcher[d].asked = world->now;
+                world->watcher[d].next = world->watcher[d].asked = world->watcher[d].sampled =
+                        world->now;
         }
         for (unsigned i = 0; i < 2; i++)
                 world->lane[i].done_at = UINT64_MAX;
@@ -381,6 +382,26 @@ static void queue_actions(struct world *world, const struct arbiter_action *acti
         }
 }
 
+/* The engine's own samples: the first look after 0.2 s. */
+static void take_sample(struct world *world, unsigned d)
+{
+        struct watcher *watcher = &world->watcher[d];
+        struct schedule *gpu = &world->gpu[d];
+        uint64_t span = world->now - watcher->sampled;
+        unsigned k = watcher->samples % WORLD_SAMPLES;
+
+        if (span < 200 * MS)
+                return;
+        watcher->sample[k].from = watcher->sampled;
+        watcher->sample[k].to = world->now;
+        watcher->sample[k].busy_ns = span - MIN_OF(span, gpu->idle_ns - watcher->idle_ns);
+        watcher->sample[k].owner =
+                gpu->current == SCHEDULE_NONE ? 0 : gpu->group[gpu->current].owner;
+        watcher->samples++;
+        watcher->sampled = world->now;
+        watcher->idle_ns = gpu->idle_ns;
+}
+
 /* As steer/watch.c. */
 static void watch(struct world *world, unsigned d)
 {
@@ -399,15 +420,19 @@ static void watch(struct world *world, unsigned d)
                 watcher->records++;
         }
         switches_look(&watcher->switches, world->now);
+        take_sample(world, d);
         pause = switches_wants_busy(&watcher->switches);
-        if (!pause || world->now < watcher->asked + MAX_OF(pause, 200 * MS))
+        if (!pause || world->now < watcher->asked + pause)
                 return;
-        switches_busy(&watcher->switches, watcher->asked, world->now,
-                world->now - watcher->asked -
-                        MIN_OF(world->now - watcher->asked, gpu->idle_ns - watcher->idle_ns),
-                gpu->current == SCHEDULE_NONE ? 0 : gpu->group[gpu->current].owner);
         watcher->asked = world->now;
-        watcher->idle_ns = gpu->idle_ns;
+        for (unsigned i = MIN_OF(watcher->samples, WORLD_SAMPLES); i > 0; i--) {
+                unsigned k = (watcher->samples - i) % WORLD_SAMPLES;
+
+                if (watcher->sample[k].to > watcher->switches.sampled)
+                        switches_busy(&watcher->switches, watcher->sample[k].from,
+                                watcher->sample[k].to, watcher->sample[k].busy_ns,
+                                watcher->sample[k].owner);
+        }
 }
 
 static void see_switches(

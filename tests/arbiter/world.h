@@ -20,6 +20,7 @@
 #define WORLD_TENANTS    40u
 #define WORLD_CLIENTS    (WORLD_TENANTS * 2)
 #define WORLD_CALLS      1024u
+#define WORLD_SAMPLES    72u
 #define HOST_PAUSE       (10500ull) /* of launch + synchronize: 100 us kernels alone fill 0.91 */
 #define REQUEST_OVERHEAD (110 * US) /* a request of 1 ms alone has p50 1.11 ms */
 
@@ -100,7 +101,14 @@ struct world {
                 struct switches switches;
                 uint64_t next;    /* look */
                 uint64_t records; /* taken */
-                uint64_t asked, idle_ns;
+                uint64_t asked;
+                /* how busy the engine was in each 0.2 s, as its own ring of samples says */
+                struct {
+                        uint64_t from, to, busy_ns;
+                        uint32_t owner; /* at its end */
+                } sample[WORLD_SAMPLES];
+                unsigned samples; /* taken */
+                uint64_t sampled, idle_ns;
         } watcher[WORLD_DEVICES];
         uint64_t steps, calls, call_ns;
         uint64_t steered_ns[2];                        /* call_ns by lane */
