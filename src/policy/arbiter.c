@@ -18,6 +18,7 @@
 #define QUIET            ARBITER_MS /* without demand for so long, a turn is over */
 #define NAP_MIN          (ARBITER_MS / 20)
 #define STREAK           5u
+#define STREAK_FIRST     3u
 #define IDLE_NAP         (5 * ARBITER_MS)
 #define ROUND_STAYS      (500 * ARBITER_MS)
 #define POOL_ROUNDS      2
@@ -70,17 +71,19 @@ struct seat {
         uint64_t predicted_ns;
         uint64_t probed_pause_ns; /* what a probe has found, 0: nothing */
         enum arbiter_kind kind;
-        bool first;        /* served before the rest, as it comes and goes */
-        bool stands_back;  /* it would be, had the rest not got too little */
-        unsigned streak;   /* windows in which a sporadic tenant looked synchronous */
-        bool settled_kind; /* judged over a window at least once */
-        uint32_t fill_ppm; /* of what was offered it used, last window */
-        uint64_t pause_ns; /* and mean time without work between them, 0: unknown */
-        uint64_t run_ns;   /* mean time on the engine between two idle moments, 0: unknown */
-        uint64_t wait_ppm; /* part of the window with work, PPM if unknown */
-        int64_t rate_ppm;  /* of the device that it used, last window */
-        int64_t mean_ppm;  /* the same, over about a third of a second */
-        int64_t owed_ns;   /* of its guarantee, while it had a backlog */
+        bool first;           /* served before the rest, as it comes and goes */
+        bool stands_back;     /* it would be, had the rest not got too little */
+        unsigned streak;      /* windows in which a sporadic tenant looked synchronous */
+        bool settled_kind;    /* judged over a window at least once */
+        uint32_t fill_ppm;    /* of what was offered it used, last window */
+        uint64_t pause_ns;    /* and mean time without work between them, 0: unknown */
+        uint64_t run_ns;      /* mean time on the engine between two idle moments, 0: unknown */
+        uint64_t mean_run_ns; /* the same, over about a third of a second */
+        uint64_t worked;      /* when it was last seen to use the device */
+        uint64_t wait_ppm;    /* part of the window with work, PPM if unknown */
+        int64_t rate_ppm;     /* of the device that it used, last window */
+        int64_t mean_ppm;     /* the same, over about a third of a second */
+        int64_t owed_ns;      /* of its guarantee, while it had a backlog */
         uint64_t trial_at, trial_pause;
         bool trial; /* takes turns to see whether it fills one */
         unsigned target_ppm;
@@ -818,6 +821,22 @@ static unsigned others_with_work(struct arbiter *arbiter, unsigned d, uint32_t t
         return others;
 }
 
+/* A probe gives everybody else short slices: not where somebody has priority over the one who is
+ * looked at, or is served first. */
+static bool may_probe(struct arbiter *arbiter, unsigned d, uint32_t t)
+{
+        const struct device *device = &arbiter->device[d];
+
+        if (device->latency && !seat_of(arbiter, d, t)->first)
+                return false;
+        for (unsigned i = 0; i < device->count; i++)
+                if (seat_of(arbiter, d, device->order[i])->kind != ARBITER_IDLE &&
+                        arbiter->tenant[device->order[i]].terms.priority >
+                                arbiter->tenant[t].terms.priority)
+                        return false;
+        return others_with_work(arbiter, d, t) > 0;
+}
+
 static void begin_probe(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
 {
         struct device *device = &arbiter->device[d];
@@ -854,7 +873,7 @@ static void watch_probe(struct arbiter *arbiter, unsigned d, uint64_t now)
                 return;
         seat = seat_of(arbiter, d, device->probed);
         if (now >= device->probe_end || seat->kind == ARBITER_IDLE ||
-                others_with_work(arbiter, d, device->probed) == 0) {
+                !may_probe(arbiter, d, device->probed)) {
                 end_probe(arbiter, d, now, false);
                 return;
         }
@@ -890,7 +909,7 @@ static bool is_synchronous(struct arbiter *arbiter, unsigned d, uint32_t t, uint
                 }
                 return found;
         }
-        if (device->probed == NONE && now >= seat->trial_at && others_with_work(arbiter, d, t) > 0)
+        if (device->probed == NONE && now >= seat->trial_at && may_probe(arbiter, d, t))
                 begin_probe(arbiter, d, t, now);
         /* until then: what it was found to be last */
         return seat->probed_pause_ns && seat->probed_pause_ns <= limit + limit / 2;
@@ -948,12 +967,21 @@ static void judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
                 seat->mean_ppm = seat->rate_ppm;
         seat->fill_ppm = offered ? (uint32_t)MIN_OF(used * PPM / offered, (uint64_t)PPM) : PPM;
         seat->run_ns = sight->starts_known && starts ? used / starts : 0;
+        if (seat->run_ns)
+                seat->mean_run_ns = seat->mean_run_ns ? seat->mean_run_ns - seat->mean_run_ns / 8 +
+                                                                seat->run_ns / 8
+                                                      : seat->run_ns;
         seat->pause_ns =
                 sight->starts_known && sight->wanted_known && starts ? (span - wanted) / starts : 0;
         seat->wait_ppm = sight->wanted_known ? wanted * PPM / span : PPM;
-        if (sight->demand != ARBITER_DEMAND_WORK && used <= sight->precision_ns + span / 1000)
-                kind = sight->demand == ARBITER_DEMAND_NONE && used > 0 ? ARBITER_SPORADIC
-                                                                        : ARBITER_IDLE;
+        if (sight->demand == ARBITER_DEMAND_WORK || used > sight->precision_ns + span / 1000)
+                seat->worked = now;
+        if (seat->worked != now)
+                kind = (sight->demand == ARBITER_DEMAND_NONE && used > 0) ||
+                                       (seat->kind == ARBITER_SPORADIC &&
+                                               now < seat->worked + ARBITER_LINGER)
+                               ? ARBITER_SPORADIC
+                               : ARBITER_IDLE;
         else if (sight->starts_known && !starts) {
                 /* In a turn of its own pauses do not show. Where it fills all of it, slices may do,
                  * and where it fills little, it may come and go by now. */
@@ -961,6 +989,7 @@ static void judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
                         seat->turn == TURN_OWN && !probed) {
                         kind = ARBITER_SYNCHRONOUS;
                         if (now >= seat->trial_at && arbiter->device[d].probed == NONE &&
+                                may_probe(arbiter, d, t) &&
                                 (seat->fill_ppm < FILL_LITTLE || seat->fill_ppm > FILL_ALL))
                                 begin_probe(arbiter, d, t, now);
                 } else
@@ -981,10 +1010,11 @@ static void judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
                         kind = ARBITER_BACKLOGGED;
         } else
                 kind = judge_by_trial(arbiter, d, seat, now);
-        /* requests that queue up for a moment do not make a loop */
-        if (kind == ARBITER_SYNCHRONOUS && seat->kind == ARBITER_SPORADIC && !seat->trial &&
-                !probed) {
-                if (++seat->streak < STREAK)
+        /* requests that queue up for a moment make neither a loop nor, where they come first, a
+           backlog */
+        if ((kind == ARBITER_SYNCHRONOUS || (kind == ARBITER_BACKLOGGED && seat->first)) &&
+                seat->kind == ARBITER_SPORADIC && !seat->trial && !probed) {
+                if (++seat->streak < (kind == ARBITER_BACKLOGGED ? STREAK_FIRST : STREAK))
                         kind = ARBITER_SPORADIC;
         } else
                 seat->streak = 0;
@@ -1208,7 +1238,7 @@ static bool find_latency(struct arbiter *arbiter, unsigned d)
                         continue;
                 }
                 /* each of its runs costs a switch there and back */
-                run = seat->run_ns ? seat->run_ns : ARBITER_MS;
+                run = seat->mean_run_ns ? seat->mean_run_ns : ARBITER_MS;
                 used += (uint64_t)((double)seat->mean_ppm * (double)(run + there_and_back) /
                                    (double)run);
         }

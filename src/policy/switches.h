@@ -12,8 +12,9 @@
  *   middle of a kernel, costs.idle where the owner had run out of work or thread blocks were waited
  *   for, costs.off where its channels were disabled.
  * - The hardware looks for another owner when a slice ends, and at once when the one who has the
- *   engine runs out of work. So a run of a slice and a little was cut; one that ended elsewhere
- * ended for want of work; and at each slice's end that a run goes past, nobody else was waiting.
+ *   engine runs out of work. So a run of some slices and a little was cut; one that ended elsewhere
+ *   ended for want of work; and at each slice's end that a run goes past, nobody else was waiting.
+ * - A slice of n "microseconds" lasts n * 1.024 us.
  * - An owner without work keeps the engine until another wants it. So a run says how long its owner
  *   worked only while another was known to wait; the rest is in question. How much of
  *   what is in question was work, the engine's busy samples say, each for its own time: of them is
@@ -37,7 +38,8 @@
 #define SWITCHES_OWNERS    128u /* who has not had the engine for longest is forgotten first */
 #define SWITCHES_SNAPSHOTS 1024u
 #define SWITCHES_STEP      (2 * 1000000ull) /* between snapshots at least: these reach 2 s back */
-#define SWITCHES_SLICE     2048000u         /* the driver's own */
+#define SWITCHES_TICK      1024u            /* ns: what RM calls a microsecond of a slice */
+#define SWITCHES_SLICE     (2048u * SWITCHES_TICK) /* the driver's own */
 #define SWITCHES_EVENTS    512u             /* calls that are told and lie after the last record */
 
 struct switches_costs {
@@ -114,6 +116,7 @@ struct switches {
         int64_t certain;               /* of the run: others are known to have waited */
         uint64_t slice_ns;             /* the longest that was in force in the run */
         bool changed;                  /* another was set meanwhile */
+        bool disturbed;                /* some call was made meanwhile */
         bool sure;                     /* another is known to wait */
         struct {
                 struct switches_owner *owner; /* NULL: there was none */

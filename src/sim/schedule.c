@@ -72,7 +72,7 @@ void schedule_set_slice(struct schedule *schedule, uint32_t group, uint64_t us)
 {
         uint64_t quantized = schedule_quantize(us);
 
-        schedule->group[group].slice_ns = (quantized ? quantized : 1) * 1000;
+        schedule->group[group].slice_ns = (quantized ? quantized : 1) * SCHEDULE_TICK;
 }
 
 void schedule_set_mode(struct schedule *schedule, uint32_t group, enum schedule_mode mode)

@@ -15,8 +15,14 @@
 #define LOOK (10 * MS)
 /* Who has something to do when its channels are enabled has been recorded by then. */
 #define LOOK_ENABLED (MS * 17 / 10)
+/* A device that refuses is asked again after a pause that doubles: the records may still be
+ * another's who is about to end, such as the process before this one, killed a moment ago. */
+#define RETRY_MIN (50ull * MS)
+#define RETRY_MAX (30000ull * MS)
+
 struct watched {
-        bool wanted, open; /* wanted: to be opened by the thread */
+        bool wanted, found, open; /* wanted: to be opened by the thread; found: by the driver */
+        uint64_t retry, pause;    /* not before then, and how long it was refused last time */
         uint8_t uuid[16];
         struct switches switches;
         uint64_t asked; /* for samples */
@@ -81,6 +87,10 @@ static void show(struct watch *watch, unsigned device)
 
 static void refuse(struct watch *watch, unsigned device, uint32_t status)
 {
+        struct watched *watched = &watch->device[device];
+
+        watched->pause = watched->pause ? MIN_OF(2 * watched->pause, RETRY_MAX) : RETRY_MIN;
+        watched->retry = now_ns() + watched->pause;
         atomic_store(&watch->view->device[device].status, status);
         atomic_store(&watch->view->device[device].state, STEER_WATCH_REFUSED);
 }
@@ -92,7 +102,10 @@ static void open_device(struct watch *watch, unsigned device)
         bool all = false;
         int r;
 
-        r = watch->backend->open_device(watch->handle, device, watched->uuid, &status);
+        r = watched->found
+                    ? 0
+                    : watch->backend->open_device(watch->handle, device, watched->uuid, &status);
+        watched->found = r == 0;
         if (r == 0)
                 r = watch->backend->watch(watch->handle, device, &all, &status);
         if (r < 0) {
@@ -180,10 +193,8 @@ static void *run(void *argument)
                 for (unsigned device = 0; device < STEER_MAX_DEVICES; device++) {
                         struct watched *watched = &watch->device[device];
 
-                        if (watched->wanted && !watched->open) {
-                                watched->wanted = false;
+                        if (watched->wanted && !watched->open && now >= watched->retry)
                                 open_device(watch, device);
-                        }
                         if (!watched->open)
                                 continue;
                         look(watch, device);

@@ -74,13 +74,49 @@ static void other_slices(void **state)
         (void)state;
         switches_slice(switches, A, now, 18000);
         for (unsigned i = 0; i < 20; i++) {
-                run(A, 18000 * US + 140 * US);
-                run(B, 2048 * US + 130 * US);
+                run(A, 18000 * SWITCHES_TICK + 90 * US);
+                run(B, 2048 * SWITCHES_TICK + 73 * US);
         }
         switches_look(switches, now);
         assert_int_equal(sight(A).starts, 1);
         assert_int_equal(sight(B).starts, 1);
-        assert_about(sight(A).counted_ns, 20 * 18042 * US, 18 * MS);
+        assert_about(sight(A).counted_ns, 20 * 18424 * US, 18 * MS);
+}
+
+/* a service with slices of 50 ms beside 5 ms kernels with slices of 200 us, as recorded: whoever
+ * waits gets in at the end of one of these, be it the first or the hundredth */
+static void many_slices(void **state)
+{
+        static const unsigned lengths[] = {
+                277, 278, 484, 278, 688, 278, 892, 278, 1098, 2326, 278, 5031, 7280, 278, 279};
+
+        (void)state;
+        switches_slice(switches, A, now, 49920);
+        switches_slice(switches, B, now, 200);
+        for (unsigned i = 0; i < 300; i++) {
+                run(B, lengths[i % ARRAY_SIZE(lengths)] * US);
+                run(A, 1060 * US);
+        }
+        switches_look(switches, now);
+        assert_int_equal(sight(B).starts, 1);
+        assert_int_equal(sight(B).demand, SWITCHES_WORK);
+        assert_in_range(sight(A).starts, 295, 300);
+}
+
+/* what ends between slices' ends has run out of work, also after many of them */
+static void ends_between(void **state)
+{
+        (void)state;
+        switches_slice(switches, A, now, 2000);
+        switches_slice(switches, B, now, 2000);
+        for (unsigned i = 0; i < 100; i++) {
+                run(A, 2000 * SWITCHES_TICK * 3 + 1000 * US);
+                run(B, 2000 * SWITCHES_TICK + 73 * US);
+        }
+        switches_look(switches, now);
+        assert_in_range(sight(A).starts, 99, 100);
+        /* and went past slices' ends, as the other was not waiting */
+        assert_int_equal(sight(B).starts, 100);
 }
 
 /* launch 100 us, synchronize, again: runs of 160 us, each beside the other's */
@@ -293,6 +329,8 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(two_queues, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(other_slices, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(many_slices, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(ends_between, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(two_loops, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(comes_and_goes, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(no_work, set_up, tear_down),
