@@ -84,11 +84,18 @@ static struct switches_owner *get(struct switches *switches, uint32_t id, uint64
 
 static void apply(struct switches *switches, const struct switches_event *event)
 {
-        struct switches_owner *owner = get(switches, event->id, event->at);
+        struct switches_owner *owner;
         uint64_t since;
 
         switches->disturbed = true;
+        if (event->type == SWITCHES_CALL) {
+                switches->called = event->from;
+                return;
+        }
+        owner = get(switches, event->id, event->at);
         switch (event->type) {
+        case SWITCHES_CALL:
+                return;
         case SWITCHES_SET_SLICE:
                 if (owner == switches->holder && event->value != owner->slice_ns) {
                         switches->changed = true;
@@ -138,6 +145,17 @@ static void push(struct switches *switches, const struct switches_event *event)
         for (; k > 0 && switches->event[k - 1].at > event->at; k--)
                 switches->event[k] = switches->event[k - 1];
         switches->event[k] = *event;
+}
+
+void switches_call(struct switches *switches, uint64_t at)
+{
+        const struct switches_event event = {
+                .at = at - MIN_OF(at, CALL_BEFORE),
+                .type = SWITCHES_CALL,
+                .from = at,
+        };
+
+        push(switches, &event);
 }
 
 void switches_slice(struct switches *switches, uint32_t id, uint64_t at, uint64_t slice_us)
@@ -349,6 +367,9 @@ static enum switches_end how_ended(
                 return as_before(owner);
         switch (place_of_end(switches, owner, at - switches->begun)) {
         case INSIDE:
+                if (switches->called && at + CALL_BEFORE >= switches->called &&
+                        at <= switches->called + CALL_AFTER)
+                        return owner->end == SWITCHES_IDLE ? SWITCHES_IDLE : SWITCHES_CUT;
                 return SWITCHES_IDLE;
         case AT_END:
                 /* by chance, others end so too, but hardly twice */

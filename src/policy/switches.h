@@ -40,7 +40,7 @@
 #define SWITCHES_STEP      (2 * 1000000ull) /* between snapshots at least: these reach 2 s back */
 #define SWITCHES_TICK      1024u            /* ns: what RM calls a microsecond of a slice */
 #define SWITCHES_SLICE     (2048u * SWITCHES_TICK) /* the driver's own */
-#define SWITCHES_EVENTS    512u             /* calls that are told and lie after the last record */
+#define SWITCHES_EVENTS    512u /* calls that are told and lie after the last record */
 
 struct switches_costs {
         uint64_t cut_ns, idle_ns, off_ns; /* what a run is longer than the work in it */
@@ -94,7 +94,13 @@ struct switches_owner {
 struct switches_event {
         uint64_t at;
         uint32_t id;
-        enum { SWITCHES_SET_SLICE, SWITCHES_SET_MODE, SWITCHES_DISABLE, SWITCHES_ENABLE } type;
+        enum {
+                SWITCHES_CALL,
+                SWITCHES_SET_SLICE,
+                SWITCHES_SET_MODE,
+                SWITCHES_DISABLE,
+                SWITCHES_ENABLE
+        } type;
         uint64_t value; /* us; or whether thread block */
         uint64_t from, to;
 };
@@ -117,6 +123,7 @@ struct switches {
         uint64_t slice_ns;             /* the longest that was in force in the run */
         bool changed;                  /* another was set meanwhile */
         bool disturbed;                /* some call was made meanwhile */
+        uint64_t called;               /* the last call began */
         bool sure;                     /* another is known to wait */
         struct {
                 struct switches_owner *owner; /* NULL: there was none */
@@ -147,6 +154,9 @@ struct switches_sight {
 /* costs: NULL for an H100's. */
 void switches_init(struct switches *switches, const struct switches_costs *costs, uint64_t now);
 
+/* A call for any owner begins, of those that follow. It may end the run that is on, or begin its
+ * slice anew. */
+void switches_call(struct switches *switches, uint64_t at);
 /* A slice or mode is in force for an owner since then; 0 us: the driver's own slice. */
 void switches_slice(struct switches *switches, uint32_t id, uint64_t at, uint64_t slice_us);
 void switches_mode(struct switches *switches, uint32_t id, uint64_t at, bool thread_block);

@@ -432,6 +432,7 @@ static int set_slice(
                 if (by_holder(steer, &question, &before) == 0)
                         touched->slice = before.value;
         }
+        watch_call(steer->watch, command->device);
         r = by_holder(steer, command, answer);
         if (r == 0)
                 watch_slice(steer->watch, command->device, steer->holder[command->holder]->pid,
@@ -443,8 +444,10 @@ static int set_mode(
         struct steer *steer, const struct steer_command *command, struct steer_answer *answer)
 {
         struct touched *touched = touch(steer, command);
-        int r = by_holder(steer, command, answer);
+        int r;
 
+        watch_call(steer->watch, command->device);
+        r = by_holder(steer, command, answer);
         if (r == 0 && touched) {
                 touched->subdevice = command->subdevice;
                 touched->mode = command->value == 1;
@@ -494,6 +497,7 @@ static int switch_command(
                         return -EBADF;
         }
         from = now_ns();
+        watch_call(steer->watch, command->device);
         if (disable)
                 tell_watch(steer, command, from, from);
         r = switch_channels(steer, command->device, command->channel, command->holders,

@@ -298,6 +298,15 @@ void watch_device(struct watch *watch, unsigned device, const uint8_t uuid[16])
         pthread_mutex_unlock(&watch->lock);
 }
 
+void watch_call(struct watch *watch, unsigned device)
+{
+        if (!watch || device >= STEER_MAX_DEVICES)
+                return;
+        pthread_mutex_lock(&watch->lock);
+        switches_call(&watch->device[device].switches, now_ns());
+        pthread_mutex_unlock(&watch->lock);
+}
+
 void watch_slice(struct watch *watch, unsigned device, uint32_t pid, uint64_t slice_us)
 {
         if (!watch || !pid || device >= STEER_MAX_DEVICES)

@@ -119,6 +119,26 @@ static void ends_between(void **state)
         assert_int_equal(sight(B).starts, 100);
 }
 
+/* a call for one ends the run of another, who goes on having work */
+static void ended_by_a_call(void **state)
+{
+        (void)state;
+        switches_slice(switches, A, now, 23936);
+        for (unsigned i = 0; i < 100; i++) {
+                if (i % 2)
+                        run(A, 23936 * SWITCHES_TICK + 90 * US);
+                else {
+                        switches_call(switches, now + 10000 * US);
+                        run(A, 10334 * US);
+                }
+                run(B, 2048 * SWITCHES_TICK + 90 * US);
+        }
+        switches_look(switches, now);
+        assert_int_equal(sight(A).starts, 1);
+        assert_int_equal(sight(B).starts, 1);
+        assert_int_equal(sight(A).demand, SWITCHES_WORK);
+}
+
 /* launch 100 us, synchronize, again: runs of 160 us, each beside the other's */
 static void two_loops(void **state)
 {
@@ -331,6 +351,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(other_slices, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(many_slices, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(ends_between, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(ended_by_a_call, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(two_loops, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(comes_and_goes, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(no_work, set_up, tear_down),

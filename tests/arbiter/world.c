@@ -320,6 +320,7 @@ static void finish_call(struct world *world, struct lane *lane)
 
                 if (!client)
                         continue;
+                switches_call(switches, world->now - call->cost);
                 switch (action->act) {
                 case ARBITER_SET_SLICE:
                         schedule_set_slice(gpu, client->group, action->slice_us);
