@@ -369,7 +369,7 @@ static enum switches_end how_ended(
         case INSIDE:
                 if (switches->called && at + CALL_BEFORE >= switches->called &&
                         at <= switches->called + CALL_AFTER)
-                        return owner->end == SWITCHES_IDLE ? SWITCHES_IDLE : SWITCHES_CUT;
+                        return as_before(owner);
                 return SWITCHES_IDLE;
         case AT_END:
                 /* by chance, others end so too, but hardly twice */

@@ -301,13 +301,13 @@ static void holds_without_work(void **state)
                 switches_off(switches, B, now - 300 * US, now, false);
                 switches_record(switches, A, now, false);
                 switches_record(switches, B, now + 79 * US, true);
-                now += 20 * MS;
+                now += 79 * US + 10 * SWITCHES_SLICE + 90 * US;
                 switches_record(switches, B, now, false);
                 now += 79 * US;
         }
         switches_look(switches, now);
-        switches_busy(switches, now - 190 * MS, now, 45 * MS, B);
-        assert_about(sight(B).used_ns, 50 * 2070 * US + 40 * MS, 4 * MS);
+        switches_busy(switches, now - 192 * MS, now, 47 * MS, B);
+        assert_about(sight(B).used_ns, 50 * 2070 * US + 42 * MS, 4 * MS);
         assert_about(sight(A).used_ns - before, 5 * MS, 4 * MS);
 }
 
