@@ -5,13 +5,14 @@ named by its library: NAME=PRELOAD[,VARIABLE=VALUE…], preloaded into the same 
 {quota} is the quota in GiB and {new} the path of a file that is not there yet.
 
 usage: python3 bench/peers.py --build DIR --peer NAME=PRELOAD,… [--only quota,startup] [--json FILE]
-                              [--quota GIB] [--seconds N] [--rounds N] [--count N] [--sim h100]
+                              [--quota GIB] [--seconds N] [--rounds N] [--count N] [--contexts N]
+                              [--patience SECONDS] [--sim h100]
 
 quota    8 processes of 4 threads allocate at random under the quota (tests/stress/worker.c), by
          cuMemAlloc alone and by every path; the largest sum that NVML counts meanwhile.
-startup  --count processes at once that each initialise the driver and look at the GPU, and a twentieth as
-         many that each make a context, too (the kernel makes those one after another); seconds until
-         all have ended. Under Cleave as one tenant, and as a tenant each. The quota has room for all.
+startup  --count processes at once that each initialise the driver and look at the GPU, and --contexts that
+         each make a context, too (the kernel makes those one after another); seconds until all have
+         ended. Under Cleave as one tenant, and as a tenant each. The quota has room for all.
 What calls cost beside a peer: bench/cost.py.
 """
 import argparse
@@ -146,20 +147,19 @@ def together(bench, words, environment):
     begun = time.monotonic()
     process = bench.start(words, environment, stderr=subprocess.PIPE)
     process.stdin.close()
-    ended = end(process, 60)
+    ended = end(process, bench.options.patience)
     seconds = time.monotonic() - begun
     if not ended or process.returncode:
         print(f"startup: {shlex.join(words)[:120]}…: "
-              f"{process.returncode if ended else 'not done in 60 s'} {process.stderr.read()[-300:]}")
+              f"{process.returncode if ended else f'not done in {bench.options.patience} s'} {process.stderr.read()[-300:]}")
         return None
     return round(seconds, 3)
 
 
 def startup(bench):
     hello = os.path.join(bench.build, "tests/e2e/hello")
-    n = bench.options.count
-    return {"init": started(bench, n, [hello, "init"]),
-            "context": started(bench, max(n // 20, 1), [hello])}
+    return {"init": started(bench, bench.options.count, [hello, "init"]),
+            "context": started(bench, bench.options.contexts, [hello])}
 
 
 def started(bench, n, program):
@@ -193,6 +193,8 @@ def main():
     parser.add_argument("--seconds", type=int, default=10, help="of each run of the part quota")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--contexts", type=int, default=5, help="of the part startup, in all")
+    parser.add_argument("--patience", type=int, default=60, help="seconds for a part of startup")
     parser.add_argument("--sim")
     parser.add_argument("--json")
     add_option(parser)
