@@ -263,6 +263,59 @@ class Containers(Base):
                 self.assertTrue(eventually(lambda: self.daemon.tenants() == []))
 
 
+def a_user():
+    """Someone who is not root, in subprocess's words; None if there is nobody."""
+    try:
+        nobody = pwd.getpwnam("nobody")
+    except KeyError:
+        return None
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+
+def copy_build(place, user):
+    """What cleave needs at run time, where that user can read it; the program's path. All of place
+    is the user's then."""
+    for name in ("src/guard", "src/sim"):
+        shutil.copytree(f"{BUILD}/{name}", f"{place}/build/{name}", symlinks=True,
+                        ignore=lambda d, names: [n for n in names if ".so" not in n])
+    for name in ("cleave", "cleaved"):
+        shutil.copy(f"{BUILD}/{name}", f"{place}/build/{name}")
+    if user:
+        call(["chown", "-R", f"{user['user']}:{user['group']}", place])
+    return place + "/build/cleave"
+
+
+class NoRootInside(unittest.TestCase):
+    """A container of root's whose processes are another user's, without capabilities. The simulated
+    GPU's files are its user's alone (/dev/nvidia* are everybody's), so the daemon is that user's, too."""
+
+    def test_user(self):
+        if RUN is None:
+            self.skipTest(WHY)
+        user = a_user()
+        if not user:
+            self.skipTest("there is no user to be")
+        place = tempfile.mkdtemp(prefix="cleave-user-")
+        self.addCleanup(shutil.rmtree, place, ignore_errors=True)
+        os.chmod(place, 0o755)
+        daemon = Daemon(place)
+        cleave = copy_build(place, user)
+        self.addCleanup(daemon.stop)
+        done = call([cleave, "ps"], env=daemon.environment | {"CLEAVE_SIM": "h100"}, **user)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        done = call([cleave, "cdi", "--sim", "--write"], env=daemon.environment)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        base, run = RUN
+        done = call(base + run + ["--device", "cleave.dev/gpu=mem-1G", "--user",
+                                  f"{user['user']}:{user['group']}", "--cap-drop", "all",
+                                  "--security-opt", "no-new-privileges", "--rootfs",
+                                  PLACE + "/rootfs", "/bin/gpu-probe"])
+        facts = facts_of(done.stdout)
+        self.assertEqual((facts.get("cuda"), facts.get("nvml")), (GIB, GIB),
+                         done.stdout + done.stderr)
+        self.assertEqual(facts["refused"], 2)
+
+
 class Rootless(unittest.TestCase):
     def end_podman(self, place):
         """Its process that keeps the namespaces."""
@@ -280,21 +333,11 @@ class Rootless(unittest.TestCase):
         daemon = Daemon(place)
         user = {}
         if os.geteuid() == 0:
-            try:
-                nobody = pwd.getpwnam("nobody")
-            except KeyError:
+            user = a_user()
+            if not user:
                 self.skipTest("there is no user to run podman as")
-            user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
         make_rootfs(place + "/rootfs")
-        shutil.copytree(BUILD + "/src/guard", place + "/build/src/guard",
-                        ignore=lambda d, names: [n for n in names if ".so" not in n], symlinks=True)
-        shutil.copytree(BUILD + "/src/sim", place + "/build/src/sim",
-                        ignore=lambda d, names: [n for n in names if ".so" not in n], symlinks=True)
-        for name in ("cleave", "cleaved"):
-            shutil.copy(f"{BUILD}/{name}", f"{place}/build/{name}")
-        if user:
-            call(["chown", "-R", f"{user['user']}:{user['group']}", place])
-        cleave = place + "/build/cleave"
+        cleave = copy_build(place, user)
         self.addCleanup(daemon.stop)
         done = call([cleave, "cdi", "--sim", "--arguments"], env=daemon.environment, **user)
         self.assertEqual(done.returncode, 0, done.stderr)

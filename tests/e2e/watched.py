@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tenant that is looked at from inside, with other people's programs.
 
-usage: watched.py MIB NVTOP NVITOP      an empty name: not that one
+usage: watched.py MIB NVTOP NVITOP NVIDIA_SMI      an empty name: not that one
 
 Takes MIB of device memory in a child, and prints a line of JSON: the child's pid, the CUDA result, and
-what nvtop's screen and nvitop's table say. Then it waits for the end of its standard input."""
+what nvtop's screen, nvitop's table and nvidia-smi say. Then it waits for the end of its standard
+input."""
 import fcntl
 import json
 import os
@@ -49,7 +50,7 @@ def screen(path, until):
 
 
 def main():
-    mib, nvtop, nvitop = sys.argv[1:]
+    mib, nvtop, nvitop, smi = sys.argv[1:]
     with subprocess.Popen([sys.executable, os.path.join(HERE, "cuda_tool.py")], text=True,
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE) as tool:
         said = {"pid": json.loads(tool.stdout.readline())}
@@ -62,6 +63,13 @@ def main():
                                   env=dict(os.environ, COLUMNS=str(COLUMNS)), timeout=PATIENCE,
                                   check=False)
             said["nvitop"] = done.stdout + done.stderr
+        if smi:
+            said["nvidia-smi"] = "".join(
+                subprocess.run([smi, query, "--format=csv,noheader,nounits"], text=True, check=False,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               timeout=PATIENCE).stdout
+                for query in ("--query-gpu=memory.used,memory.total",
+                              "--query-compute-apps=pid,used_memory"))
         print(json.dumps(said), flush=True)
         sys.stdin.read()
 

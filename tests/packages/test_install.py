@@ -62,6 +62,45 @@ class Install(unittest.TestCase):
             with self.subTest(name):
                 self.assertTrue(os.path.exists(os.path.join(self.installed, name)))
 
+    def test_make_respects_destdir(self):
+        """By the README's command; what is built already is not built again."""
+        dest = self.place + "/by make"
+        source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        done = subprocess.run(
+            ["make", "-C", source, "install", "BUILD=" + BUILD, "DESTDIR=" + dest],
+            text=True, capture_output=True, check=False, timeout=100)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+        def tree(root):
+            return sorted(os.path.relpath(os.path.join(at, name), root)
+                          for at, _, names in os.walk(root) for name in names)
+
+        self.assertEqual(tree(dest), tree(self.dest))
+
+    def test_system_users_and_directories(self):
+        """As systemd understands them, below an empty root."""
+        for program, kind in (("systemd-sysusers", "sysusers"), ("systemd-tmpfiles", "tmpfiles")):
+            with self.subTest(program):
+                if not shutil.which(program):
+                    self.skipTest(program + " is not installed")
+                root = self.place + "/" + kind
+                os.makedirs(root + "/etc")
+                with open(root + "/etc/group", "w") as file:
+                    file.write("root:x:0:\ncleave:x:990:\n" if kind == "tmpfiles" else "root:x:0:\n")
+                with open(root + "/etc/passwd", "w") as file:
+                    file.write("root:x:0:0::/root:/bin/sh\n")
+                done = subprocess.run(
+                    [program, "--root=" + root, *(["--create"] if kind == "tmpfiles" else []),
+                     f"{self.installed}/lib/{kind}.d/cleave.conf"],
+                    text=True, capture_output=True, check=False)
+                self.assertEqual((done.returncode, [line for line in done.stderr.splitlines()
+                                                    if "cleave.conf" in line]), (0, []), done.stderr)
+                if kind == "sysusers":
+                    with open(root + "/etc/group") as file:
+                        self.assertRegex(file.read(), r"(?m)^cleave:")
+                else:
+                    self.assertTrue(os.listdir(root + "/run") or os.listdir(root + "/var"))
+
     def test_nothing_lies_outside_the_prefix(self):
         outside = []
         for directory, _, files in os.walk(self.dest):
