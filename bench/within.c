@@ -98,9 +98,11 @@ static bool ask_driver(char name[PATH_MAX])
         if (pipe(ends) < 0 || (child = fork()) < 0)
                 return false;
         if (child == 0) {
-                if (way[1].cuInit(0) == CUDA_SUCCESS && dl_iterate_phdr(find_driver, name))
-                        write(ends[1], name, PATH_MAX);
-                _exit(0);
+                bool told = way[1].cuInit(0) == CUDA_SUCCESS &&
+                            dl_iterate_phdr(find_driver, name) &&
+                            write(ends[1], name, PATH_MAX) == PATH_MAX;
+
+                _exit(!told);
         }
         close(ends[1]);
         waitpid(child, NULL, 0);

@@ -87,9 +87,9 @@ static const struct cli_option options[] = {
                         .words = CLI_WORDS_LIST,
                         .choices = "8 2",
                         .help = "In space: how finely SMs are given out. In steps of 2 kernels "
-                                "with clusters of 4 blocks or more cannot run (seen on an H100), "
-                                "which libraries for Hopper and later use. The same for all "
-                                "tenants of a device.",
+                                "with clusters of 4 blocks or more may find no room (seen on an "
+                                "H100 in a set of 16, not of 66), which libraries for Hopper and "
+                                "later use. The same for all tenants of a device.",
                         .preset = "8",
                 },
         [OPT_UNTRUSTED] =

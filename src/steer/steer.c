@@ -50,6 +50,7 @@ struct steer {
         unsigned free_hint; /* no entry of the board below is free */
         struct holder *holder[STEER_HOLDERS];
         struct touched *touched;
+        bool inherits;       /* a process before this one has set slices */
         struct watch *watch; /* NULL: nothing is watched */
 };
 
@@ -424,6 +425,9 @@ static int set_slice(
         struct touched *touched = touch(steer, command);
         int r;
 
+        /* what stands there may be of a process before this one */
+        if (touched && touched->slice == 0 && steer->inherits)
+                touched->slice = STEER_SLICE_DEFAULT;
         if (touched && touched->slice == 0) {
                 struct steer_command question = *command;
                 struct steer_answer before = {0};
@@ -432,6 +436,7 @@ static int set_slice(
                 if (by_holder(steer, &question, &before) == 0)
                         touched->slice = before.value;
         }
+        atomic_store(&steer->board->sliced, 1);
         watch_call(steer->watch, command->device);
         r = by_holder(steer, command, answer);
         if (r == 0)
@@ -664,6 +669,7 @@ int steer_run(int socket, int board_fd, int view_fd, const struct steer_backend 
                 r = backend->open(argument, &steer->handle);
         if (r == 0) {
                 (void)enable_all(steer, STEER_HOLDERS, &status);
+                steer->inherits = atomic_load(&steer->board->sliced) != 0;
                 /* without it the daemon goes by its own record */
                 (void)watch_new(own_view, backend, argument, &steer->watch);
                 r = serve(steer);

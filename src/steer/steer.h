@@ -114,6 +114,8 @@ const struct steer_backend *steer_backend_find(const char *name);
 /* RM's status as one of the errors above. */
 int steer_status_error(uint32_t status);
 
+#define STEER_SLICE_DEFAULT 2048u /* what RM answers for a new group, driver 580 */
+
 /* -- the board --------------------------------------------------------------------------------- */
 
 #define STEER_BOARD_MAGIC   0x4452414f42564c43ull /* "CLVBOARD" */
@@ -137,8 +139,9 @@ struct steer_board {
         /* The devices that indices mean, zero: none. Written by the steering process before an
          * entry names the index; fixed from then on. */
         uint8_t uuid[STEER_MAX_DEVICES][16];
-        _Atomic uint32_t high; /* no entry from this one on was ever used */
-        uint32_t reserved[11];
+        _Atomic uint32_t high;   /* no entry from this one on was ever used */
+        _Atomic uint32_t sliced; /* slices have been set by one of the steering processes */
+        uint32_t reserved[10];
         struct steer_entry entry[STEER_BOARD_ENTRIES];
 };
 static_assert(offsetof(struct steer_board, high) == 272, "layout");

@@ -577,6 +577,22 @@ static void killed_while_enabling(void **state)
         assert_int_equal(steer_board_count(board), 0);
 }
 
+/* The slice that the driver gave is put back, not what the one before had set. */
+static void put_back_by_the_next(void **state)
+{
+        struct process process = prepared();
+
+        (void)state;
+        kill(process.pid, SIGKILL);
+        finish(&process, SIGKILL);
+        assert_int_equal(driver->slice, 5000);
+        process = prepared();
+        assert_int_equal(result(&process, slice(6000), -1), 0);
+        assert_int_equal(driver->slice, 6000);
+        finish(&process, 0);
+        assert_int_equal(driver->slice, STEER_SLICE_DEFAULT);
+}
+
 static void no_board(void **state)
 {
         _cleanup_close_ int fd = memfd_create("x", MFD_CLOEXEC);
@@ -601,6 +617,7 @@ int main(void)
                 TEST(refused),
                 TEST(killed_at_each_call),
                 TEST(killed_while_enabling),
+                TEST(put_back_by_the_next),
                 TEST(no_board),
         };
 
