@@ -129,6 +129,10 @@ struct bench {
         double rate;                            /* of work: bench/worker/work.c */
         double hit_limit; /* cycles of a load from the L2 cache; 0: not known yet */
         unsigned started; /* processes so far */
+        /* What the last command that is a metric's was answered by the arms, by turns: the next
+         * metric may have another figure of the same. */
+        const char *asked;
+        json_t *answers[BENCH_ARMS][BENCH_TURNS];
         volatile sig_atomic_t *stop;
         bool complete;
         double seconds;
@@ -149,8 +153,10 @@ int bench_choose(const char *only, bool *chosen, struct cleave_error *error);
  * bench_done() is also to be called after a failure. */
 int bench_init(struct bench *bench, const struct bench_options *options,
         volatile sig_atomic_t *stop, struct cleave_error *error);
-/* Measures what was chosen; progress goes to `progress` (NULL: nowhere). */
-void bench_run(struct bench *bench, FILE *progress);
+/* Measures what was chosen; progress goes to `progress` (NULL: nowhere). save() is called after
+ * each metric, so that what there is outlives a run that is ended from outside. */
+void bench_run(struct bench *bench, FILE *progress, void (*save)(const struct bench *bench, void *),
+        void *context);
 void bench_done(struct bench *bench);
 
 /* What was measured, as docs/bench.md describes it. NULL: no memory. */

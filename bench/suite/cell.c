@@ -13,7 +13,7 @@
 #include "bench.h"
 #include "client/client.h"
 
-#define ANSWER_SECONDS 120
+#define ANSWER_SECONDS 60
 #define GONE_SECONDS   10
 #define COMMAND_MAX    1024
 

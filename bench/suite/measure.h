@@ -18,4 +18,4 @@ measure_t measure_bandwidth_isolation, measure_bandwidth_fairness, measure_satur
         measure_cache_latency, measure_copy_contention, measure_pinned;
 /* measure_time.c */
 measure_t measure_switch, measure_preemption, measure_detection, measure_recovery,
-        measure_degradation, measure_precision, measure_slower_allocation;
+        measure_degradation, measure_precision;

@@ -37,8 +37,11 @@ int measure_switch(struct cell *cell, double *ret)
         static const struct bench_terms terms[] = {{.compute = 50}, {.compute = 50}};
         double *spans[2] = {NULL, NULL};
         size_t n[2] = {0, 0};
-        int r = cell_workers(cell, terms, 2), result = 0;
+        int r, result = 0;
 
+        if (cell->arm == BENCH_SPATIAL)
+                return cell_gap(cell, "each has SMs of its own, so nothing passes between them");
+        r = cell_workers(cell, terms, 2);
         if (r < 0)
                 return r;
         if (simulated(cell))
@@ -170,20 +173,6 @@ int measure_precision(struct cell *cell, double *ret)
         *ret = answer_number(answer, "bf16_tflops") / answer_number(answer, "f32_tflops");
         cell_note(cell, "bf16_tflops", answer_number(answer, "bf16_tflops"));
         cell_note(cell, "f32_tflops", answer_number(answer, "f32_tflops"));
-        json_decref(answer);
-        return 0;
-}
-
-int measure_slower_allocation(struct cell *cell, double *ret)
-{
-        json_t *answer = NULL;
-        int r = cell_ask(cell, &answer, "fragment {n:10000} {memory:16}");
-
-        if (r < 0)
-                return r;
-        *ret = answer_number(answer, "after_us") / answer_number(answer, "before_us");
-        cell_note(cell, "before_us", answer_number(answer, "before_us"));
-        cell_note(cell, "after_us", answer_number(answer, "after_us"));
         json_decref(answer);
         return 0;
 }

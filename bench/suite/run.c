@@ -21,9 +21,9 @@ static const struct bench_pace paces[2][2] = {
         /* a real GPU: in full, and quick */
         {{.turns = 5,
                  .shared_turns = 3,
-                 .window_ms = 600,
-                 .rounds_ms = 600,
-                 .lead_ms = 200,
+                 .window_ms = 500,
+                 .rounds_ms = 500,
+                 .lead_ms = 100,
                  .scale = 1,
                  .array_bytes = 512u << 20},
                 {.turns = 2,
@@ -214,19 +214,31 @@ static const char *common_gap(const struct bench *bench, const struct bench_metr
         return metric->gap;
 }
 
-static int measure(struct cell *cell, double *ret)
+static void forget_answers(struct bench *bench)
 {
-        json_t *answer = NULL;
+        for (unsigned arm = 0; arm < BENCH_ARMS; arm++)
+                for (unsigned turn = 0; turn < BENCH_TURNS; turn++) {
+                        json_decref(bench->answers[arm][turn]);
+                        bench->answers[arm][turn] = NULL;
+                }
+        bench->asked = NULL;
+}
+
+static int measure(struct cell *cell, unsigned turn, double *ret)
+{
+        json_t **answer = &cell->bench->answers[cell->arm][turn];
         int r;
 
         if (cell->metric->measure)
                 return cell->metric->measure(cell, ret);
-        r = cell_ask(cell, &answer, cell->metric->ask);
-        if (r < 0)
-                return r;
-        *ret = answer_number(answer, cell->metric->figure);
+        if (!*answer) {
+                r = cell_ask(cell, answer, cell->metric->ask);
+                if (r < 0)
+                        return r;
+        }
+        *ret = answer_number(*answer, cell->metric->figure);
         json_decref(cell->result->detail);
-        cell->result->detail = answer;
+        cell->result->detail = json_incref(*answer);
         return 0;
 }
 
@@ -240,6 +252,9 @@ static int run_metric(struct bench *bench, size_t index)
         bool absent[BENCH_ARMS] = {false}; /* it has no turn, or no more of them */
         int result = 0;
 
+        if (!metric->ask || !bench->asked || strcmp(metric->ask, bench->asked) != 0)
+                forget_answers(bench);
+        bench->asked = metric->ask;
         for (int arm = 0; arm < BENCH_ARMS; arm++) {
                 cells[arm] = (struct cell){.bench = bench,
                         .metric = metric,
@@ -264,7 +279,7 @@ static int run_metric(struct bench *bench, size_t index)
 
                         if (absent[arm])
                                 continue;
-                        r = measure(cell, &value);
+                        r = measure(cell, turn, &value);
                         if (r == 0 && !isfinite(value))
                                 r = cell_fail(cell, "it gave no figure");
                         if (r == -EINTR)
@@ -295,7 +310,8 @@ static int run_metric(struct bench *bench, size_t index)
         return result;
 }
 
-void bench_run(struct bench *bench, FILE *progress)
+void bench_run(struct bench *bench, FILE *progress, void (*save)(const struct bench *bench, void *),
+        void *context)
 {
         uint64_t begin = clock_usec(CLOCK_MONOTONIC);
         size_t all = 0, done = 0;
@@ -316,6 +332,8 @@ void bench_run(struct bench *bench, FILE *progress)
                         fprintf(progress, "%3zu of %zu  %-9s %s  %.1f s\n", done, all,
                                 bench_metrics[i].id, bench_metrics[i].name,
                                 (double)(clock_usec(CLOCK_MONOTONIC) - start) / 1e6);
+                bench->seconds = (double)(clock_usec(CLOCK_MONOTONIC) - begin) / 1e6;
+                save(bench, context);
         }
         bench->complete = r == 0 && done == all;
         bench->seconds = (double)(clock_usec(CLOCK_MONOTONIC) - begin) / 1e6;
@@ -340,6 +358,7 @@ static void stop_daemon(const char *runtime)
 
 void bench_done(struct bench *bench)
 {
+        forget_answers(bench);
         for (int arm = 0; arm < BENCH_ARMS; arm++)
                 bench_worker_end(bench->first[arm], true);
         for (int arm = 0; arm < BENCH_ARMS; arm++) {

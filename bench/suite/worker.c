@@ -19,6 +19,7 @@
 #define ANSWER_MAX    (4u << 20)
 #define START_SECONDS 60
 #define END_MSEC      3000
+#define AGAIN_USEC    (10 * USEC_PER_SEC) /* in which a broken MPS server comes to serve again */
 #define POLL_MSEC     100
 #define WORDS_MAX     32
 
@@ -97,6 +98,7 @@ static void make_command(const struct bench *bench, enum bench_arm arm,
                 words[n++] = bench->cleave;
                 words[n++] = "run";
                 words[n++] = "--quiet";
+                words[n++] = "--wait"; /* what another arm has just let go may not be seen yet */
                 words[n++] = "--name";
                 words[n++] = name;
                 words[n++] = "--memory";
@@ -297,7 +299,7 @@ static int spawn(struct bench *bench, enum bench_arm arm, const struct bench_ter
         return worker->pid < 0 || !worker->in ? -errno : 0;
 }
 
-int bench_worker_start(struct bench *bench, enum bench_arm arm, const struct bench_terms *terms,
+static int start_once(struct bench *bench, enum bench_arm arm, const struct bench_terms *terms,
         struct bench_worker **ret, char **ret_problem)
 {
         struct bench_worker *worker = calloc(1, sizeof(*worker));
@@ -320,6 +322,23 @@ int bench_worker_start(struct bench *bench, enum bench_arm arm, const struct ben
         worker->born_ms = (double)(clock_usec(CLOCK_MONOTONIC) - begin) / 1e3;
         *ret = worker;
         return 0;
+}
+
+int bench_worker_start(struct bench *bench, enum bench_arm arm, const struct bench_terms *terms,
+        struct bench_worker **ret, char **ret_problem)
+{
+        uint64_t until = clock_usec(CLOCK_MONOTONIC) + AGAIN_USEC;
+        int r = start_once(bench, arm, terms, ret, ret_problem);
+
+        /* After a fault MPS takes no client until those that had a part in it have gone, and the
+         * SMs of one that is just ending are not free yet. */
+        while (r == -EIO && arm == BENCH_SPATIAL && clock_usec(CLOCK_MONOTONIC) < until) {
+                usleep(AGAIN_USEC / 50);
+                free(*ret_problem);
+                *ret_problem = NULL;
+                r = start_once(bench, arm, terms, ret, ret_problem);
+        }
+        return r;
 }
 
 void bench_worker_end(struct bench_worker *worker, bool gently)

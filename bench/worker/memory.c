@@ -233,6 +233,7 @@ static int run_fragment(int argc, char **argv)
         say("index_percent", 100 * (1 - (double)largest / (double)free_now));
         say("before_us", quantile(before, TIMED, 0.5));
         say("after_us", quantile(after, TIMED, 0.5));
+        say("slowdown", quantile(after, TIMED, 0.5) / quantile(before, TIMED, 0.5));
         say("reclaimed_percent", 100 * (double)free_last / (double)free_first);
         return DONE;
 }

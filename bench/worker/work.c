@@ -71,7 +71,8 @@ static int launch_work(double us, double rate)
 /* calibrate: turns in a microsecond, of kernels that fill the GPU and have it to themselves */
 static int run_calibrate(int argc, char **argv)
 {
-        enum { KERNELS = 200, ROUNDS = 4 };
+        /* half a second: until the clocks are as they are under load */
+        enum { KERNELS = 200, ROUNDS = 12 };
         double rate = 1;
 
         if (gpu.simulated) {

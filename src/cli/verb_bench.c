@@ -227,7 +227,33 @@ static void result_cell(
         output_cell(table, TONE_PLAIN, full, NULL);
 }
 
-/* The sentences behind "gap" and "failed", each once with the ids it is about. */
+/* "native, control" or "all": whose results of the metric say that; false where an arm before this
+ * one has said it. */
+static bool who_says(json_t *results, const char *member, const char *from, const char *text,
+        char out[static 2 * FIGURE_MAX])
+{
+        size_t used = 0, n = 0;
+        const char *arm;
+        json_t *result;
+
+        json_object_foreach(results, arm, result)
+        {
+                const char *said = json_string_value(json_object_get(result, member));
+
+                if (!said || strcmp(said, text) != 0)
+                        continue;
+                if (n++ == 0 && strcmp(arm, from) != 0)
+                        return false;
+                if (used < FIGURE_MAX)
+                        used += (size_t)snprintf(
+                                out + used, FIGURE_MAX, "%s%s", used ? ", " : "", arm);
+        }
+        if (n == json_object_size(results) && n > 1)
+                snprintf(out, FIGURE_MAX, "all");
+        return true;
+}
+
+/* The sentences behind "gap" and "failed", each once with the arms and the ids it is about. */
 static void print_sentences(const json_t *report, const char *member)
 {
         json_t *sentences = json_object(), *metric, *result, *ids;
@@ -236,14 +262,16 @@ static void print_sentences(const json_t *report, const char *member)
 
         json_array_foreach(json_object_get(report, "metrics"), i, metric)
         {
-                json_object_foreach(json_object_get(metric, "results"), arm, result)
+                json_t *results = json_object_get(metric, "results");
+
+                json_object_foreach(results, arm, result)
                 {
                         const char *text = json_string_value(json_object_get(result, member));
-                        char key[768];
+                        char who[2 * FIGURE_MAX], key[768];
 
-                        if (!text)
+                        if (!text || !who_says(results, member, arm, text, who))
                                 continue;
-                        snprintf(key, sizeof(key), "%s: %s", arm, text);
+                        snprintf(key, sizeof(key), "%s: %s", who, text);
                         ids = json_object_get(sentences, key);
                         if (!ids) {
                                 ids = json_array();
@@ -343,26 +371,58 @@ static int write_html(const json_t *report, const char *path)
         return r < 0 ? r : write_file_atomic(path, text, size, 0644);
 }
 
-/* Everything that was measured goes where it was asked for; the exit status. */
-static int give_out(const struct cli_args *args, json_t *report)
+static json_t *make_report(const struct bench *bench)
+{
+        json_t *report = json_pack("{s:s}", "schema", BENCH_SCHEMA), *measured = bench_json(bench);
+
+        json_object_update(report, measured);
+        json_decref(measured);
+        return report;
+}
+
+/* Writes the files that were asked for; 0 or negative errno with the sentence. */
+static int write_files(
+        const struct cli_args *args, const json_t *report, struct cleave_error *error)
 {
         const struct {
                 const char *path;
                 int (*write)(const json_t *report, const char *path);
         } files[] = {{args->value[OPT_JSON], write_json}, {args->value[OPT_HTML], write_html}};
+        int result = 0;
+
+        for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+                int r = files[i].path ? files[i].write(report, files[i].path) : 0;
+
+                if (r < 0 && result == 0)
+                        result = error_set_errno(error, r, "cannot write %s", files[i].path);
+        }
+        return result;
+}
+
+/* After each metric, what there is so far. What cannot be written is told at the end. */
+static void save(const struct bench *bench, void *context)
+{
+        _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
+        const struct cli_args *args = context;
+        json_t *report;
+
+        if (!args->value[OPT_JSON] && !args->value[OPT_HTML])
+                return;
+        report = make_report(bench);
+        (void)write_files(args, report, &error);
+        json_decref(report);
+}
+
+/* Everything that was measured goes where it was asked for; the exit status. */
+static int give_out(const struct cli_args *args, json_t *report)
+{
+        _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
         int status = any_failed(report) || !json_is_true(json_object_get(report, "complete"))
                              ? CLI_FAILED
                              : CLI_OK;
 
-        for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
-                _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
-                int r = files[i].path ? files[i].write(report, files[i].path) : 0;
-
-                if (r < 0) {
-                        error_set_errno(&error, r, "cannot write %s", files[i].path);
-                        status = cli_report(args->verb, &error);
-                }
-        }
+        if (write_files(args, report, &error) < 0)
+                status = cli_report(args->verb, &error);
         if (output_format(args->value[OPT_OUTPUT]) == OUTPUT_JSON)
                 output_json(report, BENCH_SCHEMA);
         else
@@ -378,7 +438,7 @@ static int run_bench(const struct cli_args *args)
                 .quick = args->count[OPT_QUICK] > 0, .only = args->value[OPT_ONLY]};
         const char *model = getenv(CLEAVE_ENV_SIM);
         struct bench bench = {0};
-        json_t *report, *named;
+        json_t *report;
         int status;
 
         if (args->count[OPT_LIST])
@@ -399,13 +459,11 @@ static int run_bench(const struct cli_args *args)
                                          ? cli_usage(args->verb, "%s", error_message(&error))
                                          : cli_report(args->verb, &error);
                 else {
-                        bench_run(&bench, args->count[OPT_QUIET] ? NULL : stderr);
-                        report = bench_json(&bench);
-                        named = json_pack("{s:s}", "schema", BENCH_SCHEMA);
-                        json_object_update(named, report);
+                        bench_run(
+                                &bench, args->count[OPT_QUIET] ? NULL : stderr, save, (void *)args);
+                        report = make_report(&bench);
+                        status = give_out(args, report);
                         json_decref(report);
-                        status = give_out(args, named);
-                        json_decref(named);
                 }
                 bench_done(&bench);
         }

@@ -128,6 +128,9 @@ class Bench(unittest.TestCase):
         self.assertLessEqual(seen["IS-001", "temporal"]["detail"]["taken_bytes"],
                              seen["IS-001", "temporal"]["detail"]["quota_bytes"])
         self.assertEqual(seen["OH-010", "native"]["median"], 0)
+        # one procedure, two figures
+        for arm in found["arms"]:
+            self.assertEqual(seen["OH-002", arm]["detail"], seen["OH-003", arm]["detail"])
         # the table and the progress
         for name, _ in seen:
             self.assertRegex(out, rf"(?m)^{name} ")
@@ -200,6 +203,7 @@ class Bench(unittest.TestCase):
         self.assertFalse([r["error"] for r in seen.values() if r["error"]])
         self.assertGreater(seen["IS-001", "spatial"]["median"], 99)
         self.assertEqual(seen["IS-010", "spatial"]["median"], 1)
+        self.assertIn("nothing passes", seen["SCHED-001", "spatial"]["gap"])
 
     # peers
 
@@ -254,6 +258,12 @@ class Bench(unittest.TestCase):
                 self.assertIn("OH-005", process.stderr.readline())
                 children = self.children(process.pid)
                 self.assertGreaterEqual(len(children), 3)
+                # what there is is written as it comes
+                self.assertIn("IS-001", process.stderr.readline())
+                with open(place + "/b.json") as file:
+                    found = json.load(file)
+                self.assertFalse(found["complete"])
+                self.assertIsNotNone(results(found)["OH-005", "temporal"]["median"])
                 process.send_signal(number)
                 out, _ = process.communicate(timeout=60)
                 self.assertEqual(process.returncode, 1)
