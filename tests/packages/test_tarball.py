@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The portable tarball: what its programs ask of a system, and that it runs from where it lies.
 
-usage: test_tarball.py SOURCE PROBE
+usage: test_tarball.py SOURCE PROBE [CROSS-FILE | aarch64]
 
-With CLEAVE_OLD_ROOT, the root of an older distribution, it is also run there.
+With CLEAVE_OLD_ROOT, the root of an older distribution, it is also run there. With a cross file it is
+made for another processor and not run; aarch64 stands for the one that .ci/extras makes.
 """
 import os
 import re
@@ -18,8 +19,10 @@ import unittest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from tree import GIB, Tenant, facts_of  # noqa: E402
 
+SKIPPED = 77
 SOURCE = None
 PROBE = None
+CROSS = None
 
 SYSTEM = {"libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "libsystemd.so.0",
           "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"}
@@ -31,7 +34,7 @@ class Tarball(unittest.TestCase):
     def setUpClass(cls):
         cls.place = tempfile.mkdtemp(prefix="cleave-tarball-")
         cls.addClassCleanup(shutil.rmtree, cls.place)
-        done = subprocess.run([SOURCE + "/deploy/tarball", cls.place], text=True,
+        done = subprocess.run([SOURCE + "/deploy/tarball", cls.place, *CROSS], text=True,
                               env=dict(os.environ, BUILD=cls.place + "/build"),
                               capture_output=True, check=False)
         if done.returncode:
@@ -55,6 +58,9 @@ class Tarball(unittest.TestCase):
         seen = 0
         for path in self.binaries():
             seen += 1
+            head = subprocess.check_output(["readelf", "-h", path], text=True)
+            machine = re.search(r"Machine: +(.*)", head).group(1)
+            self.assertEqual("AArch64" in machine, bool(CROSS) or os.uname().machine == "aarch64")
             dynamic = subprocess.check_output(["readelf", "-dW", path], text=True)
             needed = set(re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic))
             self.assertLessEqual(needed, SYSTEM, path)
@@ -65,7 +71,15 @@ class Tarball(unittest.TestCase):
                                      f"{path} needs {name}_{numbers}")
         self.assertEqual(seen, 9)
 
+    def test_its_name_and_words(self):
+        machine = "aarch64" if CROSS else os.uname().machine
+        self.assertRegex(os.path.basename(self.path), rf"^cleave-[\d.]+-{machine}\.tar\.gz$")
+        with open(self.tree + "/INSTALL") as file:
+            self.assertIn(machine, file.readline())
+
     def test_runs_from_where_it_lies(self):
+        if CROSS:
+            self.skipTest("it is for another processor")
         with Tenant(self.tree + "/bin/cleave", [PROBE]) as tenant:
             self.assertEqual((tenant.facts.get("cuda"), tenant.facts.get("nvml")), (GIB, GIB),
                              tenant.errors)
@@ -93,5 +107,11 @@ class Tarball(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    SOURCE, PROBE = sys.argv[1:3]
+    SOURCE, PROBE, *CROSS = sys.argv[1:]
+    if CROSS == ["aarch64"]:
+        CROSS = [os.environ.get("CLEAVE_EXTRAS", "") + "/aarch64/cross.ini"]
+        if not shutil.which("aarch64-linux-gnu-gcc") or not os.path.exists(CROSS[0]):
+            print("SKIP: Debian's compiler for aarch64 or libraries for it are missing: "
+                  "gcc-aarch64-linux-gnu, and .ci/extras")
+            sys.exit(SKIPPED)
     unittest.main(argv=sys.argv[:1])
