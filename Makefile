@@ -44,7 +44,7 @@ uninstall:
 	@ninja -C $(BUILD) --quiet uninstall
 
 clean:
-	@rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan build-portable
+	@rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan build-portable build-portable-aarch64 build-extras
 
 help:
 	@echo "make            build: $(BUILD)/cleave, $(BUILD)/cleaved and the libraries"
