@@ -251,11 +251,41 @@ int manager_open_devices(struct manager *manager, const char *sim)
 static void arm(struct manager *manager, sd_event_source **source, uint64_t usec,
         sd_event_time_handler_t handler);
 
+/* MIG devices are made and destroyed while the daemon runs. New ones come after the others; where
+ * nothing is granted, all are counted anew. */
+static void look_for_changes(struct manager *manager)
+{
+        _cleanup_free_ struct device *list = NULL;
+        bool gone = false;
+        size_t count;
+
+        if (manager->rest != REST_AWAKE || manager->backend == &device_backend_null ||
+                manager->backend->enumerate(manager->backend_handle, &list, &count, NULL) < 0)
+                return;
+        for (unsigned i = 0; i < manager->devices; i++)
+                gone = gone || list[i].gone;
+        count = MIN_OF(count, (size_t)DEVICE_MAX);
+        if (!gone && count == manager->devices)
+                return;
+        if (!manager->tenants && !manager->returning && !space_is_used(manager)) {
+                (void)manager_open_devices(manager, manager->sim);
+                return;
+        }
+        for (unsigned i = manager->devices; i < count; i++) {
+                manager->device[i].info = list[i];
+                manager->device[i].state = DEVICE_UNKNOWN;
+                manager->ledger.device[i] = (struct ledger_device){.total = list[i].total};
+                manager->devices = manager->ledger.devices = i + 1;
+                manager_sample(manager, i);
+        }
+}
+
 void manager_look_for_devices(struct manager *manager)
 {
         uint64_t now = clock_usec(CLOCK_MONOTONIC);
 
         manager_look_rest(manager);
+        look_for_changes(manager);
         /* a driver may have been loaded meanwhile */
         if (manager->backend != &device_backend_null || manager->tenants ||
                 manager->rest == REST_RELEASED ||
@@ -301,8 +331,7 @@ static int rest_tick(sd_event_source *source, uint64_t usec, void *userdata)
         (void)source;
         (void)usec;
         if (!manager->tenants && !manager->returning && manager->rest == REST_AWAKE &&
-                !space_is_used(manager) &&
-                manager->backend != &device_backend_null)
+                !space_is_used(manager) && manager->backend != &device_backend_null)
                 manager_let_go(manager, REST_RESTING);
         return 0;
 }

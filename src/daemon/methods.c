@@ -545,15 +545,16 @@ static int device_list(struct connection *connection, json_t *params, json_int_t
                                         __builtin_add_overflow(used, tenant_used(tenant, k), &used))
                                         used = INT64_MAX;
                 json_array_append_new(devices,
-                        json_pack("{s:i, s:s, s:s, s:s, s:s, s:s?, s:I, s:o, s:o, s:I, s:I, s:I, "
+                        json_pack("{s:i, s:s, s:s, s:s, s:s, s:s?, s:b, s:I, s:o, s:o, s:I, s:I, "
+                                  "s:I, "
                                   "s:I, s:I, s:s, s:s?}",
                                 "index", (int)device->info.index, "uuid", device->info.uuid_text,
                                 "name", device->info.name, "vendor", manager->backend->vendor,
                                 "backend", manager->backend->name, "pci",
-                                device->info.pci[0] ? device->info.pci : NULL, "memory_total",
-                                (json_int_t)device->info.total, "memory_reserved",
-                                optional_bytes(device->memory.reserved), "memory_used",
-                                optional_bytes(device->memory.used), "granted",
+                                device->info.pci[0] ? device->info.pci : NULL, "mig",
+                                device->info.mig, "memory_total", (json_int_t)device->info.total,
+                                "memory_reserved", optional_bytes(device->memory.reserved),
+                                "memory_used", optional_bytes(device->memory.used), "granted",
                                 (json_int_t)ledger_granted(&manager->ledger, i), "used_by_tenants",
                                 (json_int_t)used, "used_by_others", (json_int_t)device->others_used,
                                 "claimed_by_others", (json_int_t)device->claimed_others,
@@ -570,6 +571,30 @@ static int device_list(struct connection *connection, json_t *params, json_int_t
 }
 
 /* ---- tenants ---- */
+
+/* A MIG device is cut in hardware: it has memory quotas of ours, and its own multiprocessors.
+ * compute: a part of its time or of its multiprocessors is wished for. */
+static int check_mig(struct manager *manager, const struct ledger_want *want, unsigned n,
+        bool compute, struct cleave_error *error)
+{
+        bool mig = false;
+
+        for (unsigned i = 0; i < n; i++)
+                mig = mig || manager->device[want[i].device].info.mig;
+        if (mig && n > 1)
+                return error_set(error, CLEAVE_REASON_BAD_REQUEST,
+                        "a tenant with a MIG device has that one device: CUDA gives a process no "
+                        "other beside it");
+        if (mig && compute) {
+                error_set(error, CLEAVE_REASON_BAD_REQUEST,
+                        "shares of compute are not offered on MIG devices");
+                error_set_hint(error,
+                        "Their multiprocessors are their own; make the instance as large as the "
+                        "share should be.");
+                return -EINVAL;
+        }
+        return 0;
+}
 
 static int check_command(json_t *command, struct cleave_error *error)
 {
@@ -778,6 +803,12 @@ static int tenant_create(struct connection *connection, json_t *params, json_int
                 &request.devices, error);
         if (r < 0)
                 return r;
+        r = check_mig(manager, request.want, request.devices,
+                request.compute || wish.asked == SHARING_SPATIAL, error);
+        if (r < 0)
+                return r;
+        if (manager->device[request.want[0].device].info.mig)
+                wish.asked = SHARING_TEMPORAL;
         r = check_ceiling(connection, connection->uid, request.want, request.devices, 0, error);
         if (r < 0)
                 return r;
@@ -1118,6 +1149,9 @@ static int tenant_set(struct connection *connection, json_t *params, json_int_t 
         if (memory)
                 r = parse_wants(
                         manager, json_object_get(params, "devices"), tenant, wants, &count, error);
+        if (r == 0 && compute && some)
+                r = check_mig(manager, &(struct ledger_want){.device = tenant->device[0].index}, 1,
+                        true, error);
         if (r == 0 && compute && some)
                 r = compute_available(manager, error);
         if (r < 0)

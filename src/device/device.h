@@ -28,8 +28,10 @@ struct device {
         uint8_t uuid[16];
         char uuid_text[FORMAT_UUID_MAX]; /* as the driver writes it */
         char name[96];
-        char pci[32];   /* "00000000:01:00.0"; empty: unknown */
-        uint64_t total; /* bytes */
+        char pci[32];   /* "00000000:01:00.0"; empty: unknown. Of a MIG device its GPU's */
+        uint64_t total; /* bytes. Of MIG devices that share an instance's memory each one's part */
+        bool mig;       /* a compute instance of a GPU in MIG mode, which is no device itself */
+        bool gone;      /* there was such a device, and it is no more: MIG's layout has changed */
 };
 
 /* Bytes. UINT64_MAX: unknown. */
@@ -54,7 +56,8 @@ struct device_backend {
         int (*open)(const char *argument, void **ret_handle, struct cleave_error *error);
         void (*close)(void *handle);
 
-        /* All devices, in new memory. */
+        /* All devices, in new memory. Called again, those that were known keep their index, though
+         * they may be gone, and new ones come after them. */
         int (*enumerate)(
                 void *handle, struct device **ret, size_t *ret_count, struct cleave_error *error);
         /* 0, -ENODEV (lost), -EIO (the driver gave another error). */

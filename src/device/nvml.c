@@ -77,6 +77,11 @@ static_assert(sizeof(struct nvml_limits) == 24, "nvmlSetMemoryLimits_v1_t");
                 (nvml_device, unsigned *, struct nvml_process *))                                  \
         X(mps, "nvmlDeviceGetMPSComputeRunningProcesses_v3", false,                                \
                 (nvml_device, unsigned *, struct nvml_process *))                                  \
+        X(mig_mode, "nvmlDeviceGetMigMode", false, (nvml_device, unsigned *, unsigned *))          \
+        X(mig_most, "nvmlDeviceGetMaxMigDeviceCount", false, (nvml_device, unsigned *))            \
+        X(mig_device, "nvmlDeviceGetMigDeviceHandleByIndex", false,                                \
+                (nvml_device, unsigned, nvml_device *))                                            \
+        X(mig_instance, "nvmlDeviceGetGpuInstanceId", false, (nvml_device, unsigned *))            \
         X(set_limits, "nvmlDeviceSetMemoryLimits_v1", false, (nvml_device, struct nvml_limits *))
 
 struct nvml {
@@ -86,6 +91,8 @@ struct nvml {
         char detail[160];
         unsigned devices;
         nvml_device device[DEVICE_MAX];
+        struct device known[DEVICE_MAX];
+        unsigned sharers[DEVICE_MAX]; /* MIG devices that share the memory of its instance */
 #define X(name_, symbol, needed, parameters) int(*name_) parameters;
         NVML_FUNCTIONS(X)
 #undef X
@@ -182,10 +189,9 @@ static int nvml_open(const char *argument, void **ret_handle, struct cleave_erro
         return 0;
 }
 
-static int nvml_describe(struct nvml *nvml, unsigned index, struct device *ret)
+static int nvml_describe(struct nvml *nvml, nvml_device handle, struct device *ret)
 {
-        struct device device = {.index = index};
-        nvml_device handle = nvml->device[index];
+        struct device device = {0};
         struct nvml_memory memory;
         struct nvml_pci pci;
         int result;
@@ -210,11 +216,81 @@ static int nvml_describe(struct nvml *nvml, unsigned index, struct device *ret)
         return 0;
 }
 
+/* A device that was found: at its old index, or after all others. sharers: MIG devices on the
+ * memory of its instance, 0 for a GPU. */
+static void keep_device(struct nvml *nvml, nvml_device handle, const struct device *device,
+        unsigned sharers, bool seen[static DEVICE_MAX])
+{
+        unsigned index = 0;
+
+        while (index < nvml->devices &&
+                strcmp(nvml->known[index].uuid_text, device->uuid_text) != 0)
+                index++;
+        if (index == DEVICE_MAX)
+                return;
+        nvml->devices = MAX_OF(nvml->devices, index + 1);
+        nvml->device[index] = handle;
+        nvml->known[index] = *device;
+        nvml->known[index].index = index;
+        nvml->known[index].mig = sharers > 0;
+        if (sharers > 1)
+                nvml->known[index].total /= sharers;
+        nvml->sharers[index] = sharers;
+        seen[index] = true;
+}
+
+/* Whether it is a GPU that is known already; it need not be asked again who it is. */
+static bool is_known_gpu(const struct nvml *nvml, nvml_device gpu, bool seen[static DEVICE_MAX])
+{
+        for (unsigned i = 0; i < nvml->devices; i++)
+                if (nvml->device[i] == gpu && !nvml->known[i].mig) {
+                        seen[i] = true;
+                        return true;
+                }
+        return false;
+}
+
+static bool in_mig_mode(const struct nvml *nvml, nvml_device gpu)
+{
+        unsigned on = 0, pending = 0;
+
+        return nvml->mig_mode && nvml->mig_most && nvml->mig_device && nvml->mig_instance &&
+               nvml->mig_mode(gpu, &on, &pending) == NVML_SUCCESS && on;
+}
+
+/* The MIG devices of a GPU. One that cannot be described is being made or destroyed. */
+static void keep_mig_devices(struct nvml *nvml, nvml_device gpu, const struct device *whole,
+        bool seen[static DEVICE_MAX])
+{
+        unsigned most = 0, instance[DEVICE_MAX], n = 0;
+        nvml_device handle[DEVICE_MAX];
+
+        if (nvml->mig_most(gpu, &most) != NVML_SUCCESS)
+                return;
+        for (unsigned i = 0; i < most && n < DEVICE_MAX; i++)
+                /* there are holes */
+                if (nvml->mig_device(gpu, i, &handle[n]) == NVML_SUCCESS &&
+                        nvml->mig_instance(handle[n], &instance[n]) == NVML_SUCCESS)
+                        n++;
+        for (unsigned i = 0; i < n; i++) {
+                struct device device;
+                unsigned sharers = 0;
+
+                for (unsigned j = 0; j < n; j++)
+                        sharers += instance[j] == instance[i];
+                if (nvml_describe(nvml, handle[i], &device) < 0)
+                        continue;
+                snprintf(device.pci, sizeof(device.pci), "%s", whole->pci);
+                keep_device(nvml, handle[i], &device, sharers, seen);
+        }
+}
+
 static int nvml_enumerate(
         void *handle, struct device **ret, size_t *ret_count, struct cleave_error *error)
 {
-        _cleanup_free_ struct device *list = NULL;
+        bool seen[DEVICE_MAX] = {false}, cut;
         struct nvml *nvml = handle;
+        struct device *list;
         unsigned count = 0;
         int result;
 
@@ -222,67 +298,41 @@ static int nvml_enumerate(
         if (result != NVML_SUCCESS)
                 return error_set(error, CLEAVE_REASON_NO_DRIVER, "%s",
                         nvml_reason(result) ?: "NVML does not say how many GPUs there are");
-        count = MIN_OF(count, DEVICE_MAX);
-        list = calloc(count ?: 1, sizeof(*list));
-        if (!list)
-                return error_set_errno(error, ENOMEM, "cannot list the GPUs");
         for (unsigned i = 0; i < count; i++) {
+                struct device device;
+                nvml_device gpu;
                 int r = -EIO;
 
-                result = nvml->by_index(i, &nvml->device[i]);
+                result = nvml->by_index(i, &gpu);
+                cut = result == NVML_SUCCESS && in_mig_mode(nvml, gpu);
+                if (result == NVML_SUCCESS && !cut && is_known_gpu(nvml, gpu, seen))
+                        continue;
                 if (result == NVML_SUCCESS)
-                        r = nvml_describe(nvml, i, &list[i]);
-                else
-                        nvml->device[i] = NULL;
+                        r = nvml_describe(nvml, gpu, &device);
                 if (r < 0)
                         return error_set(error,
                                 r == -ENODEV ? CLEAVE_REASON_DEVICE_LOST : CLEAVE_REASON_NO_DRIVER,
                                 "GPU %u cannot be described: %s", i,
                                 nvml_reason(result) ?: strerror(-r));
+                if (cut)
+                        keep_mig_devices(nvml, gpu, &device, seen);
+                else
+                        keep_device(nvml, gpu, &device, 0, seen);
         }
-        nvml->devices = count;
-        *ret = TAKE_PTR(list);
-        *ret_count = count;
+        for (unsigned i = 0; i < nvml->devices; i++)
+                nvml->known[i].gone = !seen[i];
+        list = calloc(nvml->devices ?: 1, sizeof(*list));
+        if (!list)
+                return error_set_errno(error, ENOMEM, "cannot list the GPUs");
+        memcpy(list, nvml->known, nvml->devices * sizeof(*list));
+        *ret = list;
+        *ret_count = nvml->devices;
         return 0;
 }
 
 static uint64_t known(unsigned long long value)
 {
         return value == NVML_VALUE_NOT_AVAILABLE ? DEVICE_UNKNOWN_BYTES : value;
-}
-
-static int nvml_memory(void *handle, unsigned index, struct device_memory *ret)
-{
-        struct nvml_memory_v2 v2 = {.version = NVML_MEMORY_V2};
-        struct nvml *nvml = handle;
-        struct nvml_memory v1;
-        int result;
-
-        if (index >= nvml->devices)
-                return -EINVAL;
-        if (nvml->memory_v2) {
-                result = nvml->memory_v2(nvml->device[index], &v2);
-                if (result == NVML_SUCCESS) {
-                        *ret = (struct device_memory){
-                                .reserved = known(v2.reserved),
-                                .used = known(v2.used),
-                                .free = known(v2.free),
-                        };
-                        return 0;
-                }
-                if (result == NVML_GPU_IS_LOST)
-                        return -ENODEV;
-        }
-        result = nvml->memory(nvml->device[index], &v1);
-        if (result != NVML_SUCCESS)
-                return nvml_errno(result);
-        /* here used contains what the driver keeps for itself, and nobody says how much that is */
-        *ret = (struct device_memory){
-                .reserved = DEVICE_UNKNOWN_BYTES,
-                .used = known(v1.used),
-                .free = known(v1.free),
-        };
-        return 0;
 }
 
 static int compare_pids(const void *a, const void *b)
@@ -346,6 +396,8 @@ static int nvml_processes(
 
         if (index >= nvml->devices)
                 return -EINVAL;
+        if (nvml->known[index].gone)
+                return -ENODEV;
         r = append_list(nvml->compute, nvml->device[index], &list, &count);
         if (r < 0)
                 return r;
@@ -376,6 +428,63 @@ static int nvml_processes(
         return 0;
 }
 
+/* NVML counts for all that share an instance's memory; here it is each one's part. */
+static int part_memory(struct nvml *nvml, unsigned index, struct device_memory *ret)
+{
+        _cleanup_free_ struct device_process *list = NULL;
+        uint64_t total = nvml->known[index].total, used = 0;
+        size_t n;
+        int r = nvml_processes(nvml, index, &list, &n);
+
+        if (r < 0)
+                return r == -ENODATA ? -EIO : r;
+        for (size_t i = 0; i < n; i++)
+                if (list[i].bytes == DEVICE_UNKNOWN_BYTES ||
+                        __builtin_add_overflow(used, list[i].bytes, &used))
+                        return -EIO;
+        *ret = (struct device_memory){
+                .reserved = 0, .used = used, .free = total > used ? total - used : 0};
+        return 0;
+}
+
+static int nvml_memory(void *handle, unsigned index, struct device_memory *ret)
+{
+        struct nvml_memory_v2 v2 = {.version = NVML_MEMORY_V2};
+        struct nvml *nvml = handle;
+        struct nvml_memory v1;
+        int result;
+
+        if (index >= nvml->devices)
+                return -EINVAL;
+        if (nvml->known[index].gone)
+                return -ENODEV;
+        if (nvml->sharers[index] > 1)
+                return part_memory(nvml, index, ret);
+        if (nvml->memory_v2) {
+                result = nvml->memory_v2(nvml->device[index], &v2);
+                if (result == NVML_SUCCESS) {
+                        *ret = (struct device_memory){
+                                .reserved = known(v2.reserved),
+                                .used = known(v2.used),
+                                .free = known(v2.free),
+                        };
+                        return 0;
+                }
+                if (result == NVML_GPU_IS_LOST)
+                        return -ENODEV;
+        }
+        result = nvml->memory(nvml->device[index], &v1);
+        if (result != NVML_SUCCESS)
+                return nvml_errno(result);
+        /* here used contains what the driver keeps for itself, and nobody says how much that is */
+        *ret = (struct device_memory){
+                .reserved = DEVICE_UNKNOWN_BYTES,
+                .used = known(v1.used),
+                .free = known(v1.free),
+        };
+        return 0;
+}
+
 static const char *nvml_driver_version(void *handle)
 {
         struct nvml *nvml = handle;
@@ -401,6 +510,9 @@ static int nvml_limit(void *handle, unsigned index, const char *cgroup, uint64_t
                 return 0;
         if (index >= nvml->devices)
                 return -EINVAL;
+        /* NVIDIA's has none for them. */
+        if (nvml->known[index].mig)
+                return -EOPNOTSUPP;
         switch (nvml->set_limits(nvml->device[index], &limits)) {
         case NVML_SUCCESS:
                 return 0;

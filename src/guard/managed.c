@@ -37,7 +37,9 @@ int guard_device_by_ordinal(CUdevice device)
                 return -ENODEV;
         index = atomic_load_explicit(&known[device], memory_order_relaxed);
         if (index == 0) {
-                if (REAL(cuDeviceGetUuid)(&uuid, device) != CUDA_SUCCESS)
+                /* The first of the two gives that of the GPU where it is a MIG device. */
+                if (REAL(cuDeviceGetUuid_v2)(&uuid, device) != CUDA_SUCCESS &&
+                        REAL(cuDeviceGetUuid)(&uuid, device) != CUDA_SUCCESS)
                         return -ENODEV;
                 index = guard_device_by_uuid((const uint8_t *)uuid.bytes);
                 index = index < 0 ? -1 : index + 1;

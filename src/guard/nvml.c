@@ -90,12 +90,13 @@ static int hex_digit(char c)
         return -1;
 }
 
-/* "GPU-" and 32 digits with hyphens between; -EINVAL for anything else, as a MIG instance's */
+/* "GPU-" or, of a MIG device, "MIG-", and 32 digits with hyphens between; -EINVAL for anything else
+ */
 static int parse_uuid(const char *text, uint8_t ret[16])
 {
         unsigned digits = 0;
 
-        if (strncmp(text, "GPU-", 4) != 0)
+        if (strncmp(text, "GPU-", 4) != 0 && strncmp(text, "MIG-", 4) != 0)
                 return -EINVAL;
         for (text += 4; *text; text++) {
                 int digit = hex_digit(*text);
@@ -122,6 +123,40 @@ static int granted(nvmlDevice_t device)
         return guard_device_by_uuid(uuid);
 }
 
+/* The index-th of a GPU's MIG devices that are the tenant's; false: there are not so many. */
+static bool granted_mig(nvmlDevice_t gpu, unsigned index, nvmlDevice_t *ret)
+{
+        unsigned most = 0;
+
+        if (REAL(nvmlDeviceGetMaxMigDeviceCount)(gpu, &most) != NVML_SUCCESS)
+                return false;
+        for (unsigned i = 0; i < most; i++)
+                /* there are holes */
+                if (REAL(nvmlDeviceGetMigDeviceHandleByIndex)(gpu, i, ret) == NVML_SUCCESS &&
+                        granted(*ret) >= 0 && index-- == 0)
+                        return true;
+        return false;
+}
+
+/* A GPU of which the tenant has a MIG device is shown, as it is in a container that has one. */
+static bool is_shown(nvmlDevice_t device)
+{
+        nvmlDevice_t mig;
+
+        return granted(device) >= 0 || granted_mig(device, 0, &mig);
+}
+
+nvmlReturn_t nvmlDeviceGetMigDeviceHandleByIndex(
+        nvmlDevice_t device, unsigned int index, nvmlDevice_t *migDevice)
+{
+        nvmlReturn_t result = REAL(nvmlDeviceGetMigDeviceHandleByIndex)(device, index, migDevice);
+
+        if (!guard_session() || !migDevice ||
+                (result != NVML_SUCCESS && result != NVML_ERROR_NOT_FOUND))
+                return result;
+        return granted_mig(device, index, migDevice) ? NVML_SUCCESS : NVML_ERROR_NOT_FOUND;
+}
+
 /* The tenant's devices in the driver's order. */
 static nvmlReturn_t list_devices(nvmlDevice_t *list, unsigned *ret_count)
 {
@@ -132,7 +167,7 @@ static nvmlReturn_t list_devices(nvmlDevice_t *list, unsigned *ret_count)
                 return result;
         for (unsigned i = 0; i < count && n < MAX_REAL_DEVICES; i++)
                 if (REAL(nvmlDeviceGetHandleByIndex_v2)(i, &list[n]) == NVML_SUCCESS &&
-                        granted(list[n]) >= 0)
+                        is_shown(list[n]))
                         n++;
         *ret_count = n;
         return NVML_SUCCESS;
@@ -198,7 +233,7 @@ nvmlReturn_t nvmlDeviceGetIndex(nvmlDevice_t device, unsigned int *index)
 /* A device that is not the tenant's is as one that is not there. */
 static nvmlReturn_t only_granted(nvmlReturn_t result, const nvmlDevice_t *device)
 {
-        if (result == NVML_SUCCESS && guard_session() && granted(*device) < 0)
+        if (result == NVML_SUCCESS && guard_session() && !is_shown(*device))
                 return NVML_ERROR_NOT_FOUND;
         return result;
 }

@@ -17,6 +17,8 @@ enum object_kind {
         OBJECT_CLIENT,
         OBJECT_DEVICE,
         OBJECT_SUBDEVICE,
+        OBJECT_GPU_INSTANCE, /* of MIG: what the process uses of the device, below its subdevice, */
+        OBJECT_COMPUTE,      /* and of the instance, below that */
         OBJECT_MEMORY,
         OBJECT_GROUP,
         OBJECT_CHANNEL,

@@ -80,26 +80,44 @@ static struct object *object_add(
 
 /* -- where memory belongs ---------------------------------------------------------------------- */
 
-/* Asks RM for the UUID of the device that an object lies below. rm_lock is held; the call is short
- * and makes no object. */
+static uint32_t ask_object(
+        int fd, const struct object *object, uint32_t cmd, void *params, uint32_t params_size)
+{
+        struct rm_control control = {
+                .client = object->client,
+                .object = object->handle,
+                .cmd = cmd,
+                .params = (uint64_t)(uintptr_t)params,
+                .params_size = params_size,
+        };
+
+        if (guard_real_ioctl(
+                    fd, _IOWR(RM_IOCTL_TYPE, RM_ESC_CONTROL, struct rm_control), &control) < 0)
+                return RM_ERR_NOT_SUPPORTED;
+        return control.status;
+}
+
+/* Asks RM for the UUID of the device that an object lies below: where the process uses a MIG
+ * instance of the GPU, that of the MIG device. rm_lock is held; the calls are short and make no
+ * object. */
 static int device_uuid(int fd, struct object *device, uint8_t ret_uuid[16])
 {
-        struct object *subdevice = objects_child(device, OBJECT_SUBDEVICE);
+        struct object *subdevice = objects_child(device, OBJECT_SUBDEVICE), *part = NULL;
         struct rm_gid_info info = {.flags = RM_GID_BINARY};
-        struct rm_control control = {
-                .client = device->client,
-                .cmd = RM_CTRL_GPU_GET_GID_INFO,
-                .params = (uint64_t)(uintptr_t)&info,
-                .params_size = sizeof(info),
-        };
+        struct rm_compute_uuid mig = {0};
 
         if (!subdevice)
                 return -ENODEV;
-        control.object = subdevice->handle;
-        if (guard_real_ioctl(
-                    fd, _IOWR(RM_IOCTL_TYPE, RM_ESC_CONTROL, struct rm_control), &control) < 0)
-                return -errno;
-        if (control.status != RM_OK || info.length != 16)
+        part = objects_child(subdevice, OBJECT_GPU_INSTANCE);
+        part = part ? objects_child(part, OBJECT_COMPUTE) : NULL;
+        if (part) {
+                if (ask_object(fd, part, RM_CTRL_COMPUTE_GET_UUID, &mig, sizeof(mig)) != RM_OK)
+                        return -ENODEV;
+                memcpy(ret_uuid, mig.uuid, 16);
+                return 0;
+        }
+        if (ask_object(fd, subdevice, RM_CTRL_GPU_GET_GID_INFO, &info, sizeof(info)) != RM_OK ||
+                info.length != 16)
                 return -ENODEV;
         memcpy(ret_uuid, info.data, 16);
         return 0;
@@ -316,6 +334,10 @@ static enum object_kind kind_of_class(uint32_t class_id)
                 return OBJECT_DEVICE;
         case RM_CLASS_SUBDEVICE:
                 return OBJECT_SUBDEVICE;
+        case RM_CLASS_GPU_INSTANCE:
+                return OBJECT_GPU_INSTANCE;
+        case RM_CLASS_COMPUTE:
+                return OBJECT_COMPUTE;
         case RM_CLASS_MEMORY_LOCAL:
         case RM_CLASS_MEMORY_PRIV:
                 return OBJECT_MEMORY;

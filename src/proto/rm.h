@@ -54,13 +54,16 @@
 #define RM_CLASS_MEMORY_PRIV   0x003Fu /* device memory, privileged */
 #define RM_CLASS_MEMORY_LOCAL  0x0040u /* device memory */
 #define RM_CLASS_CHANNEL_GROUP 0xA06Cu
-#define RM_CLASS_CHANNEL_LOW   0x6Fu /* low byte of every channel class (Hopper 0xC86F) */
+#define RM_CLASS_GPU_INSTANCE  0xC637u /* a client's use of a MIG instance, below a subdevice */
+#define RM_CLASS_COMPUTE       0xC638u /* and of a compute instance in it, below that */
+#define RM_CLASS_CHANNEL_LOW   0x6Fu   /* low byte of every channel class (Hopper 0xC86F) */
 
 /* engine type of a channel group */
 #define RM_ENGINE_GRAPHICS 1u
 
 /* controls */
-#define RM_CTRL_GPU_GET_GID_INFO     0x2080014Au /* on a subdevice */
+#define RM_CTRL_GPU_GET_GID_INFO     0x2080014Au /* on a subdevice: the GPU's, in MIG mode too */
+#define RM_CTRL_COMPUTE_GET_UUID     0xC6380101u /* on a compute instance: the MIG device's */
 #define RM_CTRL_GROUP_SCHEDULE       0xA06C0101u
 #define RM_CTRL_GROUP_SET_TIMESLICE  0xA06C0103u
 #define RM_CTRL_GROUP_GET_TIMESLICE  0xA06C0104u
@@ -257,6 +260,21 @@ struct rm_schedule {
         uint8_t skip_submit;
         uint8_t skip_enable;
 };
+
+/* Parameters of both classes of MIG (NVC637 and NVC638_ALLOCATION_PARAMETERS). */
+struct rm_instance_params {
+        uint64_t capability; /* descriptor of its capability file */
+        uint32_t id;         /* of the GPU instance; of the compute instance in it */
+        uint32_t pad;
+};
+static_assert(sizeof(struct rm_instance_params) == 16, "NVC637_ALLOCATION_PARAMETERS");
+
+/* RM_CTRL_COMPUTE_GET_UUID */
+struct rm_compute_uuid {
+        uint8_t uuid[16];
+        char text[41]; /* "MIG-…" */
+};
+static_assert(sizeof(struct rm_compute_uuid) == 57, "NVC638_CTRL_GET_UUID_PARAMS");
 
 /* RM_CTRL_GPU_GET_GID_INFO: flags 2 asks for the 16 bytes of the UUID in binary form */
 struct rm_gid_info {

@@ -175,10 +175,24 @@ CUresult client_open(void)
         return status == RM_OK ? CUDA_SUCCESS : CUDA_ERROR_OPERATING_SYSTEM;
 }
 
+/* What is made below the device from then on is the MIG device's. */
+static uint32_t use_instance(const struct sim_device *device, uint32_t subdevice)
+{
+        const struct kernel_device *known = kernel_state()->device + device->instance;
+        struct rm_instance_params whole = {.id = known->gpu_instance},
+                                  part = {.id = known->compute_instance};
+        uint32_t instance, compute, status;
+
+        status = client_alloc(subdevice, RM_CLASS_GPU_INSTANCE, &whole, sizeof(whole), &instance);
+        return status == RM_OK
+                       ? client_alloc(instance, RM_CLASS_COMPUTE, &part, sizeof(part), &compute)
+                       : status;
+}
+
 CUresult client_device(struct sim_device *device, struct client_device *ret)
 {
         struct client_device *known = client.device + device->instance;
-        struct rm_device_params params = {.instance = (uint32_t)device->instance};
+        struct rm_device_params params = {.instance = (uint32_t)device->gpu};
         struct client_device made = {0};
         uint32_t status = RM_OK;
 
@@ -189,6 +203,8 @@ CUresult client_device(struct sim_device *device, struct client_device *ret)
                 if (status == RM_OK)
                         status = client_alloc(
                                 made.device, RM_CLASS_SUBDEVICE, NULL, 0, &made.subdevice);
+                if (status == RM_OK && device->gpu != device->instance)
+                        status = use_instance(device, made.subdevice);
                 if (status == RM_OK)
                         *known = made;
                 else

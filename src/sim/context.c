@@ -125,7 +125,7 @@ uint64_t context_next_id(void)
 static CUresult health(struct sim_context *context)
 {
         if (atomic_load_explicit(
-                    &kernel_state()->device[context->device->instance].lost, memory_order_relaxed))
+                    &kernel_state()->device[context->device->gpu].lost, memory_order_relaxed))
                 return CUDA_ERROR_DEVICE_UNAVAILABLE;
         if (context->served && !mps_alive())
                 sim_context_fail(context, CUDA_ERROR_MPS_RPC_FAILURE);
@@ -202,7 +202,7 @@ static CUresult begin(struct sim_context *context, unsigned int flags, unsigned 
 {
         CUresult r;
 
-        if (atomic_load(&kernel_state()->device[context->device->instance].lost))
+        if (atomic_load(&kernel_state()->device[context->device->gpu].lost))
                 return CUDA_ERROR_DEVICE_UNAVAILABLE;
         context->generation++;
         context->id = next_id++;

@@ -30,47 +30,100 @@ CUresult sim_device_of(CUdevice device, struct sim_device **ret)
 
 /* ---- which there are ---- */
 
-/* The instance that an element of CUDA_VISIBLE_DEVICES names, or -1: an index, or the beginning of
- * a UUID that no other device shares. */
-static int find_instance(const char *text, size_t length)
+/* The MIG devices of a GPU, or of all: their places among devices, at most KERNEL_MAX_DEVICES. */
+static unsigned mig_devices(int gpu, int ret[static KERNEL_MAX_DEVICES])
 {
         const struct kernel_state *state = kernel_state();
-        int found = -1;
+        unsigned n = 0;
+
+        kernel_lock();
+        for (uint32_t d = 0; d < state->devices; d++)
+                for (unsigned i = 0; i < KERNEL_MIG_SLICES; i++)
+                        for (unsigned j = 0; j < KERNEL_MIG_SLICES; j++) {
+                                const struct kernel_mig_instance *instance =
+                                        state->mig[d].instance + i;
+
+                                if ((gpu < 0 || d == (uint32_t)gpu) && instance->live &&
+                                        instance->compute[j].live &&
+                                        instance->compute[j].device != KERNEL_NONE &&
+                                        n < KERNEL_MAX_DEVICES)
+                                        ret[n++] = (int)instance->compute[j].device;
+                        }
+        kernel_unlock();
+        return n;
+}
+
+/* The one device whose UUID begins so, -1 if there is none or more. */
+static int find_uuid(const char *text, size_t length, bool mig)
+{
+        const struct kernel_state *state = kernel_state();
+        int places[KERNEL_MAX_DEVICES], found = -1;
+        unsigned n = mig ? mig_devices(-1, places) : state->devices;
+
+        for (unsigned i = 0; i < n; i++) {
+                int place = mig ? places[i] : (int)i;
+                char uuid[SIM_UUID_TEXT];
+
+                sim_uuid_text(state->device[place].uuid, uuid);
+                if (mig)
+                        memcpy(uuid, "MIG-", strlen("MIG-"));
+                if (length >= sizeof(uuid) || strncasecmp(text, uuid, length))
+                        continue;
+                if (found >= 0)
+                        return -1;
+                found = place;
+        }
+        return found;
+}
+
+/* The device that an element of CUDA_VISIBLE_DEVICES names, or -1: an index, or the beginning of a
+ * UUID that no other device shares. */
+static int find_instance(const char *text, size_t length)
+{
         char *end;
         long index;
 
-        if (length > 4 && !strncasecmp(text, "GPU-", 4)) {
-                for (uint32_t i = 0; i < state->devices; i++) {
-                        char uuid[SIM_UUID_TEXT];
-
-                        sim_uuid_text(state->device[i].uuid, uuid);
-                        if (length >= sizeof(uuid) || strncasecmp(text, uuid, length))
-                                continue;
-                        if (found >= 0)
-                                return -1;
-                        found = (int)i;
-                }
-                return found;
-        }
+        if (length > 4 && !strncasecmp(text, "GPU-", 4))
+                return find_uuid(text, length, false);
+        if (length > 4 && !strncasecmp(text, "MIG-", 4))
+                return find_uuid(text, length, true);
         if (length == 0 || length > 4 || *text < '0' || *text > '9')
                 return -1;
         index = strtol(text, &end, 10);
-        return end == text + length && index < (long)state->devices ? (int)index : -1;
+        return end == text + length && index < (long)kernel_state()->devices ? (int)index : -1;
+}
+
+/* What of its GPU a MIG device is. */
+static const struct sim_model *cut_model(
+        const struct sim_model *whole, const struct kernel_device *known)
+{
+        static struct sim_model models[SIM_MAX_DEVICES];
+        static char names[SIM_MAX_DEVICES][128];
+        struct sim_model *model = models + n_devices;
+
+        if (!whole)
+                return NULL;
+        *model = *whole;
+        snprintf(names[n_devices], sizeof(names[0]), "%s MIG %s", whole->name, known->profile);
+        model->name = names[n_devices];
+        model->memory_mib = (uint32_t)(known->total >> 20);
+        model->reserved_mib = 0;
+        model->sms = (int)known->sms;
+        return model;
 }
 
 static CUresult add_device(int instance)
 {
         struct sim_device *device = devices + n_devices;
         const struct kernel_device *known = kernel_state()->device + instance;
+        const struct sim_model *model = sim_model_find(known->model, strlen(known->model));
+        bool cut = known->gpu != (uint32_t)instance;
 
-        /* A GPU in MIG mode is none that CUDA could use as a whole; its instances are not simulated
-         * beyond NVML. */
-        if (atomic_load(&kernel_state()->mig[instance].on))
-                return CUDA_SUCCESS;
         *device = (struct sim_device){
-                .model = sim_model_find(known->model, strlen(known->model)),
+                .model = cut ? cut_model(model, known) : model,
                 .index = n_devices,
                 .instance = instance,
+                .gpu = (int)known->gpu,
         };
         memcpy(device->uuid, known->uuid, sizeof(device->uuid));
         if (!device->model)
@@ -79,14 +132,47 @@ static CUresult add_device(int instance)
         return contexts_add_primary(device);
 }
 
+/* A GPU in MIG mode is none that CUDA could use as a whole: its first MIG device stands for it. A
+ * process has one MIG device at most, and no GPU beside it. (NVIDIA's MIG guide says so of one
+ * process; which of them it takes is inferred.) False: the list ends here. */
+static bool take_device(int place, CUresult *r)
+{
+        int places[KERNEL_MAX_DEVICES];
+        bool cut;
+
+        if (place < (int)kernel_state()->devices && atomic_load(&kernel_state()->mig[place].on)) {
+                if (mig_devices(place, places) == 0)
+                        return true;
+                place = places[0];
+        }
+        cut = place >= (int)kernel_state()->devices;
+        if (cut && n_devices > 0)
+                return true;
+        *r = add_device(place);
+        return !cut && *r == CUDA_SUCCESS;
+}
+
+static CUresult open_all(void)
+{
+        CUresult r = CUDA_SUCCESS;
+
+        /* GPUs that are whole first: where there is one, no MIG device is taken. */
+        for (int cut = 0; cut < 2; cut++)
+                for (uint32_t i = 0; i < kernel_state()->devices && !r; i++)
+                        if ((int)atomic_load(&kernel_state()->mig[i].on) == cut &&
+                                !take_device((int)i, &r) && !r)
+                                return r;
+        return r;
+}
+
 CUresult devices_open(void)
 {
         const char *visible = getenv("CUDA_VISIBLE_DEVICES");
         bool seen[KERNEL_MAX_DEVICES] = {false};
         CUresult r = CUDA_SUCCESS;
 
-        for (uint32_t i = 0; !visible && i < kernel_state()->devices && !r; i++)
-                r = add_device((int)i);
+        if (!visible)
+                r = open_all();
         /* the list ends at the first element that names nothing; one named twice empties it */
         while (visible && *visible && !r) {
                 size_t length;
@@ -102,7 +188,8 @@ CUresult devices_open(void)
                         break;
                 }
                 seen[instance] = true;
-                r = add_device(instance);
+                if (!take_device(instance, &r))
+                        break;
                 visible += length;
                 visible += strspn(visible, " ");
                 visible += *visible == ',';
@@ -156,7 +243,8 @@ CUresult cuDeviceGetName(char *name, int len, CUdevice dev)
         return CUDA_SUCCESS;
 }
 
-static CUresult get_uuid(CUuuid *uuid, CUdevice dev)
+/* own: of a MIG device its own; else that of its GPU. */
+static CUresult get_uuid(CUuuid *uuid, CUdevice dev, bool own)
 {
         struct sim_device *device;
         CUresult r = sim_device_of(dev, &device);
@@ -165,7 +253,8 @@ static CUresult get_uuid(CUuuid *uuid, CUdevice dev)
                 return r;
         if (!uuid)
                 return CUDA_ERROR_INVALID_VALUE;
-        memcpy(uuid->bytes, device->uuid, sizeof(uuid->bytes));
+        memcpy(uuid->bytes, own ? device->uuid : kernel_state()->device[device->gpu].uuid,
+                sizeof(uuid->bytes));
         return CUDA_SUCCESS;
 }
 
@@ -173,14 +262,14 @@ CUresult cuDeviceGetUuid(CUuuid *uuid, CUdevice dev)
 {
         CUresult r = sim_enter(__func__);
 
-        return r ? r : get_uuid(uuid, dev);
+        return r ? r : get_uuid(uuid, dev, false);
 }
 
 CUresult cuDeviceGetUuid_v2(CUuuid *uuid, CUdevice dev)
 {
         CUresult r = sim_enter(__func__);
 
-        return r ? r : get_uuid(uuid, dev);
+        return r ? r : get_uuid(uuid, dev, true);
 }
 
 CUresult cuDeviceGetPCIBusId(char *pciBusId, int len, CUdevice dev)
@@ -195,7 +284,7 @@ CUresult cuDeviceGetPCIBusId(char *pciBusId, int len, CUdevice dev)
                 return r;
         if (!pciBusId || len <= 0)
                 return CUDA_ERROR_INVALID_VALUE;
-        sim_pci_text(device->instance, 4, text);
+        sim_pci_text(device->gpu, 4, text);
         if ((size_t)len <= strlen(text))
                 return CUDA_ERROR_INVALID_VALUE;
         strcpy(pciBusId, text);
@@ -217,7 +306,7 @@ CUresult cuDeviceGetByPCIBusId(CUdevice *dev, const char *pciBusId)
                         return CUDA_ERROR_INVALID_VALUE;
         }
         for (int i = 0; i < n_devices; i++)
-                if (domain == 0 && bus == sim_pci_bus(devices[i].instance) && slot == 0 &&
+                if (domain == 0 && bus == sim_pci_bus(devices[i].gpu) && slot == 0 &&
                         function == 0) {
                         *dev = i;
                         return CUDA_SUCCESS;
@@ -357,7 +446,7 @@ static int attribute(const struct sim_device *device, CUdevice_attribute attrib)
         case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT:
                 return m->sms;
         case CU_DEVICE_ATTRIBUTE_PCI_BUS_ID:
-                return (int)sim_pci_bus(device->instance);
+                return (int)sim_pci_bus(device->gpu);
         case CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE:
                 return m->memory_clock_khz;
         case CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH:

@@ -88,6 +88,7 @@ struct sim_device {
         const struct sim_model *model; /* models.h */
         int index;                     /* what this process calls it: its CUdevice */
         int instance;                  /* what the simulated kernel calls it */
+        int gpu;                       /* the GPU that it is, or that a MIG device is cut from */
         uint8_t uuid[16];
         struct sim_context *primary; /* never NULL; active or not */
 };

@@ -51,7 +51,7 @@ void engine_set_callback(bool inside)
 
 static bool is_lost(const struct sim_context *context)
 {
-        return atomic_load(&kernel_state()->device[context->device->instance].lost);
+        return atomic_load(&kernel_state()->device[context->device->gpu].lost);
 }
 
 /* Has the kernel take its time of the device; the mark at which it is done. Under MPS it shares

@@ -432,10 +432,37 @@ static uint32_t take_entry(void)
         return state->object_high++;
 }
 
+/* Calls of one function for each place: GPUs, and MIG devices that were ever made. */
+static bool is_place(uint32_t device)
+{
+        return device < KERNEL_MAX_DEVICES && kernel.state->device[device].total > 0;
+}
+
+/* What is taken of the memory that a device draws from: its own, and of a MIG device that of the
+ * others in its GPU instance. */
+static void taken(const struct kernel_device *device, uint64_t *ret_used, uint64_t *ret_managed)
+{
+        const struct kernel_state *state = kernel.state;
+
+        *ret_used = device->used;
+        *ret_managed = device->managed;
+        for (uint32_t i = state->devices;
+                device->gpu != (uint32_t)(device - state->device) && i < KERNEL_MAX_DEVICES; i++) {
+                const struct kernel_device *other = state->device + i;
+
+                if (other == device || other->total == 0 || other->gpu != device->gpu ||
+                        other->gpu_instance != device->gpu_instance)
+                        continue;
+                *ret_used += other->used;
+                *ret_managed += other->managed;
+        }
+}
+
 uint64_t kernel_device_used(const struct kernel_device *device)
 {
-        uint64_t capacity = device->total - device->reserved;
-        uint64_t used = device->used, managed = device->managed;
+        uint64_t capacity = device->total - device->reserved, used, managed;
+
+        taken(device, &used, &managed);
 
         if (used > capacity) /* read without the lock, in the middle of a change */
                 return capacity;
@@ -468,17 +495,19 @@ uint32_t kernel_new_object(const struct kernel_new *wanted, uint32_t *ret)
                 .first_child = KERNEL_NONE,
         };
         if (is_scheduled(object)) {
-                object->group = runlist_add(
-                        state->runlist + object->device, index, object->process);
+                object->group =
+                        runlist_add(state->runlist + object->device, index, object->process);
                 if (object->group == RUNLIST_NONE) {
                         put_entry(index);
                         return RM_ERR_NO_MEMORY;
                 }
         }
         if (has_extent(object)) {
-                struct kernel_device *device = state->device + object->device;
+                const struct kernel_device *device = state->device + object->device;
+                uint64_t used, managed;
 
-                if (object->size > device->total - device->reserved - device->used ||
+                taken(device, &used, &managed);
+                if (object->size > device->total - device->reserved - used ||
                         extent_take(object->device, object->size, &object->offset) < 0) {
                         put_entry(index);
                         return RM_ERR_NO_MEMORY;
@@ -607,7 +636,7 @@ static void reap(uint32_t index)
         process->state = KERNEL_PROCESS_FREE;
         kernel.state->processes--;
         if (kernel.state->processes == 0)
-                for (uint32_t i = 0; i < kernel.state->devices; i++)
+                for (uint32_t i = 0; i < KERNEL_MAX_DEVICES; i++)
                         atomic_store(&kernel.state->device[i].lost, 0);
 }
 
@@ -677,7 +706,9 @@ static void rebuild(void)
                 if (process->state != KERNEL_PROCESS_FREE)
                         state->processes++;
         }
-        for (uint32_t i = 0; i < state->devices; i++) {
+        for (uint32_t i = 0; i < KERNEL_MAX_DEVICES; i++) {
+                if (!is_place(i))
+                        continue;
                 state->device[i].used = state->device[i].foreign;
                 state->device[i].managed = 0;
                 state->device[i].hint = 0;
@@ -705,8 +736,9 @@ static void rebuild(void)
                 if (state->object[i].state == KERNEL_OBJECT_ORPHAN &&
                         state->object[i].references == 0)
                         free_memory(i);
-        for (uint32_t i = 0; i < state->devices; i++)
-                runlist_check(state->runlist + i, owns_group);
+        for (uint32_t i = 0; i < KERNEL_MAX_DEVICES; i++)
+                if (is_place(i))
+                        runlist_check(state->runlist + i, owns_group);
         for (uint32_t i = 0; i < state->object_high; i++)
                 if (state->object[i].state == KERNEL_OBJECT_LIVE)
                         kernel_update_group(i);
@@ -870,6 +902,75 @@ static int init_lock(pthread_mutex_t *lock)
         return -r;
 }
 
+bool kernel_is_used(uint32_t device)
+{
+        const struct kernel_state *state = kernel.state;
+
+        if (!is_place(device))
+                return false;
+        for (uint32_t i = 0; i < state->process_high; i++)
+                if (state->process[i].state != KERNEL_PROCESS_FREE &&
+                        (state->process[i].used[device] || state->process[i].channels[device]))
+                        return true;
+        return state->device[device].used > 0;
+}
+
+static bool is_named(uint32_t place)
+{
+        for (uint32_t d = 0; d < kernel.state->devices; d++)
+                for (unsigned i = 0; i < KERNEL_MIG_SLICES; i++)
+                        for (unsigned j = 0; j < KERNEL_MIG_SLICES; j++) {
+                                const struct kernel_mig_instance *instance =
+                                        kernel.state->mig[d].instance + i;
+
+                                if (instance->live && instance->compute[j].live &&
+                                        instance->compute[j].device == place)
+                                        return true;
+                        }
+        return false;
+}
+
+uint32_t kernel_add_mig(const struct kernel_device *wanted)
+{
+        struct kernel_state *state = kernel.state;
+        struct kernel_device *device;
+        uint32_t place = state->devices;
+        char name[16];
+        int fd;
+
+        while (place < KERNEL_MAX_DEVICES && (is_named(place) || kernel_is_used(place)))
+                place++;
+        if (place == KERNEL_MAX_DEVICES)
+                return KERNEL_NONE;
+        snprintf(name, sizeof(name), "memory%u", place);
+        fd = openat(kernel_directory_fd(), name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (fd < 0)
+                return KERNEL_NONE;
+        /* Nobody maps what was there; its extents were punched when they were freed. */
+        if (ftruncate(fd, (off_t)(wanted->total * KERNEL_SPREAD)) < 0) {
+                close(fd);
+                return KERNEL_NONE;
+        }
+        close(fd);
+        device = state->device + place;
+        if (device->total == 0) {
+                if (init_lock(&state->runlist[place].lock) < 0)
+                        return KERNEL_NONE;
+                runlist_init(state->runlist + place, kernel_now());
+        }
+        memcpy(device->model, state->device[wanted->gpu].model, sizeof(device->model));
+        memcpy(device->uuid, wanted->uuid, sizeof(device->uuid));
+        memcpy(device->profile, wanted->profile, sizeof(device->profile));
+        device->gpu = wanted->gpu;
+        device->gpu_instance = wanted->gpu_instance;
+        device->compute_instance = wanted->compute_instance;
+        device->sms = wanted->sms;
+        device->hint = 0;
+        atomic_signal_fence(memory_order_seq_cst);
+        device->total = wanted->total;
+        return place;
+}
+
 static int init_state(
         struct kernel_state *state, const char *base, const struct sim_model *const *models, int n)
 {
@@ -889,6 +990,8 @@ static int init_state(
                 struct kernel_device *device = state->device + i;
 
                 snprintf(device->model, sizeof(device->model), "%s", models[i]->key);
+                device->gpu = (uint32_t)i;
+                device->sms = (uint32_t)models[i]->sms;
                 device->total = (uint64_t)models[i]->memory_mib << 20;
                 device->reserved = (uint64_t)models[i]->reserved_mib << 20;
                 device->foreign = sim_faults_foreign(i) & ~(uint64_t)4095;

@@ -6,8 +6,8 @@
  * Its files lie in a directory of their own, one per machine (list of models) and boot:
  *
  *      state       the struct below, mapped by everybody
- *      memoryN     device N's memory: sparse, 16 times as long as the device is large, so that
- *                  scattered free space never makes an allocation fail that would fit
+ *      memoryN     device N's memory, MIG devices among them: sparse, 16 times as long as the
+ * device is large, so that scattered free space never makes an allocation fail that would fit
  *      processes   one byte a process, locked by it as long as its address space lives
  *
  * The state is the table of processes and the table of objects; each entry becomes and ceases to
@@ -42,7 +42,7 @@
 #define KERNEL_BITMAP_WORDS  (KERNEL_MAX_MEMORY * KERNEL_SPREAD / KERNEL_GRANULE / 64)
 
 #define KERNEL_MAGIC   0x4c4e4b4d4953ull /* "SIMKNL" */
-#define KERNEL_VERSION 4u
+#define KERNEL_VERSION 5u
 
 #define KERNEL_NONE UINT32_MAX
 
@@ -62,8 +62,8 @@ struct kernel_process {
         uint64_t release_delay; /* ns */
         uint64_t died;          /* CLOCK_MONOTONIC ns */
         /* derived */
-        uint32_t first_root; /* its clients */
-        uint32_t graphics;   /* it draws, as a desktop does */
+        uint32_t first_root;                   /* its clients */
+        uint32_t graphics;                     /* it draws, as a desktop does */
         uint64_t used[KERNEL_MAX_DEVICES];     /* bytes of device memory, duplicates not counted */
         uint32_t channels[KERNEL_MAX_DEVICES]; /* channel objects; above 0: it has a context */
 };
@@ -106,7 +106,11 @@ struct kernel_device {
         uint64_t reserved; /* of these, the driver's own */
         uint64_t foreign;  /* of the rest, held by somebody unseen */
         _Atomic uint32_t lost;
-        uint32_t pad;
+        /* a MIG device: the GPU that it is cut from, else itself; what of it, and its name */
+        uint32_t gpu;
+        uint32_t gpu_instance, compute_instance;
+        uint32_t sms;
+        char profile[32]; /* "1c.3g.40gb" */
         /* derived */
         uint64_t used;    /* foreign, and RM's memory of all processes */
         uint64_t managed; /* managed memory; gives way to used */
@@ -117,7 +121,13 @@ struct kernel_device {
 
 #define KERNEL_MIG_SLICES 8
 
-/* A GPU instance and the compute instances in it. Nothing is derived: an entry becomes valid by the
+/*
+ * MIG devices are devices beyond the GPUs, in places that these leave: with memory, an engine and a
+ * table of extents of their own. The compute instances of one GPU instance share its memory: what
+ * may be taken is its size less what all of them hold. A place is taken while a compute instance
+ * names it.
+ *
+ * A GPU instance and the compute instances in it. Nothing is derived: an entry becomes valid by the
  * store to live, as everything here does. */
 struct kernel_mig_instance {
         uint32_t live;
@@ -127,6 +137,7 @@ struct kernel_mig_instance {
         struct {
                 uint32_t live;
                 uint32_t start, slices; /* compute slices, within the GPU instance */
+                uint32_t device;        /* its place, KERNEL_NONE: none was left */
         } compute[KERNEL_MIG_SLICES];   /* its place is its id */
 };
 
@@ -214,6 +225,11 @@ void kernel_update_group(uint32_t index);
 
 /* What a device holds as its users see it; managed memory only as far as there is room. */
 uint64_t kernel_device_used(const struct kernel_device *device);
+/* A place for a MIG device, filled in, for wanted->gpu, gpu_instance, compute_instance, total,
+ * uuid, sms and profile. KERNEL_NONE: there is none, or no file for its memory can be made. */
+uint32_t kernel_add_mig(const struct kernel_device *wanted);
+/* Whether a process holds anything of a device. */
+bool kernel_is_used(uint32_t device);
 
 /* ---- not under the lock ---- */
 

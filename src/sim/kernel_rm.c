@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "faults.h"
+#include "identity.h"
 #include "rm.h"
 
 /* As much as this is zeroed before the lock is taken. */
@@ -31,6 +32,13 @@ int kernel_control_fd(void)
         fd = control_fd < 0 ? -errno : control_fd;
         pthread_mutex_unlock(&control_mutex);
         return fd;
+}
+
+static bool is_lost(uint32_t device)
+{
+        const struct kernel_state *state = kernel_state();
+
+        return atomic_load(&state->device[state->device[device].gpu].lost);
 }
 
 static bool is_device_memory(uint32_t class_id)
@@ -82,6 +90,56 @@ static uint64_t round_memory(uint64_t size)
         return (size + unit - 1) & ~(unit - 1);
 }
 
+/* A GPU instance is remembered by its id, a compute instance by its place among devices. */
+static uint32_t read_instance(const struct rm_alloc *call, struct kernel_new *wanted)
+{
+        const struct kernel_state *state = kernel_state();
+        const struct rm_instance_params *params = (const void *)(uintptr_t)call->params;
+        const struct kernel_object *parent = state->object + wanted->parent;
+        bool whole = call->class_id == RM_CLASS_GPU_INSTANCE;
+        const struct kernel_mig *mig;
+
+        if (!params || wanted->device >= state->devices ||
+                parent->class_id != (whole ? RM_CLASS_SUBDEVICE : RM_CLASS_GPU_INSTANCE))
+                return RM_ERR_INVALID;
+        mig = state->mig + wanted->device;
+        for (unsigned i = 0; i < KERNEL_MIG_SLICES; i++) {
+                const struct kernel_mig_instance *instance = mig->instance + i;
+
+                if (!instance->live || instance->id != (whole ? params->id : parent->engine))
+                        continue;
+                wanted->engine = params->id;
+                if (whole)
+                        return RM_OK;
+                if (params->id >= KERNEL_MIG_SLICES || !instance->compute[params->id].live ||
+                        instance->compute[params->id].device == KERNEL_NONE)
+                        return RM_ERR_OBJECT_ABSENT;
+                wanted->device = instance->compute[params->id].device;
+                return RM_OK;
+        }
+        return RM_ERR_OBJECT_ABSENT;
+}
+
+/* From now on, what the client makes below its device is the MIG device's. None of these objects is
+ * counted, so their device may change. */
+static void use_instance(uint32_t index)
+{
+        struct kernel_object *objects = kernel_state()->object;
+        uint32_t device = objects[index].device;
+
+        for (uint32_t at = objects[index].parent; objects[at].class_id != RM_CLASS_ROOT_CLIENT;
+                at = objects[at].parent)
+                objects[at].device = device;
+}
+
+/* Whether memory and channels can be had of it: a GPU in MIG mode has none of its own. */
+static bool is_whole(uint32_t device)
+{
+        const struct kernel_state *state = kernel_state();
+
+        return device >= state->devices || !atomic_load(&state->mig[device].on);
+}
+
 /* Reads the parameters of the class into wanted. */
 static uint32_t read_params(const struct rm_alloc *call, struct kernel_new *wanted)
 {
@@ -97,12 +155,16 @@ static uint32_t read_params(const struct rm_alloc *call, struct kernel_new *want
                 if (device->instance >= state->devices)
                         return RM_ERR_OBJECT_ABSENT;
                 wanted->device = device->instance;
+        } else if (call->class_id == RM_CLASS_GPU_INSTANCE || call->class_id == RM_CLASS_COMPUTE) {
+                return read_instance(call, wanted);
         } else if (call->class_id == RM_CLASS_CHANNEL_GROUP) {
                 const struct rm_channel_group_params *group = params;
 
                 if (!group || parent->class_id != RM_CLASS_DEVICE)
                         return RM_ERR_INVALID;
                 wanted->engine = group->engine_type;
+                if (!is_whole(wanted->device))
+                        return RM_ERR_DENIED;
         } else if (is_device_memory(call->class_id) || call->class_id == KERNEL_CLASS_MANAGED ||
                    call->class_id == RM_CLASS_MEMORY_SYSTEM) {
                 const struct rm_memory_params *memory = params;
@@ -111,6 +173,8 @@ static uint32_t read_params(const struct rm_alloc *call, struct kernel_new *want
                         return RM_ERR_INVALID;
                 if (memory->size > KERNEL_MAX_MEMORY * KERNEL_SPREAD)
                         return RM_ERR_NO_MEMORY;
+                if (!is_whole(wanted->device))
+                        return RM_ERR_DENIED;
                 wanted->size = round_memory(memory->size);
         } else if ((call->class_id & 0xff) == RM_CLASS_CHANNEL_LOW) {
                 if (parent->class_id != RM_CLASS_CHANNEL_GROUP)
@@ -165,8 +229,7 @@ static uint32_t alloc_object(struct rm_alloc *call)
                 status = find_handle(call->handle, &wanted);
         if (status == RM_OK)
                 status = read_params(call, &wanted);
-        if (status == RM_OK && wanted.device != KERNEL_NONE &&
-                atomic_load(&state->device[wanted.device].lost))
+        if (status == RM_OK && wanted.device != KERNEL_NONE && is_lost(wanted.device))
                 status = RM_ERR_GPU_LOST;
         if (status == RM_OK && is_device_memory(call->class_id) && sim_faults_refuse_memory())
                 status = RM_ERR_NO_MEMORY;
@@ -175,6 +238,8 @@ static uint32_t alloc_object(struct rm_alloc *call)
         if (status != RM_OK)
                 return status;
         call->handle = wanted.handle;
+        if (call->class_id == RM_CLASS_COMPUTE)
+                use_instance(index);
         if (is_device_memory(call->class_id)) {
                 struct rm_memory_params *memory =
                         (struct rm_memory_params *)(uintptr_t)call->params;
@@ -243,7 +308,7 @@ static uint32_t dup_object(struct rm_dup *call)
         source = state->object + origin;
         if (!is_device_memory(source->class_id) || source->device != wanted.device)
                 return RM_ERR_INVALID;
-        if (atomic_load(&state->device[wanted.device].lost))
+        if (is_lost(wanted.device))
                 return RM_ERR_GPU_LOST;
         wanted.class_id = source->class_id;
         wanted.size = source->size;
@@ -284,13 +349,25 @@ static void rm_map(struct rm_map *call)
 
 /* ---- controls ---- */
 
+static uint32_t get_compute_uuid(const struct kernel_object *object, struct rm_compute_uuid *ret)
+{
+        char text[SIM_UUID_TEXT];
+
+        if (object->class_id != RM_CLASS_COMPUTE)
+                return RM_ERR_INVALID;
+        memcpy(ret->uuid, kernel_state()->device[object->device].uuid, sizeof(ret->uuid));
+        sim_uuid_text(ret->uuid, text);
+        snprintf(ret->text, sizeof(ret->text), "MIG-%s", text + strlen("GPU-"));
+        return RM_OK;
+}
+
 static uint32_t get_gid(const struct kernel_object *object, struct rm_gid_info *info)
 {
         const uint8_t *u;
 
         if (object->class_id != RM_CLASS_SUBDEVICE)
                 return RM_ERR_INVALID;
-        u = kernel_state()->device[object->device].uuid;
+        u = kernel_state()->device[kernel_state()->device[object->device].gpu].uuid;
         memset(info->data, 0, sizeof(info->data));
         if (info->flags & RM_GID_BINARY) {
                 memcpy(info->data, u, 16);
@@ -393,6 +470,7 @@ static const struct {
         uint32_t cmd, class_id, params_size, ns;
 } controls[] = {
         {RM_CTRL_GPU_GET_GID_INFO, RM_CLASS_SUBDEVICE, sizeof(struct rm_gid_info), 0},
+        {RM_CTRL_COMPUTE_GET_UUID, RM_CLASS_COMPUTE, sizeof(struct rm_compute_uuid), 0},
         {RM_CTRL_FIFO_DISABLE_CHANNEL, RM_CLASS_SUBDEVICE, sizeof(struct rm_disable_channels), 0},
         {RM_CTRL_GR_SET_PREEMPTION_MODE, RM_CLASS_SUBDEVICE, sizeof(struct rm_preemption_mode),
                 500000},
@@ -435,12 +513,14 @@ static uint32_t control_object(struct rm_control *call, int control)
         if (!is_of_class(object, controls[control].class_id) || !params ||
                 call->params_size != controls[control].params_size)
                 return RM_ERR_INVALID;
-        if (atomic_load(&state->device[object->device].lost))
+        if (is_lost(object->device))
                 return RM_ERR_GPU_LOST;
 
         switch (call->cmd) {
         case RM_CTRL_GPU_GET_GID_INFO:
                 return get_gid(object, params);
+        case RM_CTRL_COMPUTE_GET_UUID:
+                return get_compute_uuid(object, params);
         case RM_CTRL_FIFO_DISABLE_CHANNEL:
                 return disable_channels(params);
         case RM_CTRL_GR_SET_PREEMPTION_MODE:

@@ -523,10 +523,16 @@ nvmlReturn_t nvmlDeviceGetMultiGpuBoard(nvmlDevice_t device, unsigned int *multi
 
 /* ---- memory ---- */
 
+/* Of a GPU in MIG mode, what is used of its instances. */
 static uint64_t used_of(const struct kernel_device *known)
 {
+        const struct kernel_state *state = kernel_state();
         bool locked = kernel_lock_to_read();
         uint64_t used = kernel_device_used(known);
+
+        for (uint32_t i = state->devices; i < KERNEL_MAX_DEVICES; i++)
+                if (state->device[i].total && state->device + state->device[i].gpu == known)
+                        used += state->device[i].used;
 
         if (locked)
                 kernel_unlock();
@@ -561,8 +567,20 @@ nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *memory)
 nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory_v2_t *memory)
 {
         const struct kernel_device *known;
-        nvmlReturn_t r = nvml_enter_device(__func__, device);
+        uint64_t total, used;
+        nvmlReturn_t r;
 
+        if (memory && memory->version == nvmlMemory_v2 && nvml_is_mig(device)) {
+                r = nvml_mig_memory(device, &total, &used);
+                if (r == NVML_SUCCESS) {
+                        memory->total = total;
+                        memory->reserved = 0;
+                        memory->used = used;
+                        memory->free = total - used;
+                }
+                return r;
+        }
+        r = nvml_enter_device(__func__, device);
         if (r != NVML_SUCCESS)
                 return r;
         if (!memory)
@@ -608,9 +626,11 @@ static nvmlReturn_t get_processes_of(const char *entry, nvmlDevice_t device, boo
 {
         const struct kernel_state *state = kernel_state();
         nvmlProcessInfo_v2_t unseen[KERNEL_MIG_SLICES];
-        unsigned int room, users, n = 0;
-        bool locked;
-        nvmlReturn_t r = nvml_enter_device(entry, device);
+        bool mig = nvml_is_mig(device), locked;
+        unsigned int room, users = 0, n = 0;
+        uint32_t place = KERNEL_NONE;
+        nvmlReturn_t r =
+                mig ? nvml_mig_place(entry, device, &place) : nvml_enter_device(entry, device);
 
         if (r != NVML_SUCCESS)
                 return r;
@@ -618,27 +638,34 @@ static nvmlReturn_t get_processes_of(const char *entry, nvmlDevice_t device, boo
                 return NVML_ERROR_INVALID_ARGUMENT;
         room = *count;
         locked = kernel_lock_to_read();
-        for (uint32_t i = 0; i < state->process_high; i++) {
-                const struct kernel_process *process = state->process + i;
-                nvmlProcessInfo_v2_t info = {
-                        .usedGpuMemory = process->used[device->instance],
-                        .gpuInstanceId = UINT32_MAX,
-                        .computeInstanceId = UINT32_MAX,
-                };
+        for (uint32_t i = 0; i < state->process_high; i++)
+                for (uint32_t d = 0; d < KERNEL_MAX_DEVICES; d++) {
+                        const struct kernel_process *process = state->process + i;
+                        const struct kernel_device *known = state->device + d;
+                        bool cut = d >= state->devices;
+                        nvmlProcessInfo_v2_t info = {
+                                .usedGpuMemory = process->used[d],
+                                .gpuInstanceId = cut ? known->gpu_instance : UINT32_MAX,
+                                .computeInstanceId = cut ? known->compute_instance : UINT32_MAX,
+                        };
 
-                if (process->state == KERNEL_PROCESS_FREE || (process->graphics != 0) != graphics ||
-                        (process->used[device->instance] == 0 &&
-                                process->channels[device->instance] == 0))
-                        continue;
-                /* as the driver does: not a word of those in other namespaces */
-                info.pid = kernel_process_pid(i);
-                if (info.pid == 0)
-                        continue;
-                if (n < room)
-                        memcpy((char *)infos + n * info_bytes, &info, info_bytes);
-                n++;
-        }
-        users = graphics ? 0 : nvml_mig_users(device->instance, unseen, KERNEL_MIG_SLICES);
+                        /* of a GPU also those in its instances */
+                        if (known->total == 0 ||
+                                (mig ? d != place : known->gpu != device->instance) ||
+                                process->state == KERNEL_PROCESS_FREE ||
+                                (process->graphics != 0) != graphics ||
+                                (process->used[d] == 0 && process->channels[d] == 0))
+                                continue;
+                        /* as the driver does: not a word of those in other namespaces */
+                        info.pid = kernel_process_pid(i);
+                        if (info.pid == 0)
+                                continue;
+                        if (n < room)
+                                memcpy((char *)infos + n * info_bytes, &info, info_bytes);
+                        n++;
+                }
+        if (!graphics && !mig)
+                users = nvml_mig_users(device->instance, unseen, KERNEL_MIG_SLICES);
         for (unsigned int i = 0; i < users && i < KERNEL_MIG_SLICES; i++, n++)
                 if (n < room)
                         memcpy((char *)infos + n * info_bytes, unseen + i, info_bytes);
@@ -675,7 +702,12 @@ nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(
 /* Nobody uses MPS on these devices. */
 static nvmlReturn_t get_no_processes(const char *entry, nvmlDevice_t device, unsigned int *count)
 {
-        return give(entry, device, 0, count);
+        if (!nvml_is_mig(device))
+                return give(entry, device, 0, count);
+        if (!count)
+                return NVML_ERROR_INVALID_ARGUMENT;
+        *count = 0;
+        return nvml_enter(entry);
 }
 
 nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses(

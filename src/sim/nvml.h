@@ -29,6 +29,8 @@ bool nvml_is_mig(nvmlDevice_t device);
 nvmlReturn_t nvml_mig_uuid(nvmlDevice_t device, char *uuid, unsigned int length);
 nvmlReturn_t nvml_mig_name(nvmlDevice_t device, char *name, unsigned int length);
 nvmlReturn_t nvml_mig_memory(nvmlDevice_t device, uint64_t *ret_total, uint64_t *ret_used);
+/* Which device of the kernel's it is; KERNEL_NONE: none, so nobody uses it. */
+nvmlReturn_t nvml_mig_place(const char *entry, nvmlDevice_t device, uint32_t *ret);
 nvmlReturn_t nvml_mig_by_uuid(const char *uuid, nvmlDevice_t *ret);
 /* A process that somebody unseen has in an instance: those of a device, at most room. */
 unsigned int nvml_mig_users(uint32_t instance, nvmlProcessInfo_v2_t *ret, unsigned int room);

@@ -7,7 +7,7 @@
  * of each GPU whether the driver was asked or a card of the same geometry). Inferred from public
  * documentation, not seen on a card: where the driver puts an instance when no place is named, the
  * numbers of instances, compute instances and their places, engines, and the errors of each call.
- * Programs cannot run on instances here.
+ * A compute instance is a device of the simulated kernel (kernel.h), and programs run on it.
  */
 #include <stdio.h>
 #include <string.h>
@@ -117,9 +117,20 @@ static bool fits(uint32_t device, const struct mig_profile *profile, unsigned st
         return same < profile->most;
 }
 
+static bool compute_in_use(
+        uint32_t device, const struct kernel_mig_instance *instance, uint32_t place)
+{
+        return sim_faults_user((int)device, instance->start) ||
+               (instance->compute[place].live && kernel_is_used(instance->compute[place].device));
+}
+
 static bool in_use(uint32_t device, const struct kernel_mig_instance *instance)
 {
-        return sim_faults_user((int)device, instance->start);
+        bool used = sim_faults_user((int)device, instance->start);
+
+        for (uint32_t j = 0; !used && j < SLICES; j++)
+                used = compute_in_use(device, instance, j);
+        return used;
 }
 
 /* Whether somebody has the GPU open as a whole. */
@@ -132,6 +143,15 @@ static bool has_clients(uint32_t device)
                         (state->process[i].used[device] || state->process[i].channels[device]))
                         return true;
         return false;
+}
+
+/* The same for the same instance of the same GPU, as the driver's are. */
+static void mig_uuid(uint32_t device, uint32_t id, uint32_t place, uint8_t ret[static 16])
+{
+        memcpy(ret, kernel_state()->device[device].uuid, 16);
+        ret[0] = (uint8_t)(ret[0] ^ 0x4d);
+        ret[14] = (uint8_t)(ret[14] + 1 + id);
+        ret[15] = (uint8_t)(ret[15] + 1 + place);
 }
 
 /* ---- handles ---- */
@@ -762,6 +782,37 @@ nvmlReturn_t nvmlGpuInstanceGetComputeInstanceRemainingCapacity(
         return get_compute_places(__func__, gpuInstance, profileId, true, NULL, count);
 }
 
+/* "3g.40gb", or "1c.3g.40gb" of one that has a part of it only. */
+static void part_name(
+        const struct mig_profile *p, unsigned slices, char ret[static MIG_NAME_MAX + 8])
+{
+        if (slices == p->compute)
+                snprintf(ret, MIG_NAME_MAX + 8, "%s", p->name);
+        else
+                snprintf(ret, MIG_NAME_MAX + 8, "%uc.%s", slices, p->name);
+}
+
+/* The device that programs have of a compute instance. */
+static uint32_t make_device(
+        uint32_t gpu, const struct kernel_mig_instance *instance, uint32_t place)
+{
+        const struct mig_profile *p = profile_of(gpu, instance);
+        unsigned slices = instance->compute[place].slices;
+        struct kernel_device wanted = {
+                .gpu = gpu,
+                .gpu_instance = instance->id,
+                .compute_instance = place,
+                .total = memory_mib(gpu, p) << 20,
+                .sms = processors(gpu, p) * slices / p->compute,
+        };
+        char name[MIG_NAME_MAX + 8];
+
+        part_name(p, slices, name);
+        snprintf(wanted.profile, sizeof(wanted.profile), "%s", name);
+        mig_uuid(gpu, instance->id, place, wanted.uuid);
+        return kernel_add_mig(&wanted);
+}
+
 static nvmlReturn_t create_compute(const char *entry, nvmlGpuInstance_t gpuInstance,
         unsigned int profileId, const nvmlComputeInstancePlacement_t *placement,
         nvmlComputeInstance_t *ret)
@@ -788,6 +839,7 @@ static nvmlReturn_t create_compute(const char *entry, nvmlGpuInstance_t gpuInsta
                         continue;
                 instance->compute[i].start = start;
                 instance->compute[i].slices = slices;
+                instance->compute[i].device = make_device(gpuInstance->device, instance, i);
                 atomic_signal_fence(memory_order_seq_cst);
                 instance->compute[i].live = 1;
                 *ret = compute_handle(gpuInstance->device, gpuInstance->slot, i);
@@ -819,7 +871,7 @@ nvmlReturn_t nvmlComputeInstanceDestroy(nvmlComputeInstance_t computeInstance)
 
         if (r != NVML_SUCCESS)
                 return r;
-        if (in_use(computeInstance->device, instance))
+        if (compute_in_use(computeInstance->device, instance, computeInstance->place))
                 r = NVML_ERROR_IN_USE;
         else
                 instance->compute[computeInstance->place].live = 0;
@@ -1043,16 +1095,12 @@ nvmlReturn_t nvmlDeviceGetComputeInstanceId(nvmlDevice_t device, unsigned int *i
         return NVML_SUCCESS;
 }
 
-/* The same for the same instance of the same GPU, as the driver's are. */
 static void uuid_text(uint32_t device, uint32_t id, uint32_t place, char ret[static MIG_UUID_MAX])
 {
         char text[SIM_UUID_TEXT];
         uint8_t u[16];
 
-        memcpy(u, kernel_state()->device[device].uuid, sizeof(u));
-        u[0] = (uint8_t)(u[0] ^ 0x4d);
-        u[14] = (uint8_t)(u[14] + 1 + id);
-        u[15] = (uint8_t)(u[15] + 1 + place);
+        mig_uuid(device, id, place, u);
         sim_uuid_text(u, text);
         snprintf(ret, MIG_UUID_MAX, "MIG-%s", text + strlen("GPU-"));
 }
@@ -1075,18 +1123,15 @@ nvmlReturn_t nvml_mig_name(nvmlDevice_t device, char *name, unsigned int length)
 {
         const struct kernel_mig_instance *instance;
         const struct mig_profile *p;
-        char text[128];
+        char text[128], part[MIG_NAME_MAX + 8];
         uint32_t place;
         nvmlReturn_t r = enter_mig_device("nvmlDeviceGetName", device, &instance, &place);
 
         if (r != NVML_SUCCESS)
                 return r;
         p = profile_of(device->instance, instance);
-        if (instance->compute[place].slices == p->compute)
-                snprintf(text, sizeof(text), "%s MIG %s", device->model->name, p->name);
-        else
-                snprintf(text, sizeof(text), "%s MIG %uc.%s", device->model->name,
-                        instance->compute[place].slices, p->name);
+        part_name(p, instance->compute[place].slices, part);
+        snprintf(text, sizeof(text), "%s MIG %s", device->model->name, part);
         kernel_unlock();
         return nvml_give_text(text, name, length);
 }
@@ -1100,7 +1145,23 @@ nvmlReturn_t nvml_mig_memory(nvmlDevice_t device, uint64_t *ret_total, uint64_t 
         if (r != NVML_SUCCESS)
                 return r;
         *ret_total = memory_mib(device->instance, profile_of(device->instance, instance)) << 20;
-        *ret_used = 0;
+        *ret_used = instance->compute[place].device == KERNEL_NONE
+                            ? 0
+                            : kernel_device_used(
+                                      kernel_state()->device + instance->compute[place].device);
+        kernel_unlock();
+        return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvml_mig_place(const char *entry, nvmlDevice_t device, uint32_t *ret)
+{
+        const struct kernel_mig_instance *instance;
+        uint32_t place;
+        nvmlReturn_t r = enter_mig_device(entry, device, &instance, &place);
+
+        if (r != NVML_SUCCESS)
+                return r;
+        *ret = instance->compute[place].device;
         kernel_unlock();
         return NVML_SUCCESS;
 }
@@ -1139,7 +1200,8 @@ unsigned int nvml_mig_users(uint32_t device, nvmlProcessInfo_v2_t *ret, unsigned
                 const struct kernel_mig_instance *instance = mig->instance + i;
 
                 for (uint32_t j = 0; instance->live && j < SLICES; j++) {
-                        if (!instance->compute[j].live || !in_use(device, instance))
+                        if (!instance->compute[j].live ||
+                                !sim_faults_user((int)device, instance->start))
                                 continue;
                         if (n < room)
                                 ret[n] = (nvmlProcessInfo_v2_t){

@@ -6,6 +6,9 @@ what to do, a line each, and answers each with a line of JSON.
 look            what NVML says of device 0: memory [used, total], and the processes and their
                 utilization by each of its ways, {pid: number} each
 count           UUIDs of the devices that CUDA has, and that NVML has
+mig             the MIG devices that NVML has of device 0, {uuid: {memory [used, total], processes {pid:
+                [bytes, GPU instance, compute instance]}}}; and of what CUDA has as device 0 its
+                name, memory [free, total] and SMs
 spin MS PTX     a kernel that keeps the engine for so long, and waits for it; the CUDA result
 alloc MIB       CUDA result; the block is kept
 maps            the files named libcuda.so.1 that are loaded
@@ -107,6 +110,23 @@ class Monitor:
                 "graphics_details": self.details(1), "utilization": self.utilization(),
                 "utilization2": self.utilization2()}
 
+    def mig(self):
+        found = {}
+        for i in range(8):
+            device, text, memory = ctypes.c_void_p(), ctypes.create_string_buffer(96), Memory()
+            if self.nvml.nvmlDeviceGetMigDeviceHandleByIndex(self.device, i, ctypes.byref(device)):
+                continue
+            self.must(self.nvml.nvmlDeviceGetUUID(device, text, 96), "uuid")
+            self.must(self.nvml.nvmlDeviceGetMemoryInfo(device, ctypes.byref(memory)), "memory")
+            room, count = (Process * 256)(), ctypes.c_uint(256)
+            self.must(self.nvml.nvmlDeviceGetComputeRunningProcesses_v3(
+                device, ctypes.byref(count), room), "processes")
+            found[text.value.decode()] = {
+                "memory": [memory.used, memory.total],
+                "processes": {p.pid: [p.memory, p.gpu_instance, p.compute_instance]
+                              for p in room[:count.value]}}
+        return found
+
     def uuids(self):
         count, found = ctypes.c_uint(), []
         self.must(self.nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)), "count")
@@ -139,6 +159,14 @@ class Cuda:
                                             digits[20:])))
         return found
 
+    def facts(self):
+        name, sms = ctypes.create_string_buffer(128), ctypes.c_int()
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        Monitor.must(self.cuda.cuDeviceGetName(name, 128, 0), "name")
+        Monitor.must(self.cuda.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)), "memory")
+        Monitor.must(self.cuda.cuDeviceGetAttribute(ctypes.byref(sms), 16, 0), "attribute")
+        return {"name": name.value.decode(), "memory": [free.value, total.value], "sms": sms.value}
+
     def spin(self, ms, ptx):
         if not self.spin_kernel:
             module, self.spin_kernel = ctypes.c_void_p(), ctypes.c_void_p()
@@ -168,6 +196,8 @@ def main():
             answer(monitor.look())
         elif word == "count":
             answer([cuda.uuids(), monitor.uuids()])
+        elif word == "mig":
+            answer([monitor.mig(), cuda.facts()])
         elif word == "spin":
             answer(cuda.spin(int(values[0]), values[1]))
         elif word == "alloc":
