@@ -815,6 +815,53 @@ int change_load(
         return 0;
 }
 
+/* MIG mode is the one thing here that outlives a restart of the machine, on Ampere. */
+static bool may_outlive(const struct change_step *step)
+{
+        return strncmp(step->path, MIG_FILES, strlen(MIG_FILES)) == 0 &&
+               strcmp(strrchr(step->path, '/'), "/mode") == 0;
+}
+
+/* After a restart of the machine: what has outlived it stays recorded, so that it can be taken
+ * back; the rest is forgotten. What happened, in words; NULL, and *ret, where the record cannot be
+ * written. */
+static const char *forget_wiped(
+        struct host *host, struct change *change, const char *boot, int *ret)
+{
+        size_t n = 0;
+
+        for (size_t i = 0; i < change->n_steps; i++) {
+                char text[HOST_TEXT_MAX];
+
+                if (!may_outlive(change->steps + i))
+                        continue;
+                *ret = 0;
+                if (host_state(host, change->steps[i].expect_path, text) < 0)
+                        return "cannot be looked at now and is left as it is";
+                n += strcmp(text, change->steps[i].expect_value) == 0;
+        }
+        if (n == 0) {
+                *ret = record_remove(host, change);
+                return "gone with the restart of the machine";
+        }
+        n = 0;
+        for (size_t i = 0; i < change->n_steps; i++) {
+                if (may_outlive(change->steps + i)) {
+                        change->steps[i].role = CHANGE_MAKES;
+                        change->steps[n++] = change->steps[i];
+                } else
+                        step_done(change->steps + i);
+        }
+        change->n_steps = n;
+        json_object_del(change->geometry, "instances");
+        json_decref(change->previous);
+        change->previous = NULL;
+        snprintf(change->boot, sizeof(change->boot), "%s", boot);
+        *ret = record_write(host, change, CHANGE_DONE, NULL);
+        return "gone with the restart of the machine, but MIG mode is still on: remove turns it "
+               "off";
+}
+
 int change_reconcile(struct host *host,
         void (*each)(void *context, const struct change *change, const char *outcome,
                 const struct cleave_error *error),
@@ -838,8 +885,7 @@ int change_reconcile(struct host *host,
                 const char *outcome = NULL;
 
                 if (strcmp(changes[i].boot, boot) != 0) {
-                        outcome = "gone with the restart of the machine";
-                        r = record_remove(host, changes + i);
+                        outcome = forget_wiped(host, changes + i, boot, &r);
                 } else if (changes[i].phase != CHANGE_DONE) {
                         outcome = "was cut short and is taken back";
                         r = undo_locked(host, changes + i, &one);

@@ -507,23 +507,73 @@ static void a_write_that_does_not_return_is_left_to_reconcile(void **state)
         tree_done(&tree);
 }
 
+#define OTHER_BOOT "ffffffff-0000-4000-8000-000000000002\n"
+#define BOOT_ID    "proc/sys/kernel/random/boot_id"
+
+/* The machine after its restart is a new one with the old one's records. */
+static void restart(struct tree *tree, const struct scenario *s)
+{
+        struct tree before = *tree;
+        char command[400];
+
+        s->setup(tree);
+        tree_file(tree, OTHER_BOOT, BOOT_ID);
+        snprintf(command, sizeof(command), "rm -rf %s && cp -r %s %s", tree->state, before.state,
+                tree->state);
+        assert_int_equal(system(command), 0);
+        tree_done(&before);
+}
+
 static void a_restart_wipes_all_away(void **state)
 {
+        for (size_t i = 0; i < ARRAY_SIZE(scenarios); i++) {
+                const struct scenario *s = scenarios + i;
+                _cleanup_free_ char *before = NULL;
+                struct tree tree;
+
+                s->setup(&tree);
+                assert_int_equal(apply(&tree, s, NULL, NULL), 0);
+                restart(&tree, s);
+                before = tree_snapshot(&tree);
+                assert_int_equal(change_reconcile(&tree.host, NULL, NULL, NULL), 0);
+                assert_no_records(&tree);
+                assert_int_equal(tree.writes, 0);
+                assert_as_before(&tree, before, s->what);
+                tree_done(&tree);
+        }
+}
+
+/* Ampere keeps MIG mode, which we have turned on: the record of it stays, and can be undone. */
+static void a_mode_that_outlives_a_restart_is_still_ours(void **state)
+{
+        const struct scenario *s = scenarios + 11;
+        _cleanup_change_ struct change change = {0};
+        char id[CHANGE_ID_MAX];
         struct tree tree;
 
-        setup_card(&tree);
-        assert_int_equal(apply(&tree, scenarios, NULL, NULL), 0);
-        tree_done(&tree);
-
-        /* The same machine, after the restart: the record is there, the change is not. */
-        setup_card(&tree);
-        assert_int_equal(apply(&tree, scenarios, NULL, NULL), 0);
-        tree_file(
-                &tree, "ffffffff-0000-4000-8000-000000000002\n", "proc/sys/kernel/random/boot_id");
-        tree.writes = 0;
+        setup_mig_off(&tree);
+        assert_int_equal(apply(&tree, s, id, NULL), 0);
+        restart(&tree, s);
+        tree_others(&tree, MIG "/mode", "on");
+        tree_faults(&tree, "fail=9@nvmlInit_v2:1+");
+        /* Nothing is forgotten that cannot be looked at. */
         assert_int_equal(change_reconcile(&tree.host, NULL, NULL, NULL), 0);
+        tree_faults(&tree, "");
+        assert_int_equal(change_reconcile(&tree.host, NULL, NULL, NULL), 0);
+        assert_int_equal(change_load(&tree.host, id, &change, NULL), 0);
+        assert_int_equal(change_standing(&tree.host, &change), CHANGE_STANDS);
+        assert_int_equal(change.n_steps, 1);
+        assert_int_equal(change_reconcile(&tree.host, NULL, NULL, NULL), 0);
+        /* More may be made on it, as before. */
+        assert_int_equal(apply(&tree,
+                                 &(struct scenario){.technique = &technique_mig,
+                                         .address = TREE_MIG_GPU,
+                                         .ask = {.want = "1g.6gb"}},
+                                 NULL, NULL),
+                0);
+        assert_int_equal(undo(&tree, id, NULL), 0);
+        assert_string_equal(tree_state(&tree, MIG "/mode"), "off");
         assert_no_records(&tree);
-        assert_int_equal(tree.writes, 0);
         tree_done(&tree);
 }
 
@@ -1705,6 +1755,7 @@ int main(void)
                 cmocka_unit_test(values_that_cannot_be_read_are_not_overwritten),
                 cmocka_unit_test(a_write_that_does_not_return_is_left_to_reconcile),
                 cmocka_unit_test(a_restart_wipes_all_away),
+                cmocka_unit_test(a_mode_that_outlives_a_restart_is_still_ours),
                 cmocka_unit_test(what_others_changed_is_left_alone),
                 cmocka_unit_test(every_obstacle_has_its_sentence),
                 cmocka_unit_test(little_memory_to_lock_is_noted),
