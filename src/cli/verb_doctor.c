@@ -264,10 +264,15 @@ static void check_daemon(struct report *report, struct client *client)
         compute = json_object_get(info, "compute");
         mechanism = output_text(json_object_get(compute, "mechanism"), "?");
         if (json_is_object(compute))
-                say(report, strcmp(mechanism, "none") == 0 ? VERDICT_WARN : VERDICT_OK, "compute",
+                say(report, strcmp(mechanism, "channel-control") == 0 ? VERDICT_OK : VERDICT_WARN,
+                        "compute",
                         strcmp(mechanism, "none") == 0
                                 ? "Memory quotas hold all the same; time is shared as the driver "
                                   "does it."
+                        : strcmp(mechanism, "gate") == 0
+                                ? "Shares and caps hold, a little less exactly than where the "
+                                  "driver's scheduler is steered, and not for what launches "
+                                  "without the driver's library."
                                 : NULL,
                         "%s", output_text(json_object_get(compute, "detail"), "?"));
         limits = json_object_get(info, "driver_limits");

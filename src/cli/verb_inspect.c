@@ -37,7 +37,9 @@ static void print_compute(const json_t *compute)
         const json_t *seconds = json_object_get(compute, "gpu_seconds");
         const json_t *share = json_object_get(compute, "gpu_share");
         const char *source = output_text(json_object_get(compute, "source"), "?");
-        char text[96];
+        const char *why = output_text(json_object_get(compute, "mechanism_why"), "");
+        bool gate = strcmp(output_text(json_object_get(compute, "mechanism"), ""), "gate") == 0;
+        char text[256];
 
         if (!json_is_object(compute))
                 return;
@@ -46,6 +48,8 @@ static void print_compute(const json_t *compute)
                 json_is_true(json_object_get(compute, "disabled")) ? ", not its turn now" : "",
                 json_is_true(json_object_get(compute, "refused")) ? ", refused by the driver" : "");
         line("time aimed at", text);
+        snprintf(text, sizeof(text), "a gate in its processes: %s", why);
+        line("kept by", gate ? text : "the GPU's own scheduler");
         snprintf(text, sizeof(text), "%lld us",
                 (long long)json_integer_value(json_object_get(compute, "slice_us")));
         line("time slice",
@@ -54,8 +58,9 @@ static void print_compute(const json_t *compute)
         line("GPU time", json_is_number(seconds) ? text : "-");
         snprintf(text, sizeof(text), "%.1f %%", json_number_value(share) * 100);
         line("in the last second", json_is_number(share) ? text : "-");
-        line("known from", strcmp(source, "switches") == 0
-                                   ? "the engine's context switches"
+        line("known from", strcmp(source, "switches") == 0 ? "the engine's context switches"
+                           : strcmp(source, "markers") == 0
+                                   ? "markers at the gate"
                                    : "our own slices and duty cycles alone");
 }
 

@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/process.h"
 #include "daemon/manager.h"
+#include "policy/gate.h"
 #include "policy/switches.h"
 #include "proto/rm.h"
 #include "steer/steer.h"
@@ -43,6 +44,7 @@ extern char **environ;
 /* Neighbouring actions of the arbiter that are done by the same calls. */
 struct operation {
         unsigned outstanding; /* commands without an answer */
+        unsigned commands;    /* made so far */
         bool complete;        /* all commands are made */
         int result;
         uint64_t end;
@@ -55,6 +57,7 @@ enum purpose {
         FOR_OPERATION,
         FOR_KNOWING, /* GET_SLICE by which RM is asked whose a client is */
         FOR_CHECK,   /* GET_SLICE of a slice that was set */
+        FOR_TRIAL,   /* PREEMPT once, to see whether the driver lets us */
         FOR_START,   /* the first answer says that it serves */
 };
 
@@ -84,7 +87,10 @@ struct compute {
         uint64_t start_pause; /* usec */
         unsigned starts;
         bool failure_told;
+        bool unsteered; /* all devices have gates from the beginning: no process is needed */
         bool opened[STEER_MAX_DEVICES];
+        bool worked[STEER_MAX_DEVICES]; /* a call that steers has, once */
+        bool tried[STEER_MAX_DEVICES];
         uint64_t serial;
         struct command *to_send, *sent;
         unsigned sent_count;
@@ -121,6 +127,41 @@ const char *priority_word(enum arbiter_priority priority)
         return words[priority];
 }
 
+/* ---- gates ----------------------------------------------------------------------------------- */
+
+static struct command *command_new(struct compute *compute, enum steer_command_type type);
+
+/* From now on a device's terms are kept by its tenants' guards, not by the driver. why: static. */
+static void gate_device(struct compute *compute, unsigned index, const char *why)
+{
+        struct manager *manager = compute->manager;
+        uint64_t now = arbiter_time(compute, now_ns());
+        int r;
+
+        if (gates_why(manager, index))
+                return;
+        manager->refused[index] = why;
+        r = gates_begin(manager, index, why);
+        if (r < 0) {
+                manager_warn(manager, "device %u gets no gate: %s", index, strerror(-r));
+                return;
+        }
+        /* what has been disabled by a driver that refused the rest */
+        if (compute->fd >= 0)
+                (void)command_new(compute, STEER_ENABLE_ALL);
+        for (struct tenant *t = manager->tenants; t; t = t->hh.next)
+                for (unsigned i = 0; t->steered && i < t->devices; i++) {
+                        (void)arbiter_forget(compute->arbiter, now, t->id, t->device[i].index);
+                        t->device[i].off = false;
+                }
+}
+
+static void gate_all(struct compute *compute, const char *why)
+{
+        for (unsigned i = 0; i < MIN_OF(compute->manager->devices, ARBITER_MAX_DEVICES); i++)
+                gate_device(compute, i, why);
+}
+
 /* ---- commands -------------------------------------------------------------------------------- */
 
 static void command_free(struct command *command)
@@ -152,10 +193,34 @@ static void count_on(struct tenant_device *device, uint64_t now)
         device->on_until = now;
 }
 
+/* The driver has let us steer a device, or has not. */
+static void learn_means(struct compute *compute, unsigned index, int result)
+{
+        struct manager *manager = compute->manager;
+        bool refused = result == -EPERM || result == -EOPNOTSUPP;
+
+        if (index >= STEER_MAX_DEVICES || compute->worked[index])
+                return;
+        if (result == 0) {
+                compute->worked[index] = true;
+                /* what an earlier daemon has left */
+                for (struct tenant *t = manager->tenants; t; t = t->hh.next)
+                        gates_clear(t);
+        }
+        /* once it has let us, a refusal is about one tenant */
+        if (refused)
+                gate_device(compute, index,
+                        result == -EPERM
+                                ? "the driver lets this daemon steer nobody (permission denied)"
+                                : "the driver does not know the calls that steer");
+}
+
 static void operation_end(struct compute *compute, struct operation *operation)
 {
         struct manager *manager = compute->manager;
 
+        if (operation->count > 0 && operation->commands > 0)
+                learn_means(compute, operation->action[0].device, operation->result);
         for (unsigned i = 0; i < operation->count; i++) {
                 const struct arbiter_action *action = &operation->action[i];
                 struct tenant *tenant = tenant_by_id(manager, action->tenant);
@@ -510,6 +575,14 @@ struct work {
         uint64_t expected;
 };
 
+static void operation_add(struct operation *operation)
+{
+        if (!operation)
+                return;
+        operation->outstanding++;
+        operation->commands++;
+}
+
 static void add_object_command(const struct group *group, void *userdata)
 {
         struct work *work = userdata;
@@ -540,8 +613,7 @@ static void add_object_command(const struct group *group, void *userdata)
         command->device = work->device;
         command->pid = group->session->process.pid;
         command->expected = work->expected;
-        if (work->operation)
-                work->operation->outstanding++;
+        operation_add(work->operation);
 }
 
 static void add_channels(const struct group *group, void *userdata)
@@ -562,7 +634,7 @@ static void add_channels(const struct group *group, void *userdata)
                         work->open->wire.device = work->action->device;
                         work->open->purpose = FOR_OPERATION;
                         work->open->operation = work->operation;
-                        work->operation->outstanding++;
+                        operation_add(work->operation);
                 }
                 wire = &work->open->wire;
                 wire->channel[wire->count] =
@@ -591,7 +663,8 @@ static void do_actions(
                 struct tenant *tenant = tenant_by_id(compute->manager, actions[i].tenant);
                 int device = tenant ? tenant_device_of(tenant, actions[i].device) : -ENODEV;
 
-                if (device < 0)
+                /* behind a gate it is not done, and need not be */
+                if (device < 0 || gates_why(compute->manager, actions[i].device))
                         continue;
                 work.action = &actions[i];
                 work.tenant = tenant;
@@ -641,6 +714,11 @@ static bool is_watched(const struct compute *compute, unsigned index, uint64_t n
                now < atomic_load(&device->now) + WATCH_STALE;
 }
 
+bool compute_is_watched(struct manager *manager, unsigned index, uint64_t now)
+{
+        return manager->compute && is_watched(manager->compute, index, now);
+}
+
 /* Adds what the view has of a process to its tenant's; the reading, or NULL: it has not had the
  * engine. */
 static void add_use(const struct compute *compute, struct session *session, unsigned i,
@@ -687,7 +765,7 @@ static void add_use(const struct compute *compute, struct session *session, unsi
         }
 }
 
-static void count_second(struct tenant_device *device, uint64_t now)
+void compute_count_second(struct tenant_device *device, uint64_t now)
 {
         uint64_t span = now - MIN_OF(device->second_at, now);
         int64_t used = (int64_t)(device->used_ns - device->second_used_ns);
@@ -716,7 +794,7 @@ static void look_at_view(
         if (!session->returning)
                 add_use(compute, session, i, sight);
         device->use_known = true;
-        count_second(device, seen_until);
+        compute_count_second(device, seen_until);
         sight->used_known = sight->starts_known = sight->wanted_known = true;
         sight->blind_alone = true;
         sight->source = ACCOUNT_SWITCHES;
@@ -758,7 +836,7 @@ static void observe(struct compute *compute, struct tenant *tenant, unsigned i, 
                 .channels = sum.channels,
                 .epoch = device->epoch,
         };
-        if (!is_watched(compute, device->index, now))
+        if (!is_watched(compute, device->index, now) && !gates_why(compute->manager, device->index))
                 device->use_known = device->share_known = false;
         /* Without records, a cap without a guarantee is kept by what it could have used, so that it
          * holds whatever the neighbours do. With a guarantee it is left to the arbiter's record,
@@ -782,8 +860,9 @@ static void check_slices(struct compute *compute)
                                 .compute = compute, .tenant = t, .device = i, .purpose = FOR_CHECK};
                         struct arbiter_state state;
 
-                        if (arbiter_inspect(compute->arbiter, t->id, t->device[i].index, &state) <
-                                        0 ||
+                        if (gates_why(compute->manager, t->device[i].index) ||
+                                arbiter_inspect(
+                                        compute->arbiter, t->id, t->device[i].index, &state) < 0 ||
                                 state.slice_us == 0)
                                 continue;
                         work.expected = state.slice_us;
@@ -863,8 +942,8 @@ static void steering_ended(struct compute *compute)
         if (!compute->serves && compute->starts >= 3 && !compute->failure_told) {
                 compute->failure_told = true;
                 events_add(&manager->events, EVENT_STEERING_FAILED, (struct event_subject){0},
-                        "the steering process cannot start, so no share of compute is kept; the "
-                        "daemon's log has more");
+                        "the steering process cannot start; the daemon's log has more");
+                gate_all(compute, "the steering process does not start");
         }
         compute->start_pause =
                 compute->serves ? RESTART_MIN : MIN_OF(compute->start_pause * 2, RESTART_MAX);
@@ -921,6 +1000,27 @@ static void not_known(struct compute *compute, const struct command *command)
                 search_descriptors(session);
 }
 
+/* The first group of a device that is known: before anything depends on it, it is found out whether
+ * the driver lets us steer. To be taken off the engine once changes nothing for it. */
+static void try_to_steer(struct compute *compute, const struct command *known)
+{
+        struct command *command;
+        unsigned index = known->wire.device;
+
+        if (index >= STEER_MAX_DEVICES || compute->tried[index] || compute->worked[index])
+                return;
+        command = command_new(compute, STEER_PREEMPT);
+        if (!command)
+                return;
+        compute->tried[index] = true;
+        command->wire.holder = known->wire.holder;
+        command->wire.client = known->wire.client;
+        command->wire.object = known->wire.object;
+        command->wire.subdevice = known->wire.subdevice;
+        command->wire.device = index;
+        command->purpose = FOR_TRIAL;
+}
+
 /* What was used while nobody could be held back is not made up for: a tenant would stand still. */
 static void forgive(struct compute *compute)
 {
@@ -945,8 +1045,18 @@ static void answered(
         case FOR_KNOWING:
                 if (answer->result == -ENOENT || answer->result == -EPERM)
                         not_known(compute, command);
+                else if (answer->result == 0)
+                        try_to_steer(compute, command);
+                break;
+        case FOR_TRIAL:
+                /* that it may be done says nothing of the others */
+                if (answer->result < 0)
+                        learn_means(compute, command->wire.device, answer->result);
                 break;
         case FOR_START:
+                if (answer->result == -EPERM || answer->result == -EOPNOTSUPP)
+                        gate_device(compute, command->wire.device,
+                                "the driver does not let this daemon open the device to steer it");
                 if (answer->result < 0)
                         manager_warn(compute->manager,
                                 "device %u cannot be steered: %s (RM status 0x%x)",
@@ -1087,6 +1197,8 @@ static int start_steering(struct compute *compute)
 /* Somebody who is to be steered runs, or may soon. */
 static bool is_wanted(struct manager *manager)
 {
+        if (manager->compute && manager->compute->unsteered)
+                return false;
         for (struct tenant *t = manager->tenants; t; t = t->hh.next)
                 if (t->compute && t->state != TENANT_WAITING)
                         return true;
@@ -1135,10 +1247,25 @@ int compute_available(struct manager *manager, struct cleave_error *error)
         if (manager->backend == &device_backend_null)
                 return error_set(error, CLEAVE_REASON_NO_DRIVER, "there are no GPUs: %s",
                         manager->backend->detail(manager->backend_handle));
-        if (access(CONTROL_PATH, R_OK | W_OK) < 0)
-                return error_set(error, CLEAVE_REASON_NO_STEERING,
-                        "compute cannot be granted here: %s: %s", CONTROL_PATH, strerror(errno));
         return 0;
+}
+
+/* Where it is clear before anything is tried that nobody can be steered. */
+static void begin_gates(struct compute *compute)
+{
+        struct manager *manager = compute->manager;
+
+        compute->unsteered = true;
+        if (manager->config.compute == COMPUTE_GATE)
+                gate_all(compute, "the configuration says so");
+        else if (manager->backend != &device_backend_sim && access(CONTROL_PATH, R_OK | W_OK) < 0)
+                gate_all(compute, CONTROL_PATH " is out of this daemon's reach");
+        else
+                compute->unsteered = false;
+        /* what was refused once is not tried again by this daemon */
+        for (unsigned i = 0; i < MIN_OF(manager->devices, ARBITER_MAX_DEVICES); i++)
+                if (manager->refused[i])
+                        gate_device(compute, i, manager->refused[i]);
 }
 
 static void compute_free(struct compute *compute)
@@ -1165,8 +1292,10 @@ static int enter(struct compute *compute, struct tenant *tenant)
                 devices[i] = tenant->device[i].index;
         r = arbiter_admit(compute->arbiter, arbiter_time(compute, now_ns()), tenant->id, devices,
                 tenant->devices, &tenant->terms);
-        if (r == 0)
+        if (r == 0) {
                 tenant->steered = true;
+                gates_enter(tenant);
+        }
         return r;
 }
 
@@ -1192,6 +1321,7 @@ static int start(struct manager *manager)
                 return r;
         }
         manager->compute = compute;
+        begin_gates(compute);
         /* those without terms share what is left; whoever finds no room is left as he is */
         for (struct tenant *t = manager->tenants; t; t = t->hh.next)
                 if (!t->compute)
@@ -1222,6 +1352,7 @@ static void stop(struct manager *manager)
         }
         compute_free(manager->compute);
         manager->compute = NULL;
+        gates_stop(manager);
 }
 
 static void stop_if_last(struct manager *manager)
@@ -1331,6 +1462,7 @@ int compute_change(struct tenant *tenant, bool has, const struct arbiter_terms *
         if (r == 0) {
                 tenant->compute = has;
                 tenant->terms = *terms;
+                gates_change(tenant);
                 schedule(manager->compute);
         }
         stop_if_last(manager);
@@ -1343,6 +1475,7 @@ void compute_leave(struct tenant *tenant)
 
         if (!manager->compute)
                 return;
+        gates_leave(tenant);
         if (tenant->steered)
                 (void)arbiter_leave(manager->compute->arbiter,
                         arbiter_time(manager->compute, now_ns()), tenant->id);
@@ -1359,6 +1492,8 @@ void compute_recover(struct manager *manager)
         pid_t pid;
         int fd;
 
+        for (struct tenant *t = manager->tenants; t && !manager->compute; t = t->hh.next)
+                gates_clear(t);
         manager->steer_board = store_take(&manager->store, BOARD_NAME);
         if (manager->steer_board < 0) {
                 manager->steer_board = -EBADF;
@@ -1403,8 +1538,11 @@ void compute_add_tenant_json(struct tenant *tenant, json_t *object)
 void compute_add_device_json(struct tenant *tenant, unsigned i, json_t *object)
 {
         struct compute *compute = tenant->manager->compute;
+        const char *why = gates_why(tenant->manager, tenant->device[i].index);
         const struct tenant_device *device;
         struct arbiter_state state;
+        struct gate_state gate;
+        const char *source = "record";
 
         if (!tenant->steered || arbiter_inspect(compute->arbiter, tenant->id,
                                         tenant->device[i].index, &state) < 0) {
@@ -1414,8 +1552,21 @@ void compute_add_device_json(struct tenant *tenant, unsigned i, json_t *object)
         /* our own record says what could have been used at most: not a figure to be shown as used
          */
         device = &tenant->device[i];
+        if (device->use_known)
+                source = "switches";
+        if (why && gates_inspect(tenant, i, &gate)) {
+                state = (struct arbiter_state){
+                        .target_ppm = gate.target_ppm,
+                        .disabled = gate.wants && !gate.holds,
+                        .turns = true,
+                };
+                if (!compute_is_watched(tenant->manager, device->index, now_ns()))
+                        source = "markers";
+        }
         json_object_set_new(object, "compute",
-                json_pack("{s:f, s:o, s:b, s:b, s:b, s:o, s:o, s:s}", "target",
+                json_pack("{s:s, s:o, s:f, s:o, s:b, s:b, s:b, s:o, s:o, s:s}", "mechanism",
+                        why ? "gate" : "channel-control", "mechanism_why",
+                        why ? json_string(why) : json_null(), "target",
                         (double)state.target_ppm / 1e6, "slice_us",
                         state.slice_us ? json_integer((json_int_t)state.slice_us) : json_null(),
                         "disabled", (int)state.disabled, "turns", (int)state.turns, "refused",
@@ -1425,7 +1576,7 @@ void compute_add_device_json(struct tenant *tenant, unsigned i, json_t *object)
                         "gpu_share",
                         device->share_known ? json_real((double)device->share_ppm / 1e6)
                                             : json_null(),
-                        "source", device->use_known ? "switches" : "record"));
+                        "source", source));
 }
 
 /* From what use is known: the same for all devices but where RM answers differently. */
@@ -1452,8 +1603,15 @@ json_t *compute_info_json(struct manager *manager)
 {
         _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
         const struct compute *compute = manager->compute;
-        const char *mechanism = "channel-control";
-        char detail[256];
+        const char *mechanism = "channel-control", *why = NULL;
+        unsigned gated = 0, devices = MIN_OF(manager->devices, ARBITER_MAX_DEVICES);
+        char detail[384];
+
+        for (unsigned i = 0; i < devices; i++)
+                if (gates_why(manager, i)) {
+                        why = gates_why(manager, i);
+                        gated++;
+                }
 
         if (compute_available(manager, &error) < 0) {
                 mechanism = "none";
@@ -1463,6 +1621,19 @@ json_t *compute_info_json(struct manager *manager)
                         "time slices and channel control; not in use, as no tenant has a share, "
                         "cap "
                         "or priority");
+        } else if (gated == devices && gated > 0) {
+                mechanism = "gate";
+                snprintf(detail, sizeof(detail),
+                        "launches wait for their turn at a gate in the tenants' processes: %s; %s",
+                        why,
+                        compute->serves && !strstr(source_sentence(compute), "record")
+                                ? source_sentence(compute)
+                                : "use is measured by markers");
+        } else if (gated > 0) {
+                snprintf(detail, sizeof(detail),
+                        "time slices and channel control; on %u of %u devices a gate in the "
+                        "tenants' processes: %s",
+                        gated, devices, why);
         } else if (compute->serves) {
                 snprintf(detail, sizeof(detail),
                         "time slices and channel control; %s; by process %d",

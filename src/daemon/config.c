@@ -230,6 +230,24 @@ static int set_daemon(struct reader *reader, const char *name, const char *value
         return -ENOENT;
 }
 
+static int set_device(struct reader *reader, const char *name, const char *value)
+{
+        struct config *config = reader->config;
+
+        if (strcmp(name, "nvml") == 0)
+                return set_absolute(reader, &config->nvml, name, value);
+        if (strcmp(name, "compute") == 0) {
+                if (strcmp(value, "auto") == 0)
+                        config->compute = COMPUTE_AUTO;
+                else if (strcmp(value, "gate") == 0)
+                        config->compute = COMPUTE_GATE;
+                else
+                        return complain(reader, "compute = %s: it is auto or gate", value);
+                return 0;
+        }
+        return -ENOENT;
+}
+
 static int handle(void *userdata, const char *section, const char *name, const char *value)
 {
         struct reader *reader = userdata;
@@ -244,9 +262,7 @@ static int handle(void *userdata, const char *section, const char *name, const c
         else if (strcmp(section, "daemon") == 0)
                 r = set_daemon(reader, name, value);
         else if (strcmp(section, "device") == 0)
-                r = strcmp(name, "nvml") == 0
-                            ? set_absolute(reader, &reader->config->nvml, name, value)
-                            : -ENOENT;
+                r = set_device(reader, name, value);
         else if (*section == '\0')
                 r = complain(reader, "'%s' stands before any section", name);
         else

@@ -24,6 +24,11 @@ enum audit_policy {
         AUDIT_KILL,
 };
 
+enum compute_by {
+        COMPUTE_AUTO, /* the driver's scheduler is steered; where it refuses, at the gate */
+        COMPUTE_GATE, /* at the gate (daemon/gate.c) in any case */
+};
+
 struct config {
         char *group;           /* whose members may be granted; NULL: everybody */
         struct ceiling common; /* for those without a section of their own; uid unused */
@@ -41,6 +46,7 @@ struct config {
         uint32_t connections;   /* on the control socket */
         bool cgroups;           /* bind tenants to cgroups where that is possible */
 
+        enum compute_by compute;
         char *nvml;   /* library to use instead of the system's libnvidia-ml.so.1 */
         char *claims; /* directory of the claims files; NULL: claims_directory() */
 };

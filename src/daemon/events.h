@@ -32,6 +32,7 @@
         X(PAGE_DAMAGED, "page-damaged")                                                            \
         X(COMPUTE_REFUSED, "compute-refused")                                                      \
         X(COMPUTE_RESTORED, "compute-restored")                                                    \
+        X(COMPUTE_GATED, "compute-gated")                                                          \
         X(STEERING_FAILED, "steering-failed")                                                      \
         X(SERVER_LOST, "server-lost")                                                              \
         X(SERVER_BACK, "server-back")

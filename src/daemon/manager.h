@@ -7,6 +7,7 @@
  *   guards.c    guard.sock
  *   control.c   control.sock: connections and lines; methods.c: what can be asked
  *   compute.c   time on the graphics/compute engine, through the steering process
+ *   gate.c      the same where the driver refuses: launches wait for their turn in the guards
  *   space.c     multiprocessors of their own, and the MPS server (space_keeper.c)
  *   audit.c     the driver's count against ours; memory that returns
  *   recover.c   what an earlier daemon left
@@ -39,6 +40,8 @@ struct manager;
 struct tenant;
 struct connection;
 struct compute;
+struct gate_state;
+struct gates;
 struct space;
 
 enum tenant_state {
@@ -113,6 +116,11 @@ struct tenant_device {
         uint64_t second_at, second_used_ns; /* when the present second of the share began */
         bool share_known;
         uint32_t share_ppm; /* of the device's time, over the last whole second */
+        /* at the gate: what its processes say was used, last, and the sum of what was believed and
+         * of what of that was shown */
+        bool gate_known;
+        uint64_t gate_said, gate_ns, gate_shown_ns;
+        uint64_t gate_at, gate_room; /* when, and time passed that was not used */
 };
 
 struct stranger {
@@ -223,8 +231,10 @@ struct manager {
         struct events events;
         struct journal journal;
         struct store store;
-        struct compute *compute; /* NULL: no tenant has terms for compute */
-        int steer_board;         /* -EBADF: none yet */
+        struct compute *compute;         /* NULL: no tenant has terms for compute */
+        struct gates *gates;             /* NULL: no device has one */
+        const char *refused[DEVICE_MAX]; /* why it could not be steered, NULL: it was not tried */
+        int steer_board;                 /* -EBADF: none yet */
         json_t *warnings;
 
         int control_fd, guard_fd;
@@ -408,6 +418,28 @@ const char *priority_word(enum arbiter_priority priority);
 int audit_tick(sd_event_source *source, uint64_t usec, void *userdata);
 int returning_tick(sd_event_source *source, uint64_t usec, void *userdata);
 void audit_now(struct manager *manager);
+
+/* Whether the engine's records of a device are read, so that use is known from them. */
+bool compute_is_watched(struct manager *manager, unsigned index, uint64_t now);
+/* Once a second: the share of the last one. now: of used_ns. */
+void compute_count_second(struct tenant_device *device, uint64_t now);
+
+/* gate.c */
+/* Puts a device behind a gate: all tenants that are steered, and those that come. 0 or negative
+ * errno; 0 if it has one already. why: a clause. */
+int gates_begin(struct manager *manager, unsigned index, const char *why);
+/* Why a device has a gate, or NULL: it has none. */
+const char *gates_why(const struct manager *manager, unsigned index);
+/* No device has one any more. */
+void gates_stop(struct manager *manager);
+/* Opens the gates that a tenant's pages have of an earlier daemon, of devices that have none now.
+ */
+void gates_clear(struct tenant *tenant);
+void gates_enter(struct tenant *tenant);
+void gates_change(struct tenant *tenant);
+void gates_leave(struct tenant *tenant);
+/* False: its device i has no gate. */
+bool gates_inspect(struct tenant *tenant, unsigned i, struct gate_state *ret);
 
 /* space.c */
 struct space_wish {

@@ -55,3 +55,21 @@ HIDDEN void guard_managed_context_gone(void);
 HIDDEN bool guard_managed_any(void);
 /* The index in the grant of a CUDA device ordinal; -ENODEV. */
 HIDDEN int guard_device_by_ordinal(CUdevice device);
+
+/* gate.c */
+
+/* The word in the grant page that says whether any device has a gate; one of our own, 0, where
+ * there is no session. */
+HIDDEN extern const _Atomic uint32_t *guard_gate_word;
+/* Whether launches are to be looked at: what every launch pays. */
+static inline bool guard_gated(void)
+{
+        return __builtin_expect(
+                atomic_load_explicit(__atomic_load_n(&guard_gate_word, __ATOMIC_RELAXED),
+                        memory_order_relaxed) != 0,
+                0);
+}
+/* After the session is open. */
+HIDDEN void guard_gate_open(void);
+/* Before a context (NULL: all of the process) goes. */
+HIDDEN void guard_gate_forget(CUcontext context);

@@ -70,6 +70,7 @@ CUresult cuInit(unsigned int flags)
         if (r < 0)
                 return r == -EPERM ? CUDA_ERROR_NOT_PERMITTED : CUDA_ERROR_SYSTEM_NOT_READY;
         guard_space_open();
+        guard_gate_open();
         result = REAL(cuInit)(flags);
         if (result == CUDA_SUCCESS && !guard_rm_seen()) {
                 /* no limit could be held: refuse rather than pretend */
@@ -291,6 +292,7 @@ CUresult cuCtxDestroy(CUcontext ctx)
 {
         CUresult result;
 
+        guard_gate_forget(ctx);
         if (!guard_space_destroy(ctx, &result))
                 result = REAL(cuCtxDestroy)(ctx);
         guard_managed_context_gone();
@@ -301,6 +303,7 @@ CUresult cuCtxDestroy_v2(CUcontext ctx)
 {
         CUresult result;
 
+        guard_gate_forget(ctx);
         if (!guard_space_destroy(ctx, &result))
                 result = REAL(cuCtxDestroy_v2)(ctx);
         guard_managed_context_gone();
@@ -311,6 +314,7 @@ CUresult cuDevicePrimaryCtxRelease(CUdevice device)
 {
         CUresult result;
 
+        guard_gate_forget(NULL);
         guard_space_release(device, false);
         result = REAL(cuDevicePrimaryCtxRelease)(device);
         guard_managed_context_gone();
@@ -321,6 +325,7 @@ CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device)
 {
         CUresult result;
 
+        guard_gate_forget(NULL);
         guard_space_release(device, false);
         result = REAL(cuDevicePrimaryCtxRelease_v2)(device);
         guard_managed_context_gone();
@@ -331,6 +336,7 @@ CUresult cuDevicePrimaryCtxReset(CUdevice device)
 {
         CUresult result;
 
+        guard_gate_forget(NULL);
         guard_space_release(device, true);
         result = REAL(cuDevicePrimaryCtxReset)(device);
         guard_managed_context_gone();
@@ -341,6 +347,7 @@ CUresult cuDevicePrimaryCtxReset_v2(CUdevice device)
 {
         CUresult result;
 
+        guard_gate_forget(NULL);
         guard_space_release(device, true);
         result = REAL(cuDevicePrimaryCtxReset_v2)(device);
         guard_managed_context_gone();

@@ -14,6 +14,7 @@
  *   account.c   the process's part of the tenant's memory counter
  *   managed.c   managed memory, the one kind that RM does not see
  *   space.c     tenants that share their device in space: green contexts in place of theirs
+ *   gate.c      where the driver lets nobody steer its scheduler: launches wait for their turn
  *   session.c   the daemon: who we are, the shared pages
  *
  * Manners, since we are a guest in another's program: libc only and no symbol newer than glibc

@@ -58,7 +58,7 @@ struct cleave_grant_device {
         _Atomic uint64_t guarantee;     /* units that are kept for it */
         _Atomic uint32_t compute_share; /* guaranteed share of time, percent; 0: none given */
         _Atomic uint32_t compute_max;   /* most, percent; 0: no cap */
-        _Atomic uint32_t gate;          /* 0: launches pass (reserved for the launch gate) */
+        _Atomic uint32_t gate;          /* 0: launches pass; 1: see struct cleave_gate */
         uint32_t reserved[5];
 };
 static_assert(sizeof(struct cleave_grant_device) == 64, "layout");
@@ -77,7 +77,7 @@ struct cleave_grant_page {
         _Atomic uint32_t space_version; /* odd: the set is being written */
         _Atomic uint32_t space_step;    /* fixed */
         _Atomic uint32_t space_units;   /* that the device has, fixed */
-        uint32_t reserved;
+        _Atomic uint32_t gates;         /* how many of device[] have a gate: 0 on most machines */
         _Atomic uint64_t space_set[2];
         struct cleave_grant_device device[CLEAVE_MAX_DEVICES];
 };
@@ -85,6 +85,27 @@ static_assert(offsetof(struct cleave_grant_page, space_set) == 48, "layout");
 static_assert(offsetof(struct cleave_grant_page, device) == 64, "layout");
 static_assert(sizeof(struct cleave_grant_page) == 1088, "layout");
 #define CLEAVE_GRANT_BYTES 4096u /* of the memfd */
+
+/*
+ * The gate of a device of the grant, where the driver lets nobody steer its scheduler: launches
+ * pass from one time to another, with so much predicted work in flight (policy/gate.h). It stands
+ * behind the page proper, which is as it was before there were gates. Times are CLOCK_MONOTONIC's,
+ * ns. Written by the daemon, read between two looks at the version: see cleave_gate_read().
+ */
+struct cleave_gate {
+        _Atomic uint32_t
+                version; /* odd: it is being written; also a futex, woken when it changes */
+        _Atomic uint32_t rate_ppm; /* of the device's time, for when the daemon is gone */
+        _Atomic uint64_t from, until;
+        _Atomic uint64_t window_ns;
+        _Atomic uint64_t written_at; /* the daemon was there; not part of what the version guards */
+        uint64_t reserved[3];
+};
+static_assert(sizeof(struct cleave_gate) == 64, "layout");
+#define CLEAVE_GATE_OFFSET 2048u /* of the first, in the grant page's memfd */
+static_assert(CLEAVE_GATE_OFFSET + CLEAVE_MAX_DEVICES * 64 <= CLEAVE_GRANT_BYTES, "layout");
+/* The daemon writes again at the latest after that; later it is taken for dead, ns. */
+#define CLEAVE_GATE_STALE 1000000000ull
 
 /* state of a slot; only the daemon changes it */
 enum cleave_slot_state {
@@ -139,6 +160,8 @@ struct cleave_slot {
         uint32_t reserved[2];
 
         struct cleave_channel_group group[CLEAVE_MAX_GROUPS];
+        /* behind a gate: when the work that it has launched is predicted to end */
+        _Atomic uint64_t gate_busy[CLEAVE_MAX_DEVICES];
 };
 static_assert(offsetof(struct cleave_slot, op) == 16, "layout");
 static_assert(offsetof(struct cleave_slot, held) == 40, "layout");
@@ -146,7 +169,16 @@ static_assert(offsetof(struct cleave_slot, peak) == 232, "layout");
 static_assert(offsetof(struct cleave_slot, unknown) == 392, "layout");
 static_assert(offsetof(struct cleave_slot, space_set) == 456, "layout");
 static_assert(offsetof(struct cleave_slot, group) == 480, "layout");
+static_assert(offsetof(struct cleave_slot, gate_busy) == 3936, "layout");
 static_assert(sizeof(struct cleave_slot) <= 4096, "layout");
+
+/* What a tenant's processes say of their launches on a device behind a gate. */
+struct cleave_gate_use {
+        _Atomic uint64_t used_ns;   /* GPU time: as predicted, corrected by what markers tell */
+        _Atomic uint64_t wanted_at; /* CLOCK_MONOTONIC ns: one launched or waited to, last */
+        uint64_t reserved[6];
+};
+static_assert(sizeof(struct cleave_gate_use) == 64, "layout");
 
 struct cleave_usage_page {
         uint64_t magic;
@@ -161,12 +193,14 @@ struct cleave_usage_page {
         uint32_t reserved[23];
         /* the tenant's total on each device: a counter word, see counter.h */
         _Alignas(64) _Atomic uint64_t used[CLEAVE_MAX_DEVICES];
+        _Alignas(64) struct cleave_gate_use gate[CLEAVE_MAX_DEVICES];
 };
 #define CLEAVE_USAGE_HEAD  4096u
 #define CLEAVE_SLOT_BYTES  4096u
 #define CLEAVE_USAGE_BYTES (CLEAVE_USAGE_HEAD + CLEAVE_MAX_SLOTS * CLEAVE_SLOT_BYTES)
 static_assert(sizeof(struct cleave_usage_page) <= CLEAVE_USAGE_HEAD, "layout");
 static_assert(offsetof(struct cleave_usage_page, used) == 128, "layout");
+static_assert(offsetof(struct cleave_usage_page, gate) == 256, "layout");
 
 /* The slot of that index, or NULL if there is none. */
 static inline struct cleave_slot *cleave_usage_slot(struct cleave_usage_page *page, uint32_t index)
@@ -205,6 +239,49 @@ static inline void cleave_space_write(struct cleave_grant_page *page, const uint
         atomic_store(&page->space_set[0], set[0]);
         atomic_store(&page->space_set[1], set[1]);
         atomic_store(&page->space_version, version + 1);
+}
+
+/* The gate of a device, an index below CLEAVE_MAX_DEVICES. */
+static inline struct cleave_gate *cleave_gate(const struct cleave_grant_page *page, uint32_t device)
+{
+        return (struct cleave_gate *)((uintptr_t)page + CLEAVE_GATE_OFFSET) + device;
+}
+
+/* What stood in a gate at one time, and the version to wait on. False: the daemon has been writing
+ * it for as long as we care to wait. */
+static inline bool cleave_gate_read(const struct cleave_gate *gate, uint64_t *ret_from,
+        uint64_t *ret_until, uint64_t *ret_window, uint32_t *ret_rate, uint32_t *ret_version)
+{
+        for (unsigned tries = 0; tries < 1000; tries++) {
+                uint32_t version = atomic_load_explicit(&gate->version, memory_order_acquire);
+
+                *ret_from = atomic_load_explicit(&gate->from, memory_order_relaxed);
+                *ret_until = atomic_load_explicit(&gate->until, memory_order_relaxed);
+                *ret_window = atomic_load_explicit(&gate->window_ns, memory_order_relaxed);
+                *ret_rate = atomic_load_explicit(&gate->rate_ppm, memory_order_relaxed);
+                atomic_thread_fence(memory_order_acquire);
+                if (!(version & 1) &&
+                        atomic_load_explicit(&gate->version, memory_order_relaxed) == version) {
+                        *ret_version = version;
+                        return true;
+                }
+        }
+        return false;
+}
+
+/* By the daemon alone, who wakes those who wait on the version afterwards. */
+static inline void cleave_gate_write(struct cleave_gate *gate, uint64_t from, uint64_t until,
+        uint64_t window_ns, uint32_t rate_ppm)
+{
+        uint32_t version = atomic_load(&gate->version) | 1;
+
+        atomic_store(&gate->version, version);
+        atomic_thread_fence(memory_order_release);
+        atomic_store_explicit(&gate->from, from, memory_order_relaxed);
+        atomic_store_explicit(&gate->until, until, memory_order_relaxed);
+        atomic_store_explicit(&gate->window_ns, window_ns, memory_order_relaxed);
+        atomic_store_explicit(&gate->rate_ppm, rate_ppm, memory_order_relaxed);
+        atomic_store_explicit(&gate->version, version + 1, memory_order_release);
 }
 
 /* 0, -EBADMSG (not such a page), -EPROTO (another version), -EMSGSIZE (sizes do not fit).

@@ -29,6 +29,7 @@ enum kind {
         GRAPHICS,
         RELEASE,
         CONTROL,
+        REFUSE,
         CONTEXT,
 };
 
@@ -193,6 +194,10 @@ static int parse_fault(char *text, struct fault *fault)
                 fault->kind = RELEASE;
                 return parse_time(value, &fault->value);
         }
+        if (!strcmp(text, "refuse") && !value && !at) {
+                fault->kind = REFUSE;
+                return 0;
+        }
         if (!strcmp(text, "control") && value && !at) {
                 fault->kind = CONTROL;
                 return parse_time(value, &fault->value);
@@ -313,6 +318,14 @@ uint64_t sim_faults_control(uint64_t measured)
                 if (faults[i].kind == CONTROL)
                         return faults[i].value;
         return measured;
+}
+
+bool sim_faults_refuse_steering(void)
+{
+        for (int i = 0; i < n_faults; i++)
+                if (faults[i].kind == REFUSE)
+                        return true;
+        return false;
 }
 
 bool sim_faults_refuse_memory(void)

@@ -20,6 +20,8 @@
  *      graphics                this process draws, as a desktop does, and does not compute
  *      release=TIME            how long after this process's death its memory comes back; 20ms
  *      control=TIME            what each call takes that steers channels, not as measured
+ *      refuse                  RM lets this process neither steer channels nor read the engine's
+ *                              records of context switches
  *
  * N counts from 1 and is 1 when left out; with + all later ones fail too. TIME takes ns, us, ms or
  * s; SIZE takes K, M or G (binary). What is not understood is an error: no device is found.
@@ -49,6 +51,8 @@ bool sim_faults_graphics(void);
 uint64_t sim_faults_release(void);
 /* nanoseconds that a steering call takes which was measured to take so many */
 uint64_t sim_faults_control(uint64_t measured);
+/* Whether this process may not steer channels. */
+bool sim_faults_refuse_steering(void);
 /* Counts a request for device memory: true if it is to be refused. */
 bool sim_faults_refuse_memory(void);
 /* Counts a call of an entry. Waits where slowness was asked for. The CUresult to return, 0 for

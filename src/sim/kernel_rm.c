@@ -557,6 +557,20 @@ static uint64_t control_time(const struct rm_control *call, int control)
         return ns ? sim_faults_control(ns) : 0;
 }
 
+static bool is_refused(const struct rm_control *call)
+{
+        switch (call->cmd) {
+        case RM_CTRL_FIFO_DISABLE_CHANNEL:
+        case RM_CTRL_GR_SET_PREEMPTION_MODE:
+        case RM_CTRL_GROUP_SET_TIMESLICE:
+        case RM_CTRL_GROUP_PREEMPT:
+        case RM_CTRL_CHANNEL_RESTART_RUNLIST:
+                return sim_faults_refuse_steering();
+        default:
+                return false;
+        }
+}
+
 static void rm_control(struct rm_control *call)
 {
         int control = find_control(call->cmd);
@@ -564,6 +578,10 @@ static void rm_control(struct rm_control *call)
 
         if (ns)
                 sim_faults_delay(ns);
+        if (is_refused(call)) {
+                call->status = RM_ERR_DENIED;
+                return;
+        }
         kernel_lock();
         call->status = control_object(call, control);
         kernel_unlock();

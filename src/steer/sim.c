@@ -5,6 +5,7 @@
 
 #include "base/cleanup.h"
 #include "policy/switches.h"
+#include "sim/faults.h"
 #include "sim/kernel.h"
 #include "steer/rm.h"
 
@@ -133,6 +134,10 @@ static int sim_watch(void *handle, unsigned device, bool *ret_all, uint32_t *ret
         uint64_t until;
         bool lost;
 
+        if (sim_faults_refuse_steering()) {
+                *ret_status = RM_ERR_DENIED;
+                return -EPERM;
+        }
         /* from now on */
         sim->next[device] = UINT64_MAX;
         (void)runlist_records(

@@ -9,13 +9,13 @@
 static unsigned resolved[CUDA_ENTRY_COUNT];
 static int unwound;
 
-static CUresult launch(CUfunction f, unsigned int gx, unsigned int gy, unsigned int gz,
-        unsigned int bx, unsigned int by, unsigned int bz, unsigned int shared, CUstream stream,
-        void **params, void **extra)
+/* More arguments than there are registers. */
+static CUresult copy(CUdeviceptr *to, CUdeviceptr *from, size_t *sizes, size_t count,
+        CUmemcpyAttributes *attributes, size_t *of, size_t n, size_t *failed, CUstream stream)
 {
-        assert(f == (CUfunction)1 && gx == 2 && gy == 3 && gz == 4 && bx == 5 && by == 6);
-        assert(bz == 7 && shared == 8 && stream == (CUstream)9);
-        assert(params == (void **)10 && extra == (void **)11);
+        assert(to == (CUdeviceptr *)8 && from == (CUdeviceptr *)16 && sizes == (size_t *)24);
+        assert(count == 4 && attributes == (CUmemcpyAttributes *)32 && of == (size_t *)40);
+        assert(n == 7 && failed == (size_t *)48 && stream == (CUstream)9);
         return CUDA_ERROR_LAUNCH_FAILED;
 }
 
@@ -71,8 +71,8 @@ void *cleave_guard_resolve(unsigned entry)
 
         void *to = (void *)other;
         switch (entry) {
-        case CUDA_ENTRY_cuLaunchKernel:
-                to = (void *)launch;
+        case CUDA_ENTRY_cuMemcpyBatchAsync:
+                to = (void *)copy;
                 break;
         case CUDA_ENTRY_cuTexRefSetMipmapLevelClamp:
                 to = (void *)clamp;
@@ -93,12 +93,13 @@ __attribute__((noinline)) static int run(void)
         for (unsigned i = 0; i < sizeof(handle.reserved); i++)
                 handle.reserved[i] = (char)i;
         for (unsigned round = 0; round < 2; round++) {
-                assert(cuLaunchKernel((CUfunction)1, 2, 3, 4, 5, 6, 7, 8, (CUstream)9, (void **)10,
-                               (void **)11) == CUDA_ERROR_LAUNCH_FAILED);
+                assert(cuMemcpyBatchAsync((CUdeviceptr *)8, (CUdeviceptr *)16, (size_t *)24, 4,
+                               (CUmemcpyAttributes *)32, (size_t *)40, 7, (size_t *)48,
+                               (CUstream)9) == CUDA_ERROR_LAUNCH_FAILED);
                 assert(cuTexRefSetMipmapLevelClamp((CUtexref)1, 2.5f, -3.25f) ==
                         CUDA_ERROR_INVALID_HANDLE);
                 assert(cuIpcOpenMemHandle_v2(&ptr, handle, 77) == CUDA_SUCCESS && ptr == 1234);
-                assert(resolved[CUDA_ENTRY_cuLaunchKernel] == 1);
+                assert(resolved[CUDA_ENTRY_cuMemcpyBatchAsync] == 1);
                 assert(resolved[CUDA_ENTRY_cuTexRefSetMipmapLevelClamp] == 1);
                 assert(resolved[CUDA_ENTRY_cuIpcOpenMemHandle_v2] == 1);
         }

@@ -10,7 +10,9 @@ alloc MIB       CUDA result; on success the block is kept
 free            gives the last block back
 work US         from now on keeps kernels of that length queued on the current device
 loop US         the same, but waits for each before the next
+queue US        the same, but on one stream, and waits after each 50 ms of work
 rest            no longer
+launched        how many kernels were launched so far by these
 quit STATUS     ends
 Prints its pid first. Knows nothing of Cleave. The driver's library is looked for by the name in
 CUDA_LIBRARY, if that is set.
@@ -45,7 +47,7 @@ def main():
             contexts[device] = context
         return cuda.cuCtxSetCurrent(contexts[device])
 
-    def keep_busy(context, nanoseconds, depth, resting):
+    def keep_busy(context, nanoseconds, depth, two, resting):
         module, spin = ctypes.c_void_p(), ctypes.c_void_p()
         length = ctypes.c_uint64(nanoseconds)
         parameters = (ctypes.c_void_p * 1)(ctypes.addressof(length))
@@ -56,15 +58,17 @@ def main():
         streams = [ctypes.c_void_p() for _ in range(2)]
         for stream in streams:
             must(cuda.cuStreamCreate(ctypes.byref(stream), 1), "work")
-        turn = 0
+        turn, count = 0, [0]
+        launched.append(count)
         while not resting.is_set():
-            stream = streams[turn % 2 if depth > 1 else 0]
+            stream = streams[turn % 2 if two else 0]
             for _ in range(depth):
                 must(cuda.cuLaunchKernel(spin, 1, 1, 1, 1, 1, 1, 0, stream, parameters, None),
                      "work")
+                count[0] += 1
             # while one is waited for, there is work in the other
             turn += 1
-            must(cuda.cuStreamSynchronize(streams[turn % 2 if depth > 1 else 0]), "work")
+            must(cuda.cuStreamSynchronize(streams[turn % 2 if two else 0]), "work")
         must(cuda.cuCtxSynchronize(), "work")
 
     def stop():
@@ -74,7 +78,7 @@ def main():
         workers.clear()
         resting.clear()
 
-    workers, resting, current = [], threading.Event(), 0
+    workers, resting, current, launched = [], threading.Event(), 0, []
     answer(os.getpid())
     must(cuda.cuInit(0), "cuInit")
     first = use(0)
@@ -88,16 +92,18 @@ def main():
         elif word == "device":
             first, current = use(number), number
             answer(first)
-        elif word in ("work", "loop"):
+        elif word in ("work", "loop", "queue"):
             must(first, word)
             workers.append(threading.Thread(target=keep_busy, daemon=True, args=(
                 contexts[current], number * 1000,
-                max(1, 50000 // number) if word == "work" else 1, resting)))
+                1 if word == "loop" else max(1, 50000 // number), word == "work", resting)))
             workers[-1].start()
             answer(0)
         elif word == "rest":
             stop()
             answer(0)
+        elif word == "launched":
+            answer(sum(count[0] for count in launched))
         elif word == "count":
             count = ctypes.c_int()
             must(cuda.cuDeviceGetCount(ctypes.byref(count)), word)

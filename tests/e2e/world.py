@@ -81,9 +81,9 @@ class World:
 
     # the daemon
 
-    def start_daemon(self):
+    def start_daemon(self, *words):
         done = subprocess.run([os.path.join(self.build, "cleaved"), "--user",
-                               f"--runtime-dir={self.runtime}"], env=self.env, text=True,
+                               f"--runtime-dir={self.runtime}", *words], env=self.env, text=True,
                               capture_output=True, stdin=subprocess.DEVNULL, timeout=60,
                               check=False)
         if done.returncode != 0:

@@ -37,7 +37,7 @@ static void a_whole_configuration_is_read(void **state)
                                    "[audit]\npolicy = kill\ninterval = 500ms\ntolerance = 1M\n"
                                    "[daemon]\nidle_exit = infinity\nrelease_after = 3s\njournal_limit = 1M\n"
                                    "connections = 7\ncgroups = no\nclaims = /run/x\n"
-                                   "[device]\nnvml = /opt/libnvidia-ml.so.1\n";
+                                   "[device]\nnvml = /opt/libnvidia-ml.so.1\ncompute = gate\n";
         struct ceiling ceiling;
         struct config config;
 
@@ -54,6 +54,7 @@ static void a_whole_configuration_is_read(void **state)
         ceiling = config_ceiling(&config, 5);
         assert_int_equal(ceiling.tenants, 4);
         assert_int_equal(config.audit_policy, AUDIT_KILL);
+        assert_int_equal(config.compute, COMPUTE_GATE);
         assert_int_equal(config.audit_interval, 500000);
         assert_int_equal(config.audit_tolerance, 1 << 20);
         assert_int_equal(config.idle_exit, UINT64_MAX);

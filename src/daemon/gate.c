@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Compute at the gate: on devices whose driver does not let anybody steer its scheduler, turns are
+ * given as leases in the tenants' grant pages (policy/gate.h), and the guards let launches pass by
+ * them (guard/gate.c). Nothing of this runs while no device has a gate.
+ */
+#include <linux/futex.h>
+#include <sys/syscall.h>
+
+#include "base/clock.h"
+#include "daemon/manager.h"
+#include "policy/gate.h"
+
+#define NSEC_PER_USEC 1000ull
+#define SECOND        1000000000ull
+#define REST_NS       20000000ull   /* between steps while no tenant has a process */
+#define BOUND_NS      (10 * SECOND) /* what a tenant says is believed so far */
+
+struct gates {
+        struct manager *manager;
+        sd_event_source *timer;
+        struct {
+                struct gate *gate; /* NULL: it has none */
+                char *why;
+        } device[ARBITER_MAX_DEVICES];
+};
+
+static uint64_t now_ns(void)
+{
+        struct timespec t;
+
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        return (uint64_t)t.tv_sec * SECOND + (uint64_t)t.tv_nsec;
+}
+
+static struct gate *gate_of(const struct manager *manager, unsigned index)
+{
+        return manager->gates && index < ARBITER_MAX_DEVICES ? manager->gates->device[index].gate
+                                                             : NULL;
+}
+
+const char *gates_why(const struct manager *manager, unsigned index)
+{
+        return gate_of(manager, index) ? manager->gates->device[index].why : NULL;
+}
+
+/* ---- pages ----------------------------------------------------------------------------------- */
+
+static void set_flag(struct tenant *tenant, unsigned i, bool gated)
+{
+        struct cleave_grant_page *page = tenant->pages.grant;
+        unsigned count = 0;
+
+        if (!page || atomic_load(&page->device[i].gate) == gated)
+                return;
+        atomic_store(&page->device[i].gate, gated);
+        for (unsigned k = 0; k < tenant->devices; k++)
+                count += atomic_load(&page->device[k].gate) != 0;
+        atomic_store(&page->gates, count);
+}
+
+static void wake(struct cleave_gate *gate)
+{
+        syscall(SYS_futex, &gate->version, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+
+static void write_lease(
+        struct tenant *tenant, unsigned i, const struct gate_lease *lease, uint64_t now)
+{
+        struct cleave_gate *gate;
+
+        if (!tenant->pages.grant)
+                return;
+        gate = cleave_gate(tenant->pages.grant, i);
+        atomic_store(&gate->written_at, now);
+        if (atomic_load(&gate->from) != lease->from || atomic_load(&gate->until) != lease->until ||
+                atomic_load(&gate->window_ns) != lease->window_ns ||
+                atomic_load(&gate->rate_ppm) != lease->rate_ppm ||
+                (atomic_load(&gate->version) & 1)) {
+                cleave_gate_write(
+                        gate, lease->from, lease->until, lease->window_ns, lease->rate_ppm);
+                wake(gate);
+        }
+        /* from when there is a lease to go by */
+        set_flag(tenant, i, true);
+}
+
+void gates_clear(struct tenant *tenant)
+{
+        for (unsigned i = 0; i < tenant->devices; i++)
+                if (!gate_of(tenant->manager, tenant->device[i].index)) {
+                        set_flag(tenant, i, false);
+                        if (tenant->pages.grant)
+                                wake(cleave_gate(tenant->pages.grant, i));
+                }
+}
+
+/* ---- what is seen ---------------------------------------------------------------------------- */
+
+/* Adds to the tenant's use what its processes say: no more than time has passed, and their work
+ * that is under way can add. */
+static void count_use(
+        struct tenant_device *device, uint64_t used, uint64_t busy, uint64_t now, bool shown)
+{
+        int64_t more = (int64_t)(used - device->gate_said), room;
+        uint64_t best;
+
+        device->gate_said = used;
+        if (!device->gate_known) {
+                device->gate_known = true;
+                device->gate_at = now;
+                device->gate_room = 0;
+                return;
+        }
+        device->gate_room = MIN_OF(device->gate_room + (now - device->gate_at), BOUND_NS);
+        device->gate_at = now;
+        room = (int64_t)(device->gate_room + (busy - MIN_OF(busy, now)));
+        more = MAX_OF(MIN_OF(more, room), -(int64_t)BOUND_NS);
+        device->gate_ns += (uint64_t)more;
+        if (more > 0)
+                device->gate_room -= MIN_OF((uint64_t)more, device->gate_room);
+        else
+                device->gate_room += (uint64_t)-more;
+        if (!shown)
+                return;
+        /* the counter that users see never falls */
+        best = device->gate_ns;
+        if ((int64_t)(best - device->gate_shown_ns) > 0) {
+                device->counted_ns += best - device->gate_shown_ns;
+                device->used_ns += best - device->gate_shown_ns;
+                device->gate_shown_ns = best;
+        }
+        device->use_known = true;
+        compute_count_second(device, now);
+}
+
+static void see(struct tenant *tenant, unsigned i, uint64_t now, struct gate_sight *ret)
+{
+        struct tenant_device *device = &tenant->device[i];
+        struct session *session;
+
+        *ret = (struct gate_sight){.used_ns = device->gate_ns};
+        if (!tenant->pages.usage)
+                return;
+        ret->wanted_at = MIN_OF(atomic_load(&tenant->pages.usage->gate[i].wanted_at), now);
+        DL_FOREACH(tenant->sessions, session)
+        {
+                const struct cleave_slot *slot;
+
+                if (session->returning)
+                        continue;
+                slot = cleave_usage_slot(tenant->pages.usage, session->slot);
+                if (slot)
+                        ret->busy_until = MAX_OF(ret->busy_until, atomic_load(&slot->gate_busy[i]));
+        }
+        ret->busy_until = MIN_OF(ret->busy_until, now + BOUND_NS);
+        count_use(device, atomic_load(&tenant->pages.usage->gate[i].used_ns), ret->busy_until, now,
+                !compute_is_watched(tenant->manager, device->index, now));
+        ret->used_ns = device->gate_ns;
+}
+
+/* ---- steps ----------------------------------------------------------------------------------- */
+
+static void step_device(struct gates *gates, unsigned index, uint64_t now)
+{
+        struct gate *gate = gates->device[index].gate;
+        struct gate_sight sight;
+        struct gate_lease lease;
+
+        for (struct tenant *t = gates->manager->tenants; t; t = t->hh.next)
+                for (unsigned i = 0; t->steered && i < t->devices; i++)
+                        if (t->device[i].index == index) {
+                                see(t, i, now, &sight);
+                                (void)gate_observe(gate, t->id, &sight);
+                        }
+        gate_step(gate, now);
+        for (struct tenant *t = gates->manager->tenants; t; t = t->hh.next)
+                for (unsigned i = 0; t->steered && i < t->devices; i++)
+                        if (t->device[i].index == index && gate_get(gate, t->id, &lease) == 0)
+                                write_lease(t, i, &lease, now);
+}
+
+static void schedule(struct gates *gates)
+{
+        uint64_t next = UINT64_MAX;
+        bool rest = true;
+
+        for (unsigned d = 0; d < ARBITER_MAX_DEVICES; d++)
+                if (gates->device[d].gate)
+                        next = MIN_OF(next, gate_next(gates->device[d].gate));
+        for (struct tenant *t = gates->manager->tenants; t && rest; t = t->hh.next)
+                rest = !t->steered || !t->sessions;
+        if (rest)
+                next = MAX_OF(next, now_ns() + REST_NS);
+        sd_event_source_set_time(gates->timer, next / NSEC_PER_USEC);
+        sd_event_source_set_enabled(gates->timer, SD_EVENT_ONESHOT);
+}
+
+static int tick(sd_event_source *source, uint64_t usec, void *userdata)
+{
+        struct gates *gates = userdata;
+        uint64_t now = now_ns();
+
+        (void)source;
+        (void)usec;
+        for (unsigned d = 0; d < ARBITER_MAX_DEVICES; d++)
+                if (gates->device[d].gate)
+                        step_device(gates, d, now);
+        schedule(gates);
+        return 0;
+}
+
+/* ---- tenants --------------------------------------------------------------------------------- */
+
+void gates_enter(struct tenant *tenant)
+{
+        struct manager *manager = tenant->manager;
+        bool any = false;
+
+        for (unsigned i = 0; i < tenant->devices; i++) {
+                struct gate *gate = gate_of(manager, tenant->device[i].index);
+
+                if (!gate)
+                        continue;
+                (void)gate_admit(gate, now_ns(), tenant->id, &tenant->terms);
+                any = true;
+        }
+        if (any)
+                schedule(manager->gates);
+}
+
+void gates_change(struct tenant *tenant)
+{
+        struct manager *manager = tenant->manager;
+        bool any = false;
+
+        for (unsigned i = 0; i < tenant->devices; i++) {
+                struct gate *gate = gate_of(manager, tenant->device[i].index);
+
+                any |= gate && gate_change(gate, now_ns(), tenant->id, &tenant->terms) == 0;
+        }
+        if (any)
+                schedule(manager->gates);
+}
+
+void gates_leave(struct tenant *tenant)
+{
+        struct manager *manager = tenant->manager;
+
+        for (unsigned i = 0; i < tenant->devices; i++) {
+                struct gate *gate = gate_of(manager, tenant->device[i].index);
+
+                if (gate)
+                        (void)gate_leave(gate, now_ns(), tenant->id);
+                set_flag(tenant, i, false);
+        }
+        if (manager->gates)
+                schedule(manager->gates);
+}
+
+/* ---- devices --------------------------------------------------------------------------------- */
+
+static struct gates *gates_new(struct manager *manager)
+{
+        struct gates *gates = calloc(1, sizeof(*gates));
+        int r;
+
+        if (!gates)
+                return NULL;
+        gates->manager = manager;
+        r = sd_event_add_time(manager->event, &gates->timer, CLOCK_MONOTONIC,
+                clock_usec(CLOCK_MONOTONIC), 1, tick, gates);
+        if (r >= 0)
+                r = sd_event_source_set_priority(gates->timer, SD_EVENT_PRIORITY_IMPORTANT);
+        if (r < 0) {
+                sd_event_source_disable_unref(gates->timer);
+                free(gates);
+                return NULL;
+        }
+        return gates;
+}
+
+int gates_begin(struct manager *manager, unsigned index, const char *why)
+{
+        _cleanup_free_ char *copy = NULL;
+        struct gate *gate;
+        int r;
+
+        if (index >= MIN_OF(manager->devices, ARBITER_MAX_DEVICES))
+                return -EINVAL;
+        if (gate_of(manager, index))
+                return 0;
+        copy = strdup(why);
+        if (!copy)
+                return -ENOMEM;
+        if (!manager->gates)
+                manager->gates = gates_new(manager);
+        if (!manager->gates)
+                return -ENOMEM;
+        r = gate_new(&gate);
+        if (r < 0)
+                return r;
+        manager->gates->device[index].gate = gate;
+        manager->gates->device[index].why = TAKE_PTR(copy);
+        for (struct tenant *t = manager->tenants; t; t = t->hh.next)
+                for (unsigned i = 0; t->steered && i < t->devices; i++)
+                        if (t->device[i].index == index)
+                                (void)gate_admit(gate, now_ns(), t->id, &t->terms);
+        schedule(manager->gates);
+        events_add(&manager->events, EVENT_COMPUTE_GATED,
+                (struct event_subject){.device = manager->device[index].info.uuid_text},
+                "compute terms on device %u are kept at a gate in the tenants' processes: %s",
+                manager->device[index].info.index, why);
+        return 0;
+}
+
+void gates_stop(struct manager *manager)
+{
+        struct gates *gates = TAKE_PTR(manager->gates);
+
+        if (gates) {
+                sd_event_source_disable_unref(gates->timer);
+                for (unsigned d = 0; d < ARBITER_MAX_DEVICES; d++) {
+                        gate_free(gates->device[d].gate);
+                        free(gates->device[d].why);
+                }
+                free(gates);
+        }
+        for (struct tenant *t = manager->tenants; t; t = t->hh.next) {
+                for (unsigned i = 0; i < t->devices; i++)
+                        t->device[i].gate_known = false;
+                gates_clear(t);
+        }
+}
+
+/* ---- what is told ---------------------------------------------------------------------------- */
+
+bool gates_inspect(struct tenant *tenant, unsigned i, struct gate_state *ret)
+{
+        const struct gate *gate = gate_of(tenant->manager, tenant->device[i].index);
+
+        return gate && gate_inspect(gate, tenant->id, ret) == 0;
+}

@@ -1,0 +1,571 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The guard's gate before a driver of our own, whose engine runs what it is given in order. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "driver.h"
+
+#define MS      1000000ull
+#define FOREVER UINT64_MAX
+#define LOG_MAX 20000u
+
+/* -- a tenant ---------------------------------------------------------------------------------- */
+
+static _Alignas(4096) char grant_bytes[CLEAVE_GRANT_BYTES];
+static _Alignas(4096) char usage_bytes[CLEAVE_USAGE_HEAD + 2 * CLEAVE_SLOT_BYTES];
+static struct guard_session session;
+
+const struct guard_session *guard_session(void)
+{
+        return &session;
+}
+
+bool guard_forked(void)
+{
+        return false;
+}
+
+int guard_device_by_ordinal(CUdevice device)
+{
+        return device == 0 ? 0 : -ENODEV;
+}
+
+static uint64_t now(void)
+{
+        struct timespec t;
+
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static struct cleave_gate *gate(void)
+{
+        return cleave_gate(session.grant, 0);
+}
+
+static void lease(uint64_t from, uint64_t until, uint64_t window)
+{
+        atomic_store(&gate()->written_at, now());
+        cleave_gate_write(gate(), from, until, window, 500000);
+        syscall(SYS_futex, &gate()->version, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+
+static void set_gate(bool on)
+{
+        struct cleave_grant_page *page = (struct cleave_grant_page *)grant_bytes;
+
+        atomic_store(&page->device[0].gate, on);
+        atomic_store(&page->gates, on);
+}
+
+static uint64_t used(void)
+{
+        return atomic_load(&session.usage->gate[0].used_ns);
+}
+
+/* -- a driver ---------------------------------------------------------------------------------- */
+
+struct CUevent_st {
+        uint64_t at;
+};
+
+static pthread_mutex_t driver_lock = PTHREAD_MUTEX_INITIALIZER;
+static uint64_t engine_free;
+static uint64_t deepest; /* work that was in the queue, before a launch */
+static bool capturing, failing;
+static unsigned events_made, events_gone;
+static char done[LOG_MAX]; /* K: a launch, T: one that is tied, E: an event, in their order */
+static unsigned done_count;
+static CUcontext const current = (CUcontext)0x1000;
+static CUstream const stream = (CUstream)0x2000;
+
+static void note(char what)
+{
+        if (done_count < LOG_MAX)
+                done[done_count++] = what;
+}
+
+static CUresult run(uint64_t ns, char what)
+{
+        uint64_t t = now();
+
+        if (failing)
+                return CUDA_ERROR_INVALID_VALUE;
+        pthread_mutex_lock(&driver_lock);
+        note(what);
+        if (!capturing) {
+                if (engine_free < t)
+                        engine_free = t;
+                if (deepest < engine_free - t)
+                        deepest = engine_free - t;
+                engine_free += ns;
+        }
+        pthread_mutex_unlock(&driver_lock);
+        return CUDA_SUCCESS;
+}
+
+/* The grid's width is how many microseconds a kernel takes. */
+static CUresult fake_launch(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
+        unsigned by, unsigned bz, unsigned shared, CUstream s, void **params, void **extra)
+{
+        return run(gx * 1000ull, 'K');
+}
+
+static CUresult fake_launch_ex(const CUlaunchConfig *config, CUfunction f, void **p, void **extra)
+{
+        return run(config->gridDimX * 1000ull, config->numAttrs ? 'T' : 'K');
+}
+
+static CUresult fake_graph(CUgraphExec graph, CUstream s)
+{
+        return run(5 * MS, 'G');
+}
+
+static CUresult fake_device(CUdevice *device)
+{
+        *device = 0;
+        return CUDA_SUCCESS;
+}
+
+static CUresult fake_current(CUcontext *context)
+{
+        *context = current;
+        return CUDA_SUCCESS;
+}
+
+static CUresult fake_capturing(CUstream s, CUstreamCaptureStatus *status)
+{
+        *status = capturing ? CU_STREAM_CAPTURE_STATUS_ACTIVE : CU_STREAM_CAPTURE_STATUS_NONE;
+        return CUDA_SUCCESS;
+}
+
+static CUresult fake_mode(CUstreamCaptureMode *mode)
+{
+        return CUDA_SUCCESS;
+}
+
+static CUresult fake_event(CUevent *event, unsigned flags)
+{
+        *event = calloc(1, sizeof(**event));
+        events_made++;
+        return CUDA_SUCCESS;
+}
+
+static CUresult fake_event_gone(CUevent event)
+{
+        free(event);
+        events_gone++;
+        return CUDA_SUCCESS;
+}
+
+static CUresult fake_record(CUevent event, CUstream s)
+{
+        uint64_t t = now();
+
+        pthread_mutex_lock(&driver_lock);
+        note('E');
+        event->at = engine_free > t ? engine_free : t;
+        pthread_mutex_unlock(&driver_lock);
+        return CUDA_SUCCESS;
+}
+
+static CUresult fake_query(CUevent event)
+{
+        return now() >= event->at ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
+}
+
+static CUresult fake_elapsed(float *ms, CUevent from, CUevent to)
+{
+        if (fake_query(from) || fake_query(to))
+                return CUDA_ERROR_NOT_READY;
+        *ms = (float)((double)(int64_t)(to->at - from->at) / 1e6);
+        return CUDA_SUCCESS;
+}
+
+static CUresult fake_wait(CUstream s)
+{
+        while (now() < engine_free) {
+                uint64_t left = engine_free - now();
+                struct timespec rest = {.tv_nsec = (long)(left < MS ? left : MS)};
+
+                nanosleep(&rest, NULL);
+        }
+        return CUDA_SUCCESS;
+}
+
+static CUresult fake_wait_all(void)
+{
+        return fake_wait(NULL);
+}
+
+void *cleave_real[CUDA_ENTRY_COUNT];
+
+#define FAKE(symbol, function) cleave_real[CUDA_ENTRY_##symbol] = (void *)(function)
+
+static int begin(void **state)
+{
+        struct cleave_grant_page *page = (struct cleave_grant_page *)grant_bytes;
+
+        (void)state;
+        FAKE(cuLaunchKernel, fake_launch);
+        FAKE(cuLaunchKernelEx, fake_launch_ex);
+        FAKE(cuGraphLaunch, fake_graph);
+        FAKE(cuCtxGetDevice, fake_device);
+        FAKE(cuCtxGetCurrent, fake_current);
+        FAKE(cuStreamIsCapturing, fake_capturing);
+        FAKE(cuThreadExchangeStreamCaptureMode, fake_mode);
+        FAKE(cuEventCreate, fake_event);
+        FAKE(cuEventDestroy_v2, fake_event_gone);
+        FAKE(cuEventRecord, fake_record);
+        FAKE(cuEventQuery, fake_query);
+        FAKE(cuEventElapsedTime, fake_elapsed);
+        FAKE(cuStreamSynchronize, fake_wait);
+        FAKE(cuCtxSynchronize, fake_wait_all);
+        page->devices = 1;
+        session = (struct guard_session){
+                .grant = page,
+                .usage = (struct cleave_usage_page *)usage_bytes,
+                .slot = (struct cleave_slot *)(usage_bytes + CLEAVE_USAGE_HEAD + CLEAVE_SLOT_BYTES),
+                .index = 1,
+        };
+        guard_gate_open();
+        set_gate(true);
+        lease(0, FOREVER, 2 * MS);
+        capturing = failing = false;
+        fake_wait(NULL);
+        done_count = 0;
+        deepest = 0;
+        return 0;
+}
+
+/* As when its context ends: what was learnt of streams is gone, prices stay. */
+static int end(void **state)
+{
+        (void)state;
+        set_gate(true);
+        guard_gate_forget(NULL);
+        assert_int_equal(events_gone, events_made);
+        return 0;
+}
+
+/* Each test has a kernel of its own, whose price is not known yet. */
+static CUresult kernel(const void *function, unsigned microseconds)
+{
+        return cuLaunchKernel(
+                (CUfunction)function, microseconds, 1, 1, 1, 1, 1, 0, stream, NULL, NULL);
+}
+
+static unsigned count_of(char what)
+{
+        unsigned n = 0;
+
+        for (unsigned i = 0; i < done_count; i++)
+                n += done[i] == what;
+        return n;
+}
+
+/* -- tests ------------------------------------------------------------------------------------- */
+
+static void test_nothing_without_a_gate(void **state)
+{
+        uint64_t before = used();
+        static char f;
+
+        (void)state;
+        set_gate(false);
+        lease(FOREVER, 0, 0);
+        for (unsigned i = 0; i < 100; i++)
+                assert_int_equal(kernel(&f, 1), CUDA_SUCCESS);
+        assert_int_equal(cuCtxSynchronize(), CUDA_SUCCESS);
+        assert_int_equal(done_count, 100);
+        assert_int_equal(count_of('K'), 100);
+        assert_int_equal(used(), before);
+}
+
+static _Atomic unsigned passed;
+
+static void *launch_one(void *f)
+{
+        errno = 77;
+        if (kernel(f, 100) == CUDA_SUCCESS && errno == 77)
+                atomic_fetch_add(&passed, 1);
+        return NULL;
+}
+
+static void test_a_launch_waits_for_its_lease(void **state)
+{
+        pthread_t thread;
+        static char f;
+        uint64_t start;
+
+        (void)state;
+        lease(FOREVER, 0, 2 * MS);
+        atomic_store(&passed, 0);
+        pthread_create(&thread, NULL, launch_one, &f);
+        usleep(100000);
+        assert_int_equal(atomic_load(&passed), 0);
+        assert_int_equal(count_of('K'), 0);
+        /* that it waits is seen */
+        assert_true(atomic_load(&session.usage->gate[0].wanted_at) + 1000 * MS > now());
+        start = now();
+        lease(0, FOREVER, 2 * MS);
+        pthread_join(thread, NULL);
+        assert_int_equal(atomic_load(&passed), 1);
+        assert_true(now() - start < 1000 * MS);
+        /* and one that is to come is waited for */
+        start = now();
+        lease(start + 60 * MS, FOREVER, 2 * MS);
+        (void)launch_one(&f);
+        assert_true(now() - start >= 60 * MS);
+        /* taken away while somebody waits */
+        lease(FOREVER, 0, 2 * MS);
+        pthread_create(&thread, NULL, launch_one, &f);
+        usleep(20000);
+        set_gate(false);
+        pthread_join(thread, NULL);
+        assert_int_equal(atomic_load(&passed), 3);
+}
+
+static void test_work_in_flight_is_bounded(void **state)
+{
+        static char f;
+
+        (void)state;
+        for (unsigned i = 0; i < 20; i++)
+                (void)kernel(&f, 500);
+        (void)cuStreamSynchronize(stream);
+        deepest = 0;
+        for (unsigned i = 0; i < 100; i++)
+                (void)kernel(&f, 500);
+        /* 2 ms, and what the prediction is off by */
+        assert_true(deepest <= 3 * MS);
+        (void)cuStreamSynchronize(stream);
+        /* a window that ends soon is not passed by more than one */
+        lease(0, now() + 20 * MS, 2 * MS);
+        for (unsigned i = 0; i < 3; i++)
+                (void)kernel(&f, 500);
+        assert_true(engine_free <= now() + 21 * MS);
+}
+
+static void test_use_is_measured(void **state)
+{
+        uint64_t before, took;
+        static char f, g, h;
+
+        (void)state;
+        lease(0, FOREVER, 20 * MS);
+        /* a queue of two kernels, first of unknown length */
+        before = used();
+        for (unsigned i = 0; i < 100; i++) {
+                (void)kernel(&f, 300);
+                (void)kernel(&g, 700);
+        }
+        (void)cuCtxSynchronize();
+        took = used() - before;
+        if (took < 90 * MS || took > 150 * MS)
+                fail_msg("100 ms are counted as %u us", (unsigned)(took / 1000));
+        /* one at a time: pauses do not count */
+        for (unsigned i = 0; i < 8; i++) {
+                (void)kernel(&h, 400);
+                (void)cuStreamSynchronize(stream);
+        }
+        before = used();
+        for (unsigned i = 0; i < 50; i++) {
+                (void)kernel(&h, 400);
+                (void)cuStreamSynchronize(stream);
+                usleep(1000);
+        }
+        took = used() - before;
+        if (took < 17 * MS || took > 40 * MS)
+                fail_msg("20 ms are counted as %u us", (unsigned)(took / 1000));
+        /* a graph as a whole */
+        before = used();
+        for (unsigned i = 0; i < 10; i++)
+                (void)cuGraphLaunch((CUgraphExec)&f, stream);
+        (void)cuCtxSynchronize();
+        took = used() - before;
+        if (took < 42 * MS || took > 80 * MS)
+                fail_msg("50 ms are counted as %u us", (unsigned)(took / 1000));
+        /* what fails is not counted */
+        failing = true;
+        before = used();
+        assert_int_equal(kernel(&f, 300), CUDA_ERROR_INVALID_VALUE);
+        assert_int_equal(used(), before);
+}
+
+static void test_markers_are_sparse(void **state)
+{
+        static char f, g;
+
+        (void)state;
+        lease(0, FOREVER, 20 * MS);
+        for (unsigned i = 0; i < 40; i++)
+                (void)kernel(&f, 20);
+        (void)cuStreamSynchronize(stream);
+        done_count = 0;
+        for (unsigned i = 0; i < 640; i++)
+                (void)kernel(&f, 20);
+        /* 250 us of work, or 32 launches */
+        assert_true(count_of('E') <= 640 / 6);
+        (void)cuStreamSynchronize(stream);
+        for (unsigned i = 0; i < 8; i++) {
+                (void)kernel(&g, 100);
+                (void)cuStreamSynchronize(stream);
+        }
+        done_count = 0;
+        for (unsigned i = 0; i < 160; i++) {
+                (void)kernel(&g, 100);
+                (void)cuStreamSynchronize(stream);
+        }
+        assert_true(count_of('E') <= 2 * 160 / 8);
+}
+
+static void test_capture_is_left_alone(void **state)
+{
+        uint64_t before, start;
+        static char f;
+
+        (void)state;
+        (void)kernel(&f, 100);
+        lease(FOREVER, 0, 2 * MS);
+        capturing = true;
+        done_count = 0;
+        before = used();
+        start = now();
+        for (unsigned i = 0; i < 200; i++)
+                assert_int_equal(kernel(&f, 100), CUDA_SUCCESS);
+        assert_true(now() - start < 1000 * MS);
+        assert_int_equal(done_count, 200);
+        assert_int_equal(count_of('E'), 0);
+        assert_int_equal(used(), before);
+}
+
+static void test_dependent_launches_stay_together(void **state)
+{
+        CUlaunchAttribute attribute = {
+                .id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+                .value.programmaticStreamSerializationAllowed = 1,
+        };
+        CUlaunchConfig first = {.gridDimX = 200,
+                .gridDimY = 1,
+                .gridDimZ = 1,
+                .blockDimX = 1,
+                .blockDimY = 1,
+                .blockDimZ = 1,
+                .hStream = stream};
+        CUlaunchConfig tied = first;
+        static char f, g;
+        uint64_t before;
+        unsigned marks;
+
+        (void)state;
+        tied.attrs = &attribute;
+        tied.numAttrs = 1;
+        /* the first of them tells that this program has such launches */
+        (void)cuLaunchKernelEx(&tied, (CUfunction)&g, NULL, NULL);
+        (void)cuStreamSynchronize(stream);
+        done_count = 0;
+        before = used();
+        for (unsigned i = 0; i < 60; i++) {
+                (void)cuLaunchKernelEx(&first, (CUfunction)&f, NULL, NULL);
+                (void)cuLaunchKernelEx(&tied, (CUfunction)&g, NULL, NULL);
+                (void)cuLaunchKernelEx(&tied, (CUfunction)&g, NULL, NULL);
+                if (i % 3 == 0)
+                        (void)cuStreamSynchronize(stream);
+        }
+        (void)cuStreamSynchronize(stream);
+        marks = count_of('E');
+        assert_true(marks > 0);
+        for (unsigned i = 1; i < done_count; i++)
+                if (done[i] == 'T' && done[i - 1] == 'E')
+                        fail_msg("a marker stands before a launch that is tied to the one before");
+        assert_true(used() - before > 28 * MS && used() - before < 60 * MS);
+        /* and they are not kept waiting, as the one before may be running */
+        lease(0, now() + 5000 * MS, 20 * MS);
+        (void)cuLaunchKernelEx(&first, (CUfunction)&f, NULL, NULL);
+        lease(FOREVER, 0, 2 * MS);
+        assert_int_equal(cuLaunchKernelEx(&tied, (CUfunction)&g, NULL, NULL), CUDA_SUCCESS);
+}
+
+/* Nobody renews the lease: it goes on at the rate that it had, 50 %. */
+static void test_a_dead_daemon_holds_nobody_up(void **state)
+{
+        uint64_t start, free_before;
+        unsigned count = 0;
+        double part;
+        static char f;
+
+        (void)state;
+        for (unsigned i = 0; i < 20; i++)
+                (void)kernel(&f, 1000);
+        (void)cuStreamSynchronize(stream);
+        lease(FOREVER, 0, 2 * MS);
+        atomic_store(&gate()->written_at, now() - 2 * CLEAVE_GATE_STALE);
+        start = now();
+        free_before = start;
+        while (now() < start + 600 * MS) {
+                (void)kernel(&f, 1000);
+                count++;
+        }
+        part = (double)count * 1e6 / (double)(now() - free_before);
+        if (part < 0.1 || part > 0.6)
+                fail_msg("it gets %.3f", part);
+        /* clocks of another time namespace are as good as none */
+        lease(FOREVER, 0, 2 * MS);
+        atomic_store(&gate()->written_at, now() + 100 * CLEAVE_GATE_STALE);
+        assert_int_equal(kernel(&f, 1000), CUDA_SUCCESS);
+}
+
+/* Work that waits for a launch to come, and ends only then, is not waited for without end. */
+static void test_work_that_does_not_end_is_passed(void **state)
+{
+        static char f, g;
+        uint64_t start;
+
+        (void)state;
+        for (unsigned i = 0; i < 6; i++) {
+                (void)kernel(&f, 200);
+                (void)cuStreamSynchronize(stream);
+        }
+        /* predicted to take 200 us, it takes 900 ms: as if it waited for the next */
+        (void)kernel(&f, 200);
+        (void)kernel(&f, 200);
+        pthread_mutex_lock(&driver_lock);
+        engine_free = now() + 900 * MS;
+        pthread_mutex_unlock(&driver_lock);
+        start = now();
+        for (unsigned i = 0; i < 3; i++)
+                assert_int_equal(kernel(&g, 10), CUDA_SUCCESS);
+        assert_true(now() - start < 600 * MS);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test_setup_teardown(test_nothing_without_a_gate, begin, end),
+                cmocka_unit_test_setup_teardown(test_a_launch_waits_for_its_lease, begin, end),
+                cmocka_unit_test_setup_teardown(test_work_in_flight_is_bounded, begin, end),
+                cmocka_unit_test_setup_teardown(test_use_is_measured, begin, end),
+                cmocka_unit_test_setup_teardown(test_markers_are_sparse, begin, end),
+                cmocka_unit_test_setup_teardown(test_capture_is_left_alone, begin, end),
+                cmocka_unit_test_setup_teardown(test_a_dead_daemon_holds_nobody_up, begin, end),
+                cmocka_unit_test_setup_teardown(test_work_that_does_not_end_is_passed, begin, end),
+                cmocka_unit_test_setup_teardown(test_dependent_launches_stay_together, begin, end),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
