@@ -3,10 +3,11 @@
  * A load for the probes: kernels of a fixed amount of arithmetic on every SM, so that work done
  * does not depend on who else has the GPU. Started by a probe, which gives it a page to count in.
  *
- * usage: load FD MICROSECONDS queue|sync|pace|open [GAP_MICROSECONDS [SLICE_MICROSECONDS
+ * usage: load FD MICROSECONDS queue|sync|pace|open|host [GAP_MICROSECONDS [SLICE_MICROSECONDS
  *             [CALIBRATION_MILLISECONDS]]]
  *   queue  always work waiting; sync  launch, wait, again; pace  sync, then rest GAP; open  serve
- *   arrivals that come at random, GAP apart in the mean, whether or not the last is done
+ *   arrivals that come at random, GAP apart in the mean, whether or not the last is done; host  64
+ *   launches, then wait: what the launches take of the host, each, in ns where the others have us
  *
  * It sees the driver library's RM calls, in order to know its channels: link it so that its ioctl()
  * is exported.
@@ -279,6 +280,19 @@ int main(int argc, char **argv)
                                 target++;
                         }
                         sleep_ns(500000);
+                        continue;
+                }
+                if (strcmp(argv[3], "host") == 0) {
+                        for (int i = 0; i < 64; i++) {
+                                uint64_t before = now_ns();
+                                uint32_t place;
+
+                                launch(turns);
+                                place = atomic_fetch_add(&page->latencies, 1);
+                                if (place < LOAD_LATENCIES)
+                                        page->latency_us[place] = (uint32_t)(now_ns() - before);
+                        }
+                        MUST(p_cuCtxSynchronize());
                         continue;
                 }
                 uint64_t start = now_ns();
