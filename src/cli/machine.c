@@ -156,6 +156,8 @@ void machine_print_gpus(const json_t *gpus)
                         output_text(json_object_get(gpu, "driver"), "none"));
                 if (json_is_string(physical))
                         printf(", a virtual function of %s", json_string_value(physical));
+                if (json_is_integer(json_object_get(gpu, "memory")))
+                        printf(", %s of memory", output_size(json_object_get(gpu, "memory")));
                 if (json_is_integer(node))
                         printf(", NUMA node %lld", json_integer_value(node));
                 if (json_is_string(json_object_get(gpu, "link_speed")))

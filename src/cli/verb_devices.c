@@ -122,6 +122,30 @@ static int print_devices(const json_t *devices, enum output_format format)
         return r;
 }
 
+/* The memory of NVIDIA's GPUs, which sysfs does not tell, from the daemon's devices. */
+static void add_memory(json_t *hardware, const json_t *devices)
+{
+        const json_t *device;
+        json_t *gpu;
+        size_t i, j;
+
+        json_array_foreach(hardware, i, gpu)
+        {
+                const char *address = json_string_value(json_object_get(gpu, "address"));
+
+                json_array_foreach((json_t *)devices, j, device)
+                {
+                        const char *pci = json_string_value(json_object_get(device, "pci"));
+                        char own[PCI_ADDRESS_MAX];
+
+                        if (pci && !json_is_true(json_object_get(device, "mig")) &&
+                                pci_address_parse(pci, own) == 0 && strcmp(own, address) == 0)
+                                json_object_set(
+                                        gpu, "memory", json_object_get(device, "memory_total"));
+                }
+        }
+}
+
 static int run_devices(const struct cli_args *args)
 {
         enum output_format format = output_format(args->value[OPT_OUTPUT]);
@@ -142,6 +166,7 @@ static int run_devices(const struct cli_args *args)
         machine_host(&host, args->value[OPT_SYSFS], args->value[OPT_PROC], NULL, NULL);
         if (survey_gpus(&host, &hardware) < 0)
                 hardware = json_array();
+        add_memory(hardware, json_object_get(result, "devices"));
         json_object_set(result, "hardware", hardware);
         any = json_array_size(json_object_get(result, "devices")) > 0;
         if (format == OUTPUT_JSON)

@@ -225,8 +225,8 @@ int attach_vgpu_elsewhere(struct cleave_error *error)
         return -EINVAL;
 }
 
-int attach_print_mediated(FILE *out, const char *uuid, const char *type, enum technique_form form,
-        struct cleave_error *error)
+int attach_print_mediated(FILE *out, const char *uuid, const char *type, const char *name,
+        enum technique_form form, struct cleave_error *error)
 {
         switch (form) {
         case FORM_QEMU:
@@ -251,7 +251,7 @@ int attach_print_mediated(FILE *out, const char *uuid, const char *type, enum te
                         "      mediatedDevices:\n"
                         "      - mdevNameSelector: \"%s\"\n"
                         "        resourceName: cleave.dev/%s\n",
-                        type, type);
+                        name, type);
                 return 0;
         case FORM_NOVA:
                 fprintf(out,

@@ -9,8 +9,10 @@
 int attach_print_functions(FILE *out, const struct host *host, const struct pci_function *functions,
         int n, bool managed, enum technique_form form, struct cleave_error *error);
 
-int attach_print_mediated(FILE *out, const char *uuid, const char *type, enum technique_form form,
-        struct cleave_error *error);
+/* type: as in sysfs, "nvidia-689"; name: what its file of that name says, by which KubeVirt knows
+ * it, "GRID A30-6C". */
+int attach_print_mediated(FILE *out, const char *uuid, const char *type, const char *name,
+        enum technique_form form, struct cleave_error *error);
 
 /* For forms of systems on which vGPUs are made by other means: the error that says so. */
 int attach_vgpu_elsewhere(struct cleave_error *error);

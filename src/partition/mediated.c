@@ -209,8 +209,11 @@ static int print(FILE *out, const struct host *host, const struct change *change
 {
         const char *uuid = json_string_value(json_object_get(change->geometry, "uuid"));
         const char *type = json_string_value(json_object_get(change->geometry, "type"));
+        char name[HOST_TEXT_MAX];
 
-        return attach_print_mediated(out, uuid ?: "", type ?: "", form, error);
+        host_read(host, name, "bus/mdev/devices/%s/mdev_type/name", uuid ?: "");
+        return attach_print_mediated(
+                out, uuid ?: "", type ?: "", *name ? name : type ?: "", form, error);
 }
 
 const struct technique technique_mediated = {

@@ -82,6 +82,13 @@ grep -q 1 /sys/class/vtconsole/vtcon1/bind; result console-back $?
 
 cp check $S; says 'which the host.s driver e1000 has'; result group-shared-seen $?
 cp attach $S; [ $? = 6 ] && [ "$(driver $S)" = bochs-drm ]; result group-shared-refused $?
+# a sibling that the check does not see: the kernel says that the group is not viable
+g=$(basename $(readlink /sys/bus/pci/devices/$S/iommu_group))
+mkdir -p /tmp/few/$S; mount --bind /tmp/few /sys/kernel/iommu_groups/$g/devices
+cp attach $S --allow-console-loss; [ $? = 6 ] && says "IOMMU group $g is not viable" && [ "$(driver $S)" = bochs-drm ]
+result not-viable $?
+umount /sys/kernel/iommu_groups/$g/devices
+[ "$(cat /sys/bus/pci/devices/$S/driver_override)" = '(null)' ]; result not-viable-given-back $?
 
 part create sriov $P --count 99 --any-device; [ $? = 6 ] && says 'at most 4 virtual functions'
 result sriov-too-many $?

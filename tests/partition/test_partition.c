@@ -96,6 +96,17 @@ static void setup_mediated(struct tree *tree)
                 "sys/class/mdev_bus/%s/mdev_supported_types/nvidia-690/name", GPU);
 }
 
+/* Intel's GVT-g: the types have no other names. */
+static void setup_gvt(struct tree *tree)
+{
+        static const char type[] = "sys/class/mdev_bus/%s/mdev_supported_types/i915-GVTg_V5_4/%s";
+
+        tree_init(tree);
+        tree_function(tree, "0000:00:02.0", NULL, 0x8086, 0x3e92, 0x030000, 1, "i915");
+        tree_file(tree, "2\n", type, "0000:00:02.0", "available_instances");
+        tree_file(tree, "", type, "0000:00:02.0", "create");
+}
+
 static void setup_vgpu(struct tree *tree)
 {
         tree_init(tree);
@@ -186,6 +197,9 @@ static const struct scenario {
                 "compute"},
         {"MIG mode", setup_mig_off, &technique_mig, TREE_MIG_GPU,
                 {.want = "2g.12gb,rest", .turn_on = true}, MIG "/mode", "on", "mode"},
+        {"a device of GVT-g", setup_gvt, &technique_mediated, "0000:00:02.0",
+                {.type = "i915-GVTg_V5_4", .uuid = UUID}, "bus/mdev/devices/" UUID "/mdev_type",
+                "i915-GVTg_V5_4", "create"},
 };
 
 static int apply(
@@ -488,23 +502,53 @@ static void values_that_cannot_be_read_are_not_overwritten(void **state)
         tree_done(&tree);
 }
 
-/* The kernel still has the request: nothing is written over it, and reconciling ends it. */
+/* The kernel still has the request: nothing is written over it, and reconciling ends it. Of every
+ * technique. */
 static void a_write_that_does_not_return_is_left_to_reconcile(void **state)
 {
-        const struct scenario *s = scenarios;
-        _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
-        _cleanup_free_ char *before = NULL;
-        struct tree tree;
+        for (size_t i = 0; i < ARRAY_SIZE(scenarios); i++) {
+                const struct scenario *s = scenarios + i;
+                _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
+                _cleanup_free_ char *before = NULL;
+                unsigned writes;
+                struct tree tree;
 
-        s->setup(&tree);
-        before = tree_snapshot(&tree);
-        tree.fault_leaf = "unbind";
-        tree.fault_error = -ETIMEDOUT;
-        assert_int_equal(apply(&tree, s, NULL, &error), -ETIMEDOUT);
-        assert_int_equal(error.code, CLEAVE_REASON_TIMEOUT);
-        assert_int_equal(tree.writes, 2);
-        assert_false(reconciled(&tree, s, before));
-        tree_done(&tree);
+                s->setup(&tree);
+                before = tree_snapshot(&tree);
+                tree.fault_leaf = s->leaf;
+                tree.fault_error = -ETIMEDOUT;
+                assert_int_equal(apply(&tree, s, NULL, &error), -ETIMEDOUT);
+                assert_int_equal(error.code, CLEAVE_REASON_TIMEOUT);
+                assert_non_null(strstr(error_hint(&error), "reconcile"));
+                /* That write was the last. */
+                writes = tree.writes;
+                assert_null(tree.fault_leaf);
+                assert_false(reconciled(&tree, s, before));
+                assert_true(tree.writes >= writes);
+                tree_done(&tree);
+        }
+}
+
+/* And taking back what was made: the record stays until it is done. */
+static void an_undo_that_does_not_return_is_left_to_reconcile(void **state)
+{
+        for (size_t i = 0; i < ARRAY_SIZE(scenarios); i++) {
+                const struct scenario *s = scenarios + i;
+                _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
+                _cleanup_free_ char *before = NULL;
+                char id[CHANGE_ID_MAX];
+                struct tree tree;
+
+                s->setup(&tree);
+                before = tree_snapshot(&tree);
+                assert_int_equal(apply(&tree, s, id, NULL), 0);
+                tree.fault_leaf = TREE_ANY_LEAF;
+                tree.fault_error = -ETIMEDOUT;
+                assert_int_equal(undo(&tree, id, &error), -ETIMEDOUT);
+                assert_int_equal(error.code, CLEAVE_REASON_TIMEOUT);
+                assert_false(reconciled(&tree, s, before));
+                tree_done(&tree);
+        }
 }
 
 #define OTHER_BOOT "ffffffff-0000-4000-8000-000000000002\n"
@@ -1237,6 +1281,45 @@ static void words_for_hypervisors(void **state)
         tree_done(&tree);
 }
 
+static void words_for_mediated_devices(void **state)
+{
+        static const struct {
+                enum technique_form form;
+                const char *words[2];
+        } cases[] = {
+                {FORM_QEMU, {"-device vfio-pci,sysfsdev=/sys/bus/mdev/devices/" UUID}},
+                {FORM_LIBVIRT, {"type='mdev' managed='no' model='vfio-pci'",
+                                       "<address uuid='" UUID "'/>"}},
+                {FORM_KUBEVIRT, {"mdevNameSelector: \"GRID A30-6C\"",
+                                        "resourceName: cleave.dev/nvidia-689"}},
+                {FORM_NOVA, {"enabled_mdev_types = nvidia-689", "resources:VGPU=1"}},
+        };
+        char id[CHANGE_ID_MAX];
+        struct tree tree;
+
+        setup_mediated(&tree);
+        assert_int_equal(apply(&tree, MDEV, id, NULL), 0);
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+                _cleanup_free_ char *text = printed(&tree, id, cases[i].form);
+
+                for (size_t j = 0; j < ARRAY_SIZE(cases[i].words) && cases[i].words[j]; j++)
+                        if (!strstr(text, cases[i].words[j]))
+                                fail_msg("'%s' is not in:\n%s", cases[i].words[j], text);
+        }
+        tree_done(&tree);
+        /* A vGPU's function stays with NVIDIA's driver, so libvirt must not bind it. */
+        setup_vgpu(&tree);
+        assert_int_equal(apply(&tree, VGPU, id, NULL), 0);
+        {
+                _cleanup_free_ char *text = printed(&tree, id, FORM_LIBVIRT);
+
+                assert_non_null(strstr(text, "managed='no'"));
+                assert_non_null(strstr(
+                        text, "<address domain='0x0000' bus='0x01' slot='0x00' function='0x4'/>"));
+        }
+        tree_done(&tree);
+}
+
 static void a_record_of_nonsense_is_refused(void **state)
 {
         _cleanup_change_ struct change change = {0};
@@ -1341,6 +1424,30 @@ static void the_survey_of_plain_sharing(void **state)
 }
 
 /* Programs have the instances of a card that is cut, not the whole. */
+/* What a listing says of the card itself. */
+static void the_survey_tells_a_cards_facts(void **state)
+{
+        struct tree tree;
+        json_t *gpus, *gpu;
+
+        setup_modes(&tree);
+        tree_file(&tree, "206141652992\n", DEV "/mem_info_vram_total", GPU);
+        tree_file(&tree, "1\n", DEV "/numa_node", GPU);
+        tree_file(&tree, "32.0 GT/s PCIe\n", DEV "/current_link_speed", GPU);
+        tree_file(&tree, "16\n", DEV "/current_link_width", GPU);
+        assert_int_equal(survey_gpus(&tree.host, &gpus), 0);
+        gpu = json_array_get(gpus, 0);
+        assert_string_equal(json_string_value(json_object_get(gpu, "vendor")), "AMD");
+        assert_int_equal(json_integer_value(json_object_get(gpu, "memory")), 206141652992);
+        assert_int_equal(json_integer_value(json_object_get(gpu, "numa_node")), 1);
+        assert_int_equal(json_integer_value(json_object_get(gpu, "iommu_group")), 12);
+        assert_int_equal(json_integer_value(json_object_get(gpu, "link_width")), 16);
+        assert_string_equal(
+                json_string_value(json_object_get(gpu, "link_speed")), "32.0 GT/s PCIe");
+        json_decref(gpus);
+        tree_done(&tree);
+}
+
 static void the_survey_of_a_card_in_mig_mode(void **state)
 {
         struct tree tree;
@@ -1754,6 +1861,7 @@ int main(void)
                 cmocka_unit_test(errors_of_the_kernel_have_their_sentences),
                 cmocka_unit_test(values_that_cannot_be_read_are_not_overwritten),
                 cmocka_unit_test(a_write_that_does_not_return_is_left_to_reconcile),
+                cmocka_unit_test(an_undo_that_does_not_return_is_left_to_reconcile),
                 cmocka_unit_test(a_restart_wipes_all_away),
                 cmocka_unit_test(a_mode_that_outlives_a_restart_is_still_ours),
                 cmocka_unit_test(what_others_changed_is_left_alone),
@@ -1767,6 +1875,7 @@ int main(void)
                 cmocka_unit_test(the_variant_driver_is_taken),
                 cmocka_unit_test(addresses_are_read),
                 cmocka_unit_test(words_for_hypervisors),
+                cmocka_unit_test(words_for_mediated_devices),
                 cmocka_unit_test(a_record_of_nonsense_is_refused),
                 cmocka_unit_test(a_forged_record_writes_nothing_else),
                 cmocka_unit_test(the_survey_of_plain_sharing),
@@ -1781,6 +1890,7 @@ int main(void)
                 cmocka_unit_test(who_has_an_instance_open_is_found),
                 cmocka_unit_test(others_in_ours_are_not_touched),
                 cmocka_unit_test(a_driver_that_is_away_loses_no_record),
+                cmocka_unit_test(the_survey_tells_a_cards_facts),
                 cmocka_unit_test(the_survey_of_a_card_in_mig_mode),
                 cmocka_unit_test(the_survey_of_mps),
                 cmocka_unit_test(a_vgpu_in_use_is_not_cleared),

@@ -401,7 +401,8 @@ static int tree_write(struct host *host, const char *path, const char *value, un
         const char *leaf = strrchr(path, '/') + 1;
 
         tree->writes++;
-        if (tree->fault_leaf && strcmp(leaf, tree->fault_leaf) == 0) {
+        if (tree->fault_leaf && (strcmp(tree->fault_leaf, TREE_ANY_LEAF) == 0 ||
+                                        strcmp(leaf, tree->fault_leaf) == 0)) {
                 int r = tree->fault_error;
 
                 tree->fault_leaf = NULL;

@@ -9,6 +9,8 @@
 
 #include "partition/host.h"
 
+#define TREE_ANY_LEAF "*"
+
 struct tree {
         char root[64];
         char sysfs[80], proc[80], dev[80], state[80];
