@@ -16,6 +16,8 @@
 #define CALL_LOST        (200 * ARBITER_MS) /* a call not reported back by then is made again */
 #define RETRY            (50 * ARBITER_MS)
 #define QUIET            ARBITER_MS /* without demand for so long, a turn is over */
+#define TURN_DUE         0.875      /* less than 1: frames must not grow by what turns lose */
+#define HAD_SOME         (ARBITER_SHORT * 1000 / 2)
 #define NAP_MIN          (ARBITER_MS / 20)
 #define STREAK           5u
 #define STREAK_FIRST     3u
@@ -24,9 +26,10 @@
 #define POOL_ROUNDS      2
 #define OWED_TIME        (60 * ARBITER_MS) /* for which nothing of a guarantee was given */
 #define OVERRUN          (2 * ARBITER_MS)
-#define TURN_SMALL       60000 /* ppm: less is not worth a turn of its own */
-#define GUARANTEE_MARGIN 108   /* percent */
-#define PAST             64u   /* predictions that are kept, at least 1/2 ms apart */
+#define SWITCHING_MOST   (PPM / 5) /* that guarantees make room for */
+#define TURN_SMALL       60000     /* ppm: less is not worth a turn of its own */
+#define GUARANTEE_MARGIN 108       /* percent */
+#define PAST             64u       /* predictions that are kept, at least 1/2 ms apart */
 #define PAST_STEP        (ARBITER_MS / 2)
 #define FILL_LITTLE      400000u /* ppm of its turns; 10 us + synchronize fill 0.55 */
 #define FILL_ALL         970000u
@@ -83,7 +86,7 @@ struct seat {
         uint64_t wait_ppm;    /* part of the window with work, PPM if unknown */
         int64_t rate_ppm;     /* of the device that it used, last window */
         int64_t mean_ppm;     /* the same, over about a third of a second */
-        int64_t owed_ns;      /* of its guarantee, while it had a backlog */
+        int64_t owed_ns;      /* of its guarantee, while it had a backlog or was a loop */
         uint64_t trial_at, trial_pause;
         bool trial; /* takes turns to see whether it fills one */
         unsigned target_ppm;
@@ -95,7 +98,10 @@ struct seat {
         uint32_t epoch;
         struct flight flight[CALLS];
 
-        uint64_t period_used; /* the account's best when the period began */
+        uint64_t turn_used; /* the account's best when its turn began */
+        uint64_t turned_before;
+        uint64_t turned_at[2]; /* when its last turn began: of a cluster, of this device alone */
+        uint64_t period_used;  /* the same, of its period */
         int64_t budget;
 };
 
@@ -109,6 +115,15 @@ struct tenant {
         bool capped_off;
 };
 
+/* Who has the turn on some devices. */
+struct turns {
+        uint32_t devices; /* bits */
+        bool alone;       /* one device, while it is the turn of somebody who is not there */
+        uint32_t holder;  /* tenant, POOL or NONE */
+        uint64_t entered; /* turns are taken since then */
+        uint64_t begun, end;
+};
+
 struct device {
         unsigned count;
         uint32_t order[ARBITER_MAX_TENANTS]; /* tenants with a seat here */
@@ -117,20 +132,15 @@ struct device {
         uint64_t round, round_since;
         unsigned active;           /* when the round was chosen */
         bool latency;              /* somebody is served first */
+        uint32_t switching_ppm;    /* what that costs everybody */
         uint64_t no_latency_until; /* it was too much for the rest */
         uint64_t latency_pause;    /* how long it will stand back next time */
         bool urgent;               /* somebody's terms changed: not bound by the call budget */
         unsigned cluster;
+        struct turns alone;
         uint32_t probed;     /* tenant whose pauses are looked at, NONE: nobody's */
         uint64_t probe_from; /* the others' slices are short since then, 0: not yet */
         uint64_t probe_end;  /* it is given up then */
-};
-
-/* Turns of devices that belong together, kept at the first of them. */
-struct cluster {
-        uint32_t holder; /* tenant, POOL or NONE */
-        uint32_t last;   /* the one who held it last */
-        uint64_t end;
 };
 
 struct arbiter {
@@ -145,8 +155,9 @@ struct arbiter {
         unsigned top; /* one above the highest tenant in use */
         struct tenant tenant[ARBITER_MAX_TENANTS];
         struct device device[ARBITER_MAX_DEVICES];
-        struct cluster cluster[ARBITER_MAX_DEVICES];
-        struct seat seat[]; /* by device and tenant */
+        struct turns cluster[ARBITER_MAX_DEVICES]; /* of devices that belong together, kept at the
+                                                      first of them */
+        struct seat seat[];                        /* by device and tenant */
 };
 
 static inline struct seat *seat_of(struct arbiter *arbiter, unsigned device, uint32_t tenant)
@@ -179,7 +190,9 @@ int arbiter_new(unsigned devices, const struct arbiter_costs *costs, struct arbi
         arbiter->enable_lead = arbiter->costs.enable_ns;
         arbiter->call_budget = CALL_CREDIT;
         for (unsigned d = 0; d < devices; d++) {
-                arbiter->cluster[d].holder = NONE;
+                arbiter->cluster[d] = (struct turns){.devices = 1u << d, .holder = NONE};
+                arbiter->device[d].alone =
+                        (struct turns){.devices = 1u << d, .alone = true, .holder = NONE};
                 arbiter->device[d].probed = NONE;
         }
         *ret = arbiter;
@@ -626,6 +639,7 @@ int arbiter_admit(struct arbiter *arbiter, uint64_t now, uint64_t id, const unsi
                         .fill_ppm = PPM,
                         .wait_ppm = PPM,
                         .mark = {.at = now},
+                        .turned_at = {now, now},
                         .trial_pause = ARBITER_TRIAL_MIN,
                 };
         }
@@ -684,6 +698,8 @@ int arbiter_leave(struct arbiter *arbiter, uint64_t now, uint64_t id)
         for (unsigned d = 0; d < arbiter->devices; d++) {
                 if (arbiter->cluster[d].holder == t)
                         arbiter->cluster[d].end = now;
+                if (arbiter->device[d].alone.holder == t)
+                        arbiter->device[d].alone.end = now;
                 if (arbiter->device[d].probed == t)
                         arbiter->device[d].probed = NONE;
         }
@@ -721,13 +737,13 @@ int arbiter_observe(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned
                 arbiter->device[device].stale = true;
         if (sight->used_known) {
                 uint64_t before = account_best(&seat->account);
+                uint64_t measured = seat->account.measured_ns;
 
-                /* what a source takes back is of some time ago, and not to be had again now */
-                if (sight->source == seat->account.source &&
-                        sight->used_ns < seat->account.counter_ns)
-                        seat->period_used -= MIN_OF(
-                                seat->period_used, seat->account.counter_ns - sight->used_ns);
                 account_measure(&seat->account, sight->source, sight->used_ns, sight->precision_ns);
+                /* what a source takes back is of some time ago, and not to be had again now */
+                if (seat->account.measured_ns < measured)
+                        seat->period_used -=
+                                MIN_OF(seat->period_used, measured - seat->account.measured_ns);
                 /* what has happened since is not in it yet */
                 if (sight->used_at && sight->used_at < now)
                         account_predict(&seat->account, predicted_since(seat, sight->used_at));
@@ -915,6 +931,20 @@ static bool is_synchronous(struct arbiter *arbiter, unsigned d, uint32_t t, uint
         return seat->probed_pause_ns && seat->probed_pause_ns <= limit + limit / 2;
 }
 
+/* What a guarantee is of a span: of the time that is given out, and of a loop without its own
+ * pauses. */
+static int64_t due_of(const struct device *device, const struct seat *seat,
+        const struct tenant *tenant, uint64_t span)
+{
+        double due =
+                (double)part_of(span, tenant->terms.share) * (PPM - device->switching_ppm) / PPM;
+
+        if (seat->kind == ARBITER_SYNCHRONOUS)
+                due *= seat->run_ns ? (double)seat->run_ns / (double)(seat->run_ns + seat->pause_ns)
+                                    : 0;
+        return (int64_t)due;
+}
+
 /* What kind a tenant is, from a window of what it was offered, used and wanted. */
 static void judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
 {
@@ -931,6 +961,7 @@ static void judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
         bool probed = arbiter->device[d].probed == t;
         bool exact = !sight->used_known || (sight->starts_known && sight->wanted_known);
         enum arbiter_kind kind;
+        int64_t credit;
 
         if (sight->demand == ARBITER_DEMAND_NONE &&
                 now >= sight->since +
@@ -1018,12 +1049,14 @@ static void judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
                         kind = ARBITER_SPORADIC;
         } else
                 seat->streak = 0;
-        if (kind == ARBITER_BACKLOGGED && seat->kind == ARBITER_BACKLOGGED)
-                seat->owed_ns += (int64_t)(span / 100 * tenant->terms.share) - (int64_t)used;
+        if (kind == seat->kind && (kind == ARBITER_BACKLOGGED || kind == ARBITER_SYNCHRONOUS))
+                seat->owed_ns += due_of(&arbiter->device[d], seat, tenant, span) - (int64_t)used;
         else
                 seat->owed_ns = 0;
-        seat->owed_ns =
-                MIN_OF(MAX_OF(seat->owed_ns, -(int64_t)ARBITER_TURN), (int64_t)ARBITER_FRAME_MAX);
+        /* what it had more lately, it need not have again at once */
+        credit = MAX_OF(
+                (int64_t)part_of(ARBITER_FRAME_MAX, tenant->terms.share), (int64_t)ARBITER_TURN);
+        seat->owed_ns = MIN_OF(MAX_OF(seat->owed_ns, -credit), (int64_t)ARBITER_FRAME_MAX);
         /* a tenant that fills what it is given is one with a backlog, however it is predicted */
         if (kind == ARBITER_BACKLOGGED)
                 seat->fill_ppm = PPM;
@@ -1165,12 +1198,14 @@ static int64_t owed_limit(const struct seat *seat, const struct tenant *tenant)
                 (int64_t)(8 * ARBITER_MS));
 }
 
-/* What a tenant with a backlog has got too little of its guarantee up to now. */
-static int64_t owed_to(const struct seat *seat, const struct tenant *tenant, uint64_t now)
+/* What a tenant with a backlog, or a loop, has got too little of its guarantee up to now. */
+static int64_t owed_to(const struct device *device, const struct seat *seat,
+        const struct tenant *tenant, uint64_t now)
 {
-        if (seat->kind != ARBITER_BACKLOGGED || !seat->settled_kind || now <= seat->mark.at)
+        if ((seat->kind != ARBITER_BACKLOGGED && seat->kind != ARBITER_SYNCHRONOUS) ||
+                !seat->settled_kind || now <= seat->mark.at)
                 return 0;
-        return seat->owed_ns + (int64_t)part_of(now - seat->mark.at, tenant->terms.share) -
+        return seat->owed_ns + due_of(device, seat, tenant, now - seat->mark.at) -
                (int64_t)(account_best(&seat->account) - seat->mark.used_ns);
 }
 
@@ -1221,7 +1256,7 @@ static bool find_latency(struct arbiter *arbiter, unsigned d)
 {
         struct device *device = &arbiter->device[d];
         uint64_t there_and_back = 2 * arbiter->costs.switch_ns + arbiter->costs.save_ns;
-        uint64_t used = 0, kept = 0, run;
+        uint64_t used = 0, kept = 0, switching = 0, run;
         bool owed = false, any = choose_first(arbiter, d);
 
         for (unsigned i = 0; i < device->count; i++) {
@@ -1234,19 +1269,23 @@ static bool find_latency(struct arbiter *arbiter, unsigned d)
                         continue;
                 if (!seat->first) {
                         kept += tenant->terms.share * (PPM / 100);
-                        owed |= owed_to(seat, tenant, device->settled) > owed_limit(seat, tenant);
+                        owed |= owed_to(device, seat, tenant, device->settled) >
+                                owed_limit(seat, tenant);
                         continue;
                 }
                 /* each of its runs costs a switch there and back */
                 run = seat->mean_run_ns ? seat->mean_run_ns : ARBITER_MS;
-                used += (uint64_t)((double)seat->mean_ppm * (double)(run + there_and_back) /
-                                   (double)run);
+                switching +=
+                        (uint64_t)((double)seat->mean_ppm * (double)there_and_back / (double)run);
+                used += (uint64_t)seat->mean_ppm;
         }
+        used += switching;
         if (any && (owed || used + kept > PPM + PPM / 10)) {
                 device->no_latency_until = device->settled + device->latency_pause;
                 device->latency_pause = MIN_OF(2 * device->latency_pause, ARBITER_TRIAL_MAX);
                 any = false;
         }
+        device->switching_ppm = any ? (uint32_t)MIN_OF(switching, SWITCHING_MOST) : 0;
         /* what is guaranteed to the rest is a larger part of what is left for them */
         for (unsigned i = 0; i < device->count; i++) {
                 const struct tenant *tenant = &arbiter->tenant[device->order[i]];
@@ -1315,6 +1354,9 @@ static void assign_turns(struct arbiter *arbiter, unsigned d, uint64_t round, bo
                 bool pauses = seat->kind == ARBITER_SYNCHRONOUS || seat->stands_back;
 
                 seat->turn = TURN_FREE;
+                /* who needs none does not wait for one */
+                if (seat->kind == ARBITER_IDLE || seat->first)
+                        seat->turned_at[0] = seat->turned_at[1] = device->settled;
                 if (seat->kind != ARBITER_BACKLOGGED && !pauses)
                         continue;
                 contenders++;
@@ -1436,6 +1478,10 @@ static void find_clusters(struct arbiter *arbiter)
                 }
                 arbiter->device[d].cluster = root;
         }
+        for (unsigned d = 0; d < arbiter->devices; d++)
+                arbiter->cluster[d].devices = 0;
+        for (unsigned d = 0; d < arbiter->devices; d++)
+                arbiter->cluster[arbiter->device[d].cluster].devices |= 1u << d;
 }
 
 static bool in_row(const struct seat *seat, uint32_t t, uint32_t row)
@@ -1443,89 +1489,185 @@ static bool in_row(const struct seat *seat, uint32_t t, uint32_t row)
         return seat->turn == TURN_OWN ? t == row : seat->turn == TURN_POOL && row == POOL;
 }
 
-/* What of a cluster's time a row is due, on the device where that is least: on the others it also
- * runs while rows that are not there have their turn. 0: it has no part.
- * ret_wanted: whether it would use a turn. */
-static uint64_t row_target(
-        struct arbiter *arbiter, unsigned cluster, uint32_t row, uint64_t now, bool *ret_wanted)
-{
-        uint64_t least = UINT64_MAX;
+struct row {
+        uint64_t target; /* ppm, 0: it has no part */
+        bool wanted;     /* it would use a turn */
+        /* of that one of its tenants who waits longest: when his last turn began, and since when
+         * he, or his work, has waited for this one */
+        uint64_t turned_at, waits;
+};
 
-        *ret_wanted = false;
+/* What of the devices' time a row is due is told by the device where that is least: on the others
+ * it also runs while rows that are not there have their turn. */
+static struct row look_at_row(
+        struct arbiter *arbiter, const struct turns *turns, uint32_t row, uint64_t now)
+{
+        struct row ret = {.turned_at = UINT64_MAX, .waits = now};
+
         for (unsigned d = 0; d < arbiter->devices; d++) {
                 const struct device *device = &arbiter->device[d];
-                uint64_t target = 0;
+                uint64_t target = 0, turned_at;
 
-                for (unsigned i = 0; device->cluster == cluster && i < device->count; i++) {
+                for (unsigned i = 0; turns->devices & 1u << d && i < device->count; i++) {
                         uint32_t t = device->order[i];
                         const struct seat *seat = seat_of(arbiter, d, t);
 
-                        if (!in_row(seat, t, row))
+                        /* who has several devices has his turn on all of them at once */
+                        if (!in_row(seat, t, row) || (turns->alone && arbiter->tenant[t].count > 1))
                                 continue;
                         target += seat->target_ppm;
-                        if (!arbiter->tenant[t].capped_off &&
-                                (seat->sight.demand != ARBITER_DEMAND_NONE ||
-                                        now < seat->sight.since + QUIET))
-                                *ret_wanted = true;
+                        if (arbiter->tenant[t].capped_off ||
+                                (seat->sight.demand == ARBITER_DEMAND_NONE &&
+                                        now >= seat->sight.since + QUIET))
+                                continue;
+                        ret.wanted = true;
+                        turned_at = seat->turned_at[turns->alone];
+                        ret.turned_at = MIN_OF(ret.turned_at, turned_at);
+                        if (seat->sight.demand == ARBITER_DEMAND_WORK)
+                                turned_at = MAX_OF(turned_at, seat->sight.since);
+                        ret.waits = MIN_OF(ret.waits, turned_at);
                 }
-                if (target)
-                        least = MIN_OF(least, target);
+                if (target && (!ret.target || target < ret.target))
+                        ret.target = target;
         }
-        return least == UINT64_MAX ? 0 : least;
+        return ret;
 }
 
-static uint64_t turn_length(
-        struct arbiter *arbiter, unsigned cluster, uint32_t holder, uint64_t now)
+static uint32_t next_row(const struct arbiter *arbiter, uint32_t row)
 {
-        uint64_t sum = 0, smallest = UINT64_MAX, frame, most, rows = 0, own = 0;
-        bool wanted;
+        return row + 1 < arbiter->top ? row + 1 : POOL;
+}
 
-        for (uint32_t row = 0; row <= POOL; row = row + 1 == arbiter->top ? POOL : row + 1) {
-                uint64_t target = row_target(arbiter, cluster, row, now, &wanted);
+/* Its part of a frame, all of whose turns are wanted now. Others' turns may have been parts of
+ * longer frames, when more was wanted: so not less than nearly what it is due of the time since its
+ * last one. */
+static uint64_t turn_length(
+        struct arbiter *arbiter, const struct turns *turns, uint32_t holder, uint64_t now)
+{
+        uint64_t sum = 0, smallest = UINT64_MAX, frame, most, rows = 0, due, length;
+        struct row own = {0};
 
-                if (!target || !wanted)
+        for (uint32_t k = 0; k <= POOL; k = k < POOL ? next_row(arbiter, k) : k + 1) {
+                struct row row = look_at_row(arbiter, turns, k, now);
+
+                if (!row.target || !row.wanted)
                         continue;
                 rows++;
-                sum += target;
-                smallest = MIN_OF(smallest, target);
-                if (row == holder)
-                        own = target;
+                sum += row.target;
+                smallest = MIN_OF(smallest, row.target);
+                if (k == holder)
+                        own = row;
         }
-        if (rows < 2 || !own)
+        if (rows < 2 || !own.target)
                 return ARBITER_TURN;
         most = MAX_OF(ARBITER_FRAME_MAX, rows * ARBITER_TURN);
         frame = (uint64_t)((double)ARBITER_TURN * (double)sum / (double)smallest);
         frame = MIN_OF(MAX_OF(frame, rows * ARBITER_TURN), most);
-        return (uint64_t)((double)(frame - rows * ARBITER_TURN_LOSS) * (double)own / (double)sum) +
-               ARBITER_TURN_LOSS;
+        length = (uint64_t)((double)(frame - rows * ARBITER_TURN_LOSS) * (double)own.target /
+                            (double)sum);
+        own.waits = MIN_OF(MAX_OF(own.waits, turns->entered), now);
+        due = (uint64_t)((double)MIN_OF(now - own.waits, 2 * most) * (double)own.target /
+                         (double)MAX_OF(sum, (uint64_t)PPM) * TURN_DUE);
+        return MIN_OF(MAX_OF(length, due), most) + ARBITER_TURN_LOSS;
 }
 
-/* Passes the turn on when it is over or of no use. Returns when to look again. */
-static uint64_t take_turns(struct arbiter *arbiter, unsigned c, uint64_t now)
+/* Somebody is served before the one whose turn it is, who has had next to nothing of it. */
+static bool is_kept_out(struct arbiter *arbiter, const struct turns *turns)
 {
-        struct cluster *cluster = &arbiter->cluster[c];
-        uint32_t rows = arbiter->top + 1, next = NONE, old = cluster->last;
-        bool wanted;
+        bool latency = false;
 
-        if (cluster->holder != NONE && now < cluster->end &&
-                row_target(arbiter, c, cluster->holder, now, &wanted) && wanted)
-                return cluster->end;
-        /* rows in order: the tenants', then the pool's */
-        old = MIN_OF(old, rows - 1);
-        for (uint32_t k = 1; k <= rows && next == NONE; k++) {
-                uint32_t row = (old + k) % rows;
+        for (unsigned d = 0; d < arbiter->devices; d++) {
+                const struct device *device = &arbiter->device[d];
 
-                if (row == rows - 1)
-                        row = POOL;
-                if (row_target(arbiter, c, row, now, &wanted) && wanted)
-                        next = row;
+                if (!(turns->devices & 1u << d))
+                        continue;
+                latency |= device->latency;
+                for (unsigned i = 0; i < device->count; i++) {
+                        const struct seat *seat = seat_of(arbiter, d, device->order[i]);
+
+                        if (in_row(seat, device->order[i], turns->holder) &&
+                                (!seat->sight.used_known ||
+                                        account_best(&seat->account) > seat->turn_used + HAD_SOME))
+                                return false;
+                }
         }
-        cluster->holder = next;
-        if (next == NONE)
+        return latency;
+}
+
+static void begin_turn(struct arbiter *arbiter, struct turns *turns, uint32_t holder, uint64_t now)
+{
+        turns->holder = holder;
+        turns->begun = now;
+        turns->end = now + MAX_OF(turn_length(arbiter, turns, holder, now), ARBITER_MS);
+        for (unsigned d = 0; d < arbiter->devices; d++) {
+                const struct device *device = &arbiter->device[d];
+
+                for (unsigned i = 0; turns->devices & 1u << d && i < device->count; i++) {
+                        struct seat *seat = seat_of(arbiter, d, device->order[i]);
+
+                        if (!in_row(seat, device->order[i], holder))
+                                continue;
+                        seat->turned_before = seat->turned_at[turns->alone];
+                        seat->turned_at[turns->alone] = now;
+                        seat->turn_used = account_best(&seat->account);
+                }
+        }
+}
+
+/* It was nobody's turn. */
+static void forget_turn(struct arbiter *arbiter, const struct turns *turns)
+{
+        for (unsigned d = 0; d < arbiter->devices; d++) {
+                const struct device *device = &arbiter->device[d];
+
+                for (unsigned i = 0; turns->devices & 1u << d && i < device->count; i++) {
+                        struct seat *seat = seat_of(arbiter, d, device->order[i]);
+
+                        if (in_row(seat, device->order[i], turns->holder))
+                                seat->turned_at[turns->alone] = seat->turned_before;
+                }
+        }
+}
+
+/* Passes the turn on when it is over or of no use, to the row that has waited for it longest.
+ * Returns when to look again. */
+static uint64_t take_turns(struct arbiter *arbiter, struct turns *turns, uint64_t now)
+{
+        uint64_t longest = UINT64_MAX;
+        uint32_t next = NONE;
+        unsigned rows = 0;
+
+        if (turns->holder != NONE && look_at_row(arbiter, turns, turns->holder, now).wanted) {
+                if (now < turns->end)
+                        return turns->end;
+                /* a short turn could fall into the time of who comes first, again and again */
+                if (is_kept_out(arbiter, turns)) {
+                        if (now < turns->begun + ARBITER_FRAME_MAX)
+                                return now + ARBITER_TURN / 4;
+                        forget_turn(arbiter, turns);
+                }
+        }
+        for (uint32_t k = 0; k <= POOL; k = k < POOL ? next_row(arbiter, k) : k + 1) {
+                struct row row = look_at_row(arbiter, turns, k, now);
+
+                if (!row.target || !row.wanted)
+                        continue;
+                rows++;
+                if (k == turns->holder)
+                        row.turned_at = UINT64_MAX - 1;
+                if (row.turned_at < longest) {
+                        longest = row.turned_at;
+                        next = k;
+                }
+        }
+        if (turns->holder == NONE)
+                turns->entered = now;
+        /* without a second one the rest need not wait */
+        turns->holder = turns->alone && rows < 2 ? NONE : next;
+        if (turns->holder == NONE)
                 return UINT64_MAX;
-        cluster->last = next;
-        cluster->end = now + MAX_OF(turn_length(arbiter, c, next, now), ARBITER_MS);
-        return cluster->end;
+        begin_turn(arbiter, turns, next, now);
+        return turns->end;
 }
 
 /* ---- the step ---- */
@@ -1584,12 +1726,22 @@ static void switch_channels(
         }
 }
 
+/* So far that a guarantee, its own or another's, would not stand. */
+static bool is_far_off(const struct seat *seat)
+{
+        return seat->kind != ARBITER_IDLE &&
+               (seat->slice_us > 2 * seat->slice_wanted || 2 * seat->slice_us < seat->slice_wanted);
+}
+
 static void set_weights(struct arbiter *arbiter, struct actions *actions, uint64_t now)
 {
         for (unsigned d = 0; d < arbiter->devices; d++) {
                 struct device *device = &arbiter->device[d];
-                bool waiting = false;
+                bool waiting = false, guaranteed = false;
 
+                for (unsigned i = 0; i < device->count; i++)
+                        guaranteed |= arbiter->tenant[device->order[i]].terms.share > 0 &&
+                                      seat_of(arbiter, d, device->order[i])->kind != ARBITER_IDLE;
                 for (unsigned i = 0; i < device->count; i++) {
                         struct seat *seat = seat_of(arbiter, d, device->order[i]);
                         unsigned groups = seat->sight.groups ? seat->sight.groups : 1;
@@ -1599,7 +1751,8 @@ static void set_weights(struct arbiter *arbiter, struct actions *actions, uint64
                         arbiter->batch++;
                         if (!slice && !mode)
                                 continue;
-                        if ((arbiter->call_budget <= 0 && !device->urgent) ||
+                        if ((arbiter->call_budget <= 0 && !device->urgent &&
+                                    !(slice && is_far_off(seat) && guaranteed)) ||
                                 actions->count + 2 > ARBITER_MAX_ACTIONS) {
                                 waiting = true;
                                 continue;
@@ -1612,6 +1765,9 @@ static void set_weights(struct arbiter *arbiter, struct actions *actions, uint64
                                 act(arbiter, actions, ARBITER_SET_MODE, d, device->order[i], now);
                                 arbiter->call_budget -= (int64_t)(groups * arbiter->costs.slice_ns);
                         }
+                        /* what is under way may be of a moment ago, and to be set anew */
+                        waiting |= seat->flight[CALL_SLICE].under_way ||
+                                   seat->flight[CALL_MODE].under_way;
                 }
                 if (!waiting)
                         device->urgent = false;
@@ -1644,7 +1800,7 @@ unsigned arbiter_step(struct arbiter *arbiter, uint64_t now, struct arbiter_acti
                         if (seat->kind != ARBITER_IDLE)
                                 next = MIN_OF(next, now + ARBITER_LOOK);
                         if (device->latency &&
-                                owed_to(seat, &arbiter->tenant[device->order[i]], now) >
+                                owed_to(device, seat, &arbiter->tenant[device->order[i]], now) >
                                         owed_limit(seat, &arbiter->tenant[device->order[i]]))
                                 device->stale = true;
                 }
@@ -1662,15 +1818,22 @@ unsigned arbiter_step(struct arbiter *arbiter, uint64_t now, struct arbiter_acti
                         next = MIN_OF(next, watch_cap(arbiter, t, now));
         for (unsigned d = 0; d < arbiter->devices; d++)
                 if (arbiter->device[d].cluster == d)
-                        next = MIN_OF(next, take_turns(arbiter, d, now));
+                        next = MIN_OF(next, take_turns(arbiter, &arbiter->cluster[d], now));
         for (unsigned d = 0; d < arbiter->devices; d++) {
-                const struct device *device = &arbiter->device[d];
+                struct device *device = &arbiter->device[d];
                 uint32_t holder = arbiter->cluster[device->cluster].holder;
                 bool held = false;
 
                 for (unsigned i = 0; holder != NONE && i < device->count; i++)
                         held |= in_row(
                                 seat_of(arbiter, d, device->order[i]), device->order[i], holder);
+                /* the turn of somebody who is not there */
+                if (holder != NONE && !held) {
+                        next = MIN_OF(next, take_turns(arbiter, &device->alone, now));
+                        holder = device->alone.holder;
+                        held = holder != NONE;
+                } else
+                        device->alone.holder = NONE;
                 if (held)
                         next = MIN_OF(next, now + ARBITER_TURN / 4);
                 for (unsigned i = 0; i < device->count; i++) {

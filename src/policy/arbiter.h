@@ -38,13 +38,16 @@
  *   disabled: two calls, 0.5 ms lost a turn, 0.419 + 0.419. Small shares have one turn together and
  *   divide it by slices. A tenant that only now and then has something to do takes no part and
  * stays enabled. Devices that a tenant with turns has in common take turns together: it has its
- * turn on all of them at once; where the one whose turn it is has nothing, the others share by
- * slices. Pauses are known from arbiter_sight.starts and .wanted_ns; where these are unknown, a
- * tenant that leaves its slices unused is tried out with a turn, and if it leaves that unused too,
- * not again before a time that doubles from ARBITER_TRIAL_MIN to ARBITER_TRIAL_MAX. Where pauses
- * are known only to a slice of the others (arbiter_sight.doubt_ns) and that leaves open what a
- * tenant is, it is probed: for some 60 ms the others' slices are ARBITER_SHORT and its own is long,
- * so that its pauses show; again after the same doubling times.
+ * turn on all of them at once; where the one whose turn it is has nothing, the others of that
+ * device alone take turns among themselves. The next turn is that of whoever has waited longest,
+ * and not shorter than nearly what it is due of that time; one in which its holder had next to
+ * nothing, as somebody else comes first, goes on, at most for ARBITER_FRAME_MAX, or does not count.
+ * Pauses are known from arbiter_sight.starts and .wanted_ns; where these are unknown, a tenant that
+ * leaves its slices unused is tried out with a turn, and if it leaves that unused too, not again
+ * before a time that doubles from ARBITER_TRIAL_MIN to ARBITER_TRIAL_MAX. Where pauses are known
+ * only to a slice of the others (arbiter_sight.doubt_ns) and that leaves open what a tenant is, it
+ * is probed: for some 60 ms the others' slices are ARBITER_SHORT and its own is long, so that its
+ * pauses show; again after the same doubling times.
  *
  * Preemption mode. Thread-block where blocks are known to last at most 1/50 of the slice (the slice
  *   is overrun by half a block on average, that is by 1 %), instruction level otherwise.
@@ -54,15 +57,16 @@
  *   ARBITER_SHORT and a switch at most; the rest, if several are backlogged, take turns among
  *   themselves, since short slices against each other would lose half. H100: 50 : 0.2 ms gave
  *   p99 6.2 ms where 1 ms gave 17 and the driver's own 2 ms collapsed. This ends when it has been
- *   gone for ARBITER_LINGER, and for a time that doubles as soon as somebody of the rest is behind
- *   with a guarantee.
+ *   gone for ARBITER_LINGER, and for a time that doubles as soon as somebody of the rest, with a
+ *   backlog or a loop, is behind with a guarantee: of the time that is given out, as two switches
+ * for each request are nobody's, up to a fifth of all.
  *
  * What the calls cost (a slice 300 us, disabling 240-650 us, enabling 160-390 us, for up to 64
  * channels): slices change only when somebody begins, ends or changes his kind, and then only as a
- * budget of ARBITER_CALL_SHARE of one core allows, changes of terms excepted. Periods are 50 ms, or
- * 100 ms where that would take more than 1 % of a core for each capped tenant and 1 % above. Turns
- * are 2 calls each 10 ms, about 5 % of a core while two such loops compete: the price of their
- * 11 ms wait.
+ * budget of ARBITER_CALL_SHARE of one core allows, excepted changes of terms and slices that are
+ * off by more than two times where somebody has a guarantee. Periods are 50 ms, or 100 ms where
+ * that would take more than 1 % of a core for each capped tenant and 1 % above. Turns are 2 calls
+ * each 10 ms, about 5 % of a core while two such loops compete: the price of their 11 ms wait.
  *
  * How the daemon uses it
  *      arbiter_admit() / _change() / _leave()  as grants come, change and go

@@ -568,7 +568,7 @@ static bool look_back(const struct switches *switches, uint64_t at, struct switc
 static void judge(struct switches *switches, uint64_t from, uint64_t to, double work, double least)
 {
         int64_t loose[SWITCHES_OWNERS], firm[SWITCHES_OWNERS];
-        double sum = 0, firms = 0, firm_part, rest_part, trust;
+        double sum = 0, firms = 0, firm_part, rest_part, off_by;
 
         for (uint32_t i = 0; i < switches->free; i++) {
                 struct switches_owner *owner = &switches->owner[i];
@@ -584,20 +584,21 @@ static void judge(struct switches *switches, uint64_t from, uint64_t to, double 
                 return;
         work = MIN_OF(MAX_OF(work, 0.0), sum);
         firm_part = firms > 0 ? MAX_OF(MIN_OF(1.0, work / firms), MIN_OF(1.0, least)) : 0;
+        off_by = OFF_BY * (double)(to - from);
         rest_part = sum > firms ? MAX_OF(work - firms * firm_part, 0.0) / (sum - firms) : 0;
-        /* what is off by a little of the sample is off by much of the little that was in question
-         */
-        trust = sum * sum /
-                (sum * sum + OFF_BY * OFF_BY * (double)(to - from) * (double)(to - from));
         for (uint32_t i = 0; i < switches->free; i++) {
                 struct switches_owner *owner = &switches->owner[i];
                 double given =
                         (double)firm[i] * firm_part + (double)(loose[i] - firm[i]) * rest_part;
-                double part;
+                double part, trust;
 
                 if (loose[i] == 0)
                         continue;
                 part = given / (double)loose[i];
+                /* what is off by a little of the sample is off by much of the little that was in
+                   question of one owner */
+                trust = (double)loose[i] * (double)loose[i];
+                trust /= trust + off_by * off_by;
                 part = trust * part + (1 - trust) * owner->part_ppm / PPM;
                 question_answer(&owner->question, from, to);
                 owner->judged_ns += (int64_t)((double)loose[i] * part);

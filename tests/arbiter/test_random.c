@@ -185,6 +185,11 @@ static struct record *find_record(struct run *run, uint64_t id, unsigned device)
         return NULL;
 }
 
+static bool is_capped(const struct arbiter_terms *terms)
+{
+        return terms->cap > 0 && terms->cap < 100;
+}
+
 static void churn(struct run *run, const struct tenancy *tenancy)
 {
         for (unsigned i = 0; i < tenancy->count; i++) {
@@ -192,16 +197,12 @@ static void churn(struct run *run, const struct tenancy *tenancy)
 
                 run->churn[d] = world.now;
                 for (unsigned k = 0; k < run->records; k++)
-                        left += run->record[k].device == d;
+                        left += run->record[k].device == d && !is_capped(&run->record[k].terms);
+                /* for a moment there may be nobody who fills the device */
                 if (!left)
                         run->full[d] = false;
         }
         run->event_count += run->records + 1;
-}
-
-static bool is_capped(const struct arbiter_terms *terms)
-{
-        return terms->cap > 0 && terms->cap < 100;
 }
 
 /* Over the last span (of whole grid steps), what the tenant used; false: not known so far back. */
