@@ -33,6 +33,7 @@
 enum {
         OPT_WRITE,
         OPT_ARGUMENTS,
+        OPT_SPACE,
         OPT_SIM,
 };
 
@@ -53,6 +54,15 @@ static const struct cli_option options[] = {
                         .help = "Print options of podman and docker instead, for a container that "
                                 "is "
                                 "started inside of `cleave run`.",
+                },
+        [OPT_SPACE] =
+                {
+                        .name = "space",
+                        .argument = "DEVICE",
+                        .optional = true,
+                        .help = "With --arguments: for a tenant of cleave run --sharing spatial on "
+                                "the device of that index.",
+                        .preset = "0",
                 },
         [OPT_SIM] =
                 {
@@ -159,6 +169,24 @@ static void add_simulated(struct spec *spec)
         add_env(spec, CLEAVE_ENV_SIM, output_text(json_object_get(spec->info, "sim"), ""));
 }
 
+/* What a client of the device's MPS server needs: its variable, and what it meets the server in.
+ * The paths are the same on both sides. */
+static void add_space(struct spec *spec, json_t *env, json_t *mounts, unsigned device)
+{
+        _cleanup_free_ char *place = path_join(spec->runtime_dir, CLEAVE_SPACE_DIRECTORY);
+        _cleanup_free_ char *variable = NULL;
+
+        if (!place || asprintf(&variable, "CUDA_MPS_PIPE_DIRECTORY=%s/" CLEAVE_SPACE_PIPE,
+                              spec->runtime_dir, device) < 0) {
+                variable = NULL;
+                return;
+        }
+        json_array_append_new(env, json_string(variable));
+        driver_files_mount(mounts, place, place, true);
+        if (!spec->sim_dir)
+                driver_files_mount(mounts, "/dev/shm", "/dev/shm", true);
+}
+
 static int ask_daemon(struct spec *spec, unsigned flags, struct cleave_error *error)
 {
         _cleanup_client_ struct client *client = NULL;
@@ -239,10 +267,12 @@ static int collect(struct spec *spec, unsigned flags, struct cleave_error *error
         return 0;
 }
 
-/* device: NULL for the roomiest. memory: NULL, then the container says it. */
+/* device: NULL for the roomiest. memory: NULL, then the container says it. space: the index of the
+ * device that the container shares in space; -1: in time. */
 static json_t *device_json(
-        struct spec *spec, const char *name, const char *device, const char *memory)
+        struct spec *spec, const char *name, const char *device, const char *memory, int space)
 {
+        json_t *edits, *env, *mounts;
         json_t *args = json_pack(
                 "[s, s, s, s]", "cleave", "container-hook", "--runtime-dir", spec->runtime_dir);
         const char *sim = json_string_value(json_object_get(spec->info, "sim"));
@@ -259,33 +289,45 @@ static json_t *device_json(
                 json_array_append_new(args, json_string("--device"));
                 json_array_append_new(args, json_string(device));
         }
-        return json_pack("{s:s, s:{s:[{s:s, s:s, s:o, s:i}]}}", "name", name, "containerEdits",
-                "hooks", "hookName", "createRuntime", "path", spec->program, "args", args,
-                "timeout", HOOK_TIMEOUT);
+        if (space >= 0) {
+                json_array_append_new(args, json_string("--sharing"));
+                json_array_append_new(args, json_string("spatial"));
+        }
+        edits = json_pack("{s:[{s:s, s:s, s:o, s:i}]}", "hooks", "hookName", "createRuntime",
+                "path", spec->program, "args", args, "timeout", HOOK_TIMEOUT);
+        if (space >= 0) {
+                env = json_array();
+                mounts = json_array();
+                add_space(spec, env, mounts, (unsigned)space);
+                json_object_set_new(edits, "env", env);
+                json_object_set_new(edits, "mounts", mounts);
+        }
+        return json_pack("{s:s, s:o}", "name", name, "containerEdits", edits);
 }
 
-static void add_device(
-        struct spec *spec, json_t *to, const char *prefix, const char *device, const char *memory)
+static void add_device(struct spec *spec, json_t *to, const char *prefix, const char *device,
+        const char *memory, int space)
 {
         _cleanup_free_ char *name = NULL;
 
-        if (asprintf(&name, "%s%s%s", prefix, memory ? "mem-" : "any", memory ?: "") >= 0)
-                json_array_append_new(to, device_json(spec, name, device, memory));
+        if (asprintf(&name, "%s%s%s%s", prefix, space >= 0 ? "space-" : "", memory ? "mem-" : "any",
+                    memory ?: "") >= 0)
+                json_array_append_new(to, device_json(spec, name, device, memory, space));
         else
                 name = NULL;
 }
 
 static void add_devices(struct spec *spec, json_t *to, const char *prefix, const json_t *device,
-        uint64_t most, const struct cli_args *args)
+        uint64_t most, int space, const struct cli_args *args)
 {
         const char *uuid = device ? json_string_value(json_object_get(device, "uuid")) : NULL;
 
-        add_device(spec, to, prefix, uuid, NULL);
+        add_device(spec, to, prefix, uuid, NULL, space);
         for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
                 uint64_t bytes;
 
                 if (parse_size(sizes[i], &bytes, NULL) == 0 && bytes <= most)
-                        add_device(spec, to, prefix, uuid, sizes[i]);
+                        add_device(spec, to, prefix, uuid, sizes[i], space);
         }
         for (int i = 0; i < args->n_operands; i++) {
                 bool known = false;
@@ -295,7 +337,7 @@ static void add_devices(struct spec *spec, json_t *to, const char *prefix, const
                 for (int k = 0; k < i; k++)
                         known = known || strcmp(args->operands[k], args->operands[i]) == 0;
                 if (!known)
-                        add_device(spec, to, prefix, uuid, args->operands[i]);
+                        add_device(spec, to, prefix, uuid, args->operands[i], space);
         }
 }
 
@@ -312,16 +354,20 @@ static json_t *spec_json(struct spec *spec, const struct cli_args *args)
                 if (total > most)
                         most = total;
         }
-        add_devices(spec, devices, "", NULL, most, args);
-        if (json_array_size(spec->devices) > 1)
-                json_array_foreach(spec->devices, i, device)
-                {
-                        char prefix[32];
+        add_devices(spec, devices, "", NULL, most, -1, args);
+        json_array_foreach(spec->devices, i, device)
+        {
+                uint64_t total = output_bytes(json_object_get(device, "memory_total"));
+                int index = (int)json_integer_value(json_object_get(device, "index"));
+                char prefix[32] = "";
 
+                if (json_array_size(spec->devices) > 1) {
                         snprintf(prefix, sizeof(prefix), "gpu%zu-", i);
-                        add_devices(spec, devices, prefix, device,
-                                output_bytes(json_object_get(device, "memory_total")), args);
+                        add_devices(spec, devices, prefix, device, total, -1, args);
                 }
+                /* a device each, as each has its own MPS server */
+                add_devices(spec, devices, prefix, device, total, index, args);
+        }
         edits = json_pack("{s:O, s:O}", "env", spec->env, "mounts", spec->mounts);
         if (json_array_size(spec->nodes) > 0)
                 json_object_set(edits, "deviceNodes", spec->nodes);
@@ -390,9 +436,15 @@ static int run_cdi(const struct cli_args *args)
 {
         _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
         const char *models = args->value[OPT_SIM], *given = getenv(CLEAVE_ENV_SIM);
+        const char *device = *(args->value[OPT_SPACE] ?: "") ? args->value[OPT_SPACE] : "0";
         struct spec spec = {0};
-        unsigned flags = 0;
+        unsigned flags = 0, space = (unsigned)strtoul(device, NULL, 10);
         int r;
+
+        if (args->count[OPT_SPACE] && !args->count[OPT_ARGUMENTS])
+                return cli_usage(args->verb, "--space is for --arguments");
+        if (device[strspn(device, "0123456789")] || strlen(device) > 3)
+                return cli_usage(args->verb, "'%s' is no index of a device", device);
 
         if (args->count[OPT_SIM]) {
                 flags |= DAEMON_SIM;
@@ -403,6 +455,8 @@ static int run_cdi(const struct cli_args *args)
         if (r == 0)
                 r = collect(&spec, flags, &error);
         if (r == 0 && args->count[OPT_ARGUMENTS]) {
+                if (args->count[OPT_SPACE])
+                        add_space(&spec, spec.env, spec.mounts, space);
                 r = print_arguments(&spec, &error);
         } else if (r == 0) {
                 json_t *json = spec_json(&spec, args);
@@ -425,6 +479,8 @@ static const struct cli_example examples[] = {
         {"cleave cdi --write", "once, as root; the system's daemon does it when it starts"},
         {"podman run --device " KIND "=mem-1G IMAGE", "a container with a GPU of 1 GiB"},
         {"podman run --device " KIND "=any -e CLEAVE_MEMORY=1500M IMAGE", "any other size"},
+        {"podman run --device " KIND "=space-mem-1G -e CLEAVE_COMPUTE=25 IMAGE",
+                "on a quarter of the SMs, beside others"},
         {"cleave run -m 1G -- podman run $(cleave cdi --arguments) IMAGE", "without root"},
         {NULL, NULL},
 };
@@ -442,7 +498,9 @@ const struct cli_verb verb_cdi = {
                 "There are devices of common sizes, and of each SIZE. The device any takes the "
                 "amount from the container's variable CLEAVE_MEMORY. With several GPUs, "
                 "gpu0-mem-1G and so on name one of them; otherwise it is the one with most memory "
-                "to grant.\n\n"
+                "to grant. The devices space-mem-1G and so on, with several GPUs "
+                "gpu0-space-mem-1G, give a container SMs of its own, as cleave run --sharing "
+                "spatial does, by the container's variable CLEAVE_COMPUTE or what is left over.\n\n"
                 "The guard is mounted over the names of the driver's libraries. Images need glibc "
                 "2.17 or later, as the driver itself does; others are refused. Run it again when "
                 "the driver has been changed.",

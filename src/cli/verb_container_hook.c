@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "cli/compute.h"
 #include "cli/daemon.h"
 #include "cli/output.h"
 #include "cli/quota.h"
@@ -41,6 +42,7 @@ enum {
         OPT_MEMORY,
         OPT_DEVICE,
         OPT_SIM,
+        OPT_SHARING,
 };
 
 static const struct cli_option options[] = {
@@ -48,6 +50,7 @@ static const struct cli_option options[] = {
         [OPT_MEMORY] = {.name = "memory", .argument = "SIZE", .help = "The grant."},
         [OPT_DEVICE] = {.name = "device", .argument = "UUID", .help = "The GPU."},
         [OPT_SIM] = {.name = "sim", .argument = "MODEL", .help = "What the daemon simulates."},
+        [OPT_SHARING] = {.name = "sharing", .argument = "HOW", .help = "temporal or spatial."},
 };
 
 struct hook {
@@ -200,7 +203,8 @@ static int create_tenant(struct hook *hook, struct cleave_error *error)
 {
         const char *directory = hook->args->value[OPT_RUNTIME_DIR];
         const char *id = output_text(json_object_get(hook->state, "id"), "container");
-        json_t *devices = NULL;
+        const char *compute = container_env(hook, CLEAVE_ENV_COMPUTE);
+        json_t *devices = NULL, *params;
         char name[64];
         int r;
 
@@ -210,12 +214,18 @@ static int create_tenant(struct hook *hook, struct cleave_error *error)
         if (r < 0)
                 return r;
         snprintf(name, sizeof(name), "%.12s", id);
-        return client_call(hook->client, "tenant.create",
-                json_pack("{s:s, s:o, s:o, s:s?, s:O}", "name", name, "command",
-                        container_command(hook), "devices", devices, "env_sim",
-                        hook->args->value[OPT_SIM], "container",
-                        json_object_get(hook->state, "pid")),
-                NULL, error);
+        params = json_pack("{s:s, s:o, s:o, s:s?, s:O, s:s?}", "name", name, "command",
+                container_command(hook), "devices", devices, "env_sim", hook->args->value[OPT_SIM],
+                "container", json_object_get(hook->state, "pid"), "sharing",
+                hook->args->value[OPT_SHARING]);
+        if (!params)
+                return error_set_errno(error, ENOMEM, "cannot ask for the quota");
+        r = compute_add(params, compute && *compute ? compute : NULL, NULL, NULL, error);
+        if (r < 0) {
+                json_decref(params);
+                return r;
+        }
+        return client_call(hook->client, "tenant.create", params, NULL, error);
 }
 
 static int run_hook(const struct cli_args *args)

@@ -382,6 +382,9 @@ static int run_daemon(const struct options *options, const struct config *config
                 r = get_socket(manager, CLEAVE_GUARD_SOCKET, SOCK_SEQPACKET, &manager->guard_fd);
         if (r < 0)
                 return log_errno(r, "cannot listen in %s", directory);
+        r = space_make_place(directory, !options->user);
+        if (r < 0)
+                log_warning("containers cannot be tenants in space: %s", strerror(-r));
         r = manager_recover(manager, sim);
         if (r < 0)
                 return log_errno(r, "cannot recover");

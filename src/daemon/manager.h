@@ -445,7 +445,7 @@ bool gates_inspect(struct tenant *tenant, unsigned i, struct gate_state *ret);
 struct space_wish {
         enum sharing asked;
         bool said; /* by the request, not by default */
-        bool untrusted, container;
+        bool untrusted;
         bool fine; /* in steps of 2 */
 };
 /* Whether a tenant is to share its device in time or in space; then request->space says so. 0;
@@ -465,6 +465,9 @@ void space_session_gone(struct session *session);
 void space_restore_tenant(struct tenant *tenant, const json_t *record);
 /* Whether a device is shared in space, or somebody waits until it can be. */
 bool space_is_used(const struct manager *manager);
+/* The directory of the devices' MPS servers, CLEAVE_SPACE_DIRECTORY in the runtime directory: made
+ * at the daemon's start, so that containers can have it mounted before there is a server. */
+int space_make_place(const char *runtime_directory, bool system);
 /* Stops; the servers go on if tenants do. */
 void space_done(struct manager *manager);
 /* Into the tenant's grant page. */

@@ -323,13 +323,11 @@ static int parse_compute(json_t *params, struct arbiter_terms *terms, bool *ret_
 static int parse_sharing(json_t *params, struct space_wish *ret, struct cleave_error *error)
 {
         const char *word = json_string_value(json_object_get(params, "sharing"));
-        const json_t *step = json_object_get(params, "sm_step"),
-                     *container = json_object_get(params, "container");
+        const json_t *step = json_object_get(params, "sm_step");
         struct space_wish wish = {
                 .asked = SHARING_TEMPORAL,
                 .said = word != NULL,
                 .untrusted = json_is_true(json_object_get(params, "untrusted")),
-                .container = container && !json_is_null(container),
                 .fine = json_integer_value(step) == SPACE_STEP_FINE,
         };
         bool found = !word;

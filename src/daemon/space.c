@@ -396,12 +396,20 @@ static char **keeper_environment(const struct manager *manager, char **sim)
         return list;
 }
 
+int space_make_place(const char *runtime_directory, bool system)
+{
+        _cleanup_free_ char *root = path_join(runtime_directory, CLEAVE_SPACE_DIRECTORY);
+
+        return root ? make_directory(root, system ? 0755 : 0700) : -ENOMEM;
+}
+
 static int spawn_keeper(struct space *space)
 {
         struct manager *manager = space->manager;
         bool simulated = manager->backend == &device_backend_sim;
         _cleanup_close_ int ours = -EBADF, theirs = -EBADF;
-        _cleanup_free_ char *root = path_join(manager->directory, "mps"), *sim = NULL;
+        _cleanup_free_ char *root = path_join(manager->directory, CLEAVE_SPACE_DIRECTORY),
+                            *sim = NULL;
         _cleanup_free_ char *library = NULL, *control = NULL;
         _cleanup_free_ char **environment = keeper_environment(manager, &sim);
         char number[12], name[24], program[] = "/proc/self/exe";
@@ -422,7 +430,7 @@ static int spawn_keeper(struct space *space)
         ours = ends[0];
         theirs = ends[1];
         snprintf(number, sizeof(number), "%d", theirs);
-        snprintf(name, sizeof(name), "d%u", space->device);
+        snprintf(name, sizeof(name), CLEAVE_SPACE_SERVER, space->device);
         {
                 char *arguments[] = {(char *)"cleaved", (char *)"--space", number, root, name,
                         (char *)uuid_of(space), (char *)(library ?: ""), (char *)(control ?: ""),
@@ -530,7 +538,7 @@ static struct sharing_case case_of(struct manager *manager, const struct space_w
                 .share = request->terms.share,
                 .cap = request->terms.cap,
                 .devices = request->devices,
-                .capable = !wish->container && mps_is_installed(manager),
+                .capable = mps_is_installed(manager),
                 .available = 100,
         };
 

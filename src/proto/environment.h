@@ -30,6 +30,9 @@
         X(MEMORY, "CLEAVE_MEMORY",                                                                 \
                 "In a container with the device cleave.dev/gpu=any: how much device memory it is " \
                 "granted. See cleave-cdi(1).")                                                     \
+        X(COMPUTE, "CLEAVE_COMPUTE",                                                               \
+                "In a container: its guaranteed share of compute in percent, as that of cleave "   \
+                "run --compute.")                                                                  \
         X(TRACE, "CLEAVE_TRACE",                                                                   \
                 "Absolute path of the file in which calls are recorded. Set by cleave trace.")     \
         X(TRACE_BEHIND, "CLEAVE_TRACE_BEHIND",                                                     \
@@ -38,6 +41,12 @@
         X(DEBUG, "CLEAVE_DEBUG",                                                                   \
                 "Where the guard writes what it does: 2 for standard error, or a file's path. "    \
                 "Default: nowhere.")
+
+/* In the daemon's runtime directory: that of the MPS servers of tenants in space; below it a
+ * device's clients find their server by CLEAVE_SPACE_PIPE with the device's index. */
+#define CLEAVE_SPACE_DIRECTORY "mps"
+#define CLEAVE_SPACE_SERVER    "d%u"
+#define CLEAVE_SPACE_PIPE      CLEAVE_SPACE_DIRECTORY "/" CLEAVE_SPACE_SERVER "/pipe"
 
 /* In a container: where the driver's own libraries are that the guard is mounted over. A process
  * that the engine starts in it later (podman exec) may have none of the variables. */

@@ -5,6 +5,7 @@
  *   probe [CUDA [NVML]]    names of the libraries to load
  *
  *   cuda TOTAL, nvml TOTAL      bytes of the first device, as either library tells them
+ *   sms N                       its multiprocessors
  *   held BYTES, refused ERROR   what could be taken in steps of 256 MiB, and what ended it
  *   used BYTES, processes N     as NVML counts afterwards
  *   ready                       then it waits for the end of its standard input
@@ -57,6 +58,7 @@ int main(int argc, char **argv)
         FIND(cuda, cuInit);
         FIND(cuda, cuDeviceGet);
         FIND(cuda, cuDeviceTotalMem_v2);
+        FIND(cuda, cuDeviceGetAttribute);
         FIND(cuda, cuDevicePrimaryCtxRetain);
         FIND(cuda, cuCtxSetCurrent);
         FIND(cuda, cuMemAlloc_v2);
@@ -73,12 +75,16 @@ int main(int argc, char **argv)
         CUdevice device;
         CUresult result = CUDA_SUCCESS;
         size_t total, held;
+        int sms;
 
         setvbuf(stdout, NULL, _IOLBF, 0);
         check("cuInit", p_cuInit(0));
         check("cuDeviceGet", p_cuDeviceGet(&device, 0));
         check("cuDeviceTotalMem", p_cuDeviceTotalMem_v2(&total, device));
         printf("cuda %zu\n", total);
+        check("cuDeviceGetAttribute",
+                p_cuDeviceGetAttribute(&sms, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, device));
+        printf("sms %d\n", sms);
         check("nvmlInit", p_nvmlInit_v2());
         check("nvmlDeviceGetHandleByIndex", p_nvmlDeviceGetHandleByIndex_v2(0, &handle));
         check("nvmlDeviceGetMemoryInfo", p_nvmlDeviceGetMemoryInfo(handle, &memory));

@@ -249,6 +249,28 @@ class Containers(Base):
         self.assertEqual(done.stdout, "")
         self.assertEqual(len(self.daemon.tenants()), 1)
 
+    def test_side_by_side(self):
+        _, part = self.start("space-mem-1G", "--name", "part", "--env", "CLEAVE_COMPUTE=25")
+        _, rest = self.start("space-mem-2G", "--name", "rest")
+        self.assertEqual((part["cuda"], part["sms"]), (GIB, 32), part)
+        self.assertEqual((rest["cuda"], rest["sms"]), (2 * GIB, 100), rest)
+        tenants = [self.daemon.json("inspect", t["id"]) for t in self.daemon.tenants()]
+        self.assertEqual([t["sharing"] for t in tenants], ["space", "space"])
+        sets = [set(t["space"]["units"]) for t in tenants]
+        self.assertFalse(sets[0] & sets[1])
+        self.assertEqual([t["space"]["server"] for t in tenants], ["serves", "serves"])
+        # what has lost the way to the server is refused, not let onto the whole device
+        done = self.exec("part", "/bin/gpu-probe")
+        self.assertIn("error cuDevicePrimaryCtxRetain 805", done.stdout + done.stderr)
+        # one device, one way; and no share that cannot be had
+        for device, compute, words in (("mem-1G", "", "in space already"),
+                                       ("space-mem-1G", "50", "0 are free"),
+                                       ("space-mem-1G", "many", "many")):
+            done = self.run_in(device, more=["--env", "CLEAVE_COMPUTE=" + compute])
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn(words, done.stderr)
+            self.assertEqual(len(self.daemon.tenants()), 2)
+
     def test_refusals(self):
         for device, rootfs, words in (
                 ("any", "/rootfs", "does not say how much memory"),
@@ -277,7 +299,8 @@ def copy_build(place, user):
     is the user's then."""
     for name in ("src/guard", "src/sim"):
         shutil.copytree(f"{BUILD}/{name}", f"{place}/build/{name}", symlinks=True,
-                        ignore=lambda d, names: [n for n in names if ".so" not in n])
+                        ignore=lambda d, names: [n for n in names if ".so" not in n and
+                                                 n != "nvidia-cuda-mps-control"])
     for name in ("cleave", "cleaved"):
         shutil.copy(f"{BUILD}/{name}", f"{place}/build/{name}")
     if user:
@@ -364,6 +387,14 @@ class Rootless(unittest.TestCase):
         self.assertEqual((facts.get("cuda"), facts.get("nvml")), (GIB, GIB),
                          done.stdout + done.stderr)
         self.assertEqual(facts["refused"], 2)
+        done = call([cleave, "cdi", "--sim", "--arguments", "--space"], env=daemon.environment,
+                    **user)
+        done = call([cleave, "run", "--sim", "--memory", "1G", "--sharing", "spatial", "--compute",
+                     "25", "--", *run, *done.stdout.split(), *tail],
+                    env=daemon.environment, cwd=place, **user)
+        facts = facts_of(done.stdout)
+        self.assertEqual((facts.get("cuda"), facts.get("sms")), (GIB, 32),
+                         done.stdout + done.stderr)
 
 
 class Specification(unittest.TestCase):
@@ -407,8 +438,15 @@ class Specification(unittest.TestCase):
         for name in names:
             # a digit in front came with 0.5
             self.assertRegex(name, r"^[a-zA-Z]([a-zA-Z0-9_.:-]*[a-zA-Z0-9])?$")
-        for name in ("any", "mem-1G", "mem-1500M", "gpu0-mem-1G", "gpu1-any"):
+        for name in ("any", "mem-1G", "mem-1500M", "gpu0-mem-1G", "gpu1-any", "gpu1-space-any",
+                     "gpu0-space-mem-1500M"):
             self.assertIn(name, names)
+        # which server, is a matter of the device
+        self.assertNotIn("space-any", names)
+        edits = {d["name"]: d["containerEdits"] for d in spec["devices"]}
+        pipe = self.daemon.place + "/cleave/mps/d1/pipe"
+        self.assertEqual(edits["gpu1-space-any"]["env"], ["CUDA_MPS_PIPE_DIRECTORY=" + pipe])
+        self.assertNotIn("env", edits["gpu1-any"])
         self.assertNotIn("mem-96G", names)  # more than the device has
         for device in spec["devices"]:
             self.assertEqual(set(device), {"name", "containerEdits"})
