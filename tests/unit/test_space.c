@@ -231,70 +231,75 @@ static void test_random(void **state)
 
 static void test_choice(void **state)
 {
+#define AUTO(...)                                                                                  \
+        (struct sharing_case)                                                                      \
+        {                                                                                          \
+                .asked = SHARING_AUTO, __VA_ARGS__                                                 \
+        }
+#define SPACE(...)                                                                                 \
+        (struct sharing_case)                                                                      \
+        {                                                                                          \
+                .asked = SHARING_SPATIAL, __VA_ARGS__                                              \
+        }
+#define TIME(...)                                                                                  \
+        (struct sharing_case)                                                                      \
+        {                                                                                          \
+                .asked = SHARING_TEMPORAL, __VA_ARGS__                                             \
+        }
+        /* what is not said of a case: one device, which can be shared in space, with all SMs free
+         */
+        enum { NO_MPS = 101 };
         static const struct {
                 struct sharing_case c;
                 enum sharing wanted;
+                const char *why;
         } cases[] = {
-                {{.asked = SHARING_AUTO, .capable = true, .available = 100, .devices = 1},
-                        SHARING_TEMPORAL},
-                {{.asked = SHARING_AUTO,
-                         .capable = true,
-                         .available = 100,
-                         .devices = 1,
-                         .high = true,
-                         .share = 30},
-                        SHARING_SPATIAL},
-                {{.asked = SHARING_AUTO,
-                         .capable = true,
-                         .available = 20,
-                         .devices = 1,
-                         .high = true,
-                         .share = 30},
-                        SHARING_TEMPORAL},
-                {{.asked = SHARING_AUTO,
-                         .capable = true,
-                         .available = 100,
-                         .devices = 1,
-                         .high = true,
-                         .share = 30,
-                         .untrusted = true},
-                        SHARING_TEMPORAL},
-                {{.asked = SHARING_AUTO,
-                         .capable = true,
-                         .available = 100,
-                         .devices = 1,
-                         .spatial = 1},
-                        SHARING_SPATIAL},
-                {{.asked = SHARING_AUTO,
-                         .capable = true,
-                         .available = 100,
-                         .devices = 1,
-                         .spatial = 1,
-                         .untrusted = true},
-                        SHARING_AUTO},
-                {{.asked = SHARING_SPATIAL, .capable = true, .available = 100, .devices = 1},
-                        SHARING_SPATIAL},
-                {{.asked = SHARING_SPATIAL, .available = 100, .devices = 1}, SHARING_AUTO},
-                {{.asked = SHARING_SPATIAL, .capable = true, .devices = 2}, SHARING_AUTO},
-                {{.asked = SHARING_SPATIAL, .capable = true, .devices = 1, .untrusted = true},
-                        SHARING_AUTO},
-                {{.asked = SHARING_SPATIAL, .capable = true, .devices = 1, .temporal = 1},
-                        SHARING_AUTO},
-                {{.asked = SHARING_SPATIAL, .capable = true, .devices = 1, .cap = 50},
-                        SHARING_AUTO},
-                {{.asked = SHARING_TEMPORAL, .capable = true, .devices = 1}, SHARING_TEMPORAL},
-                {{.asked = SHARING_TEMPORAL, .capable = true, .devices = 1, .spatial = 2},
-                        SHARING_AUTO},
+                /* priority and share */
+                {AUTO(.low = false), SHARING_TEMPORAL, "the whole device while others idle"},
+                {AUTO(.share = 30), SHARING_TEMPORAL, "the whole device while others idle"},
+                {AUTO(.low = true, .share = 30), SHARING_TEMPORAL, "while others idle"},
+                {AUTO(.high = true, .share = 30), SHARING_SPATIAL, "it waits for nobody"},
+                {AUTO(.high = true), SHARING_TEMPORAL, "no share to choose SMs by"},
+                {AUTO(.high = true, .share = 30, .available = 20), SHARING_TEMPORAL, "not so many"},
+                {AUTO(.high = true, .share = 30, .cap = 50), SHARING_TEMPORAL, "a cap of its own"},
+                /* trust */
+                {AUTO(.high = true, .share = 30, .untrusted = true), SHARING_TEMPORAL,
+                        "not trusted"},
+                {AUTO(.spatial = 1, .untrusted = true), SHARING_AUTO, "not trusted"},
+                /* what runs already */
+                {AUTO(.spatial = 1), SHARING_SPATIAL, "in space already"},
+                {AUTO(.spatial = 1, .low = true), SHARING_SPATIAL, "in space already"},
+                {AUTO(.spatial = 1, .cap = 50), SHARING_AUTO, "a cap of its own"},
+                {AUTO(.high = true, .share = 30, .temporal = 1), SHARING_TEMPORAL,
+                        "in time already"},
+                /* what cannot be */
+                {AUTO(.high = true, .share = 30, .available = NO_MPS), SHARING_TEMPORAL,
+                        "cannot be shared in space"},
+                {AUTO(.high = true, .share = 30, .devices = 2), SHARING_TEMPORAL,
+                        "one device's MPS server only"},
+                /* what was asked for, or not at all */
+                {SPACE(.share = 30), SHARING_SPATIAL, "it was asked"},
+                {SPACE(.available = NO_MPS), SHARING_AUTO, "cannot be shared in space"},
+                {SPACE(.devices = 2), SHARING_AUTO, "one device's MPS server only"},
+                {SPACE(.untrusted = true), SHARING_AUTO, "not trusted"},
+                {SPACE(.temporal = 1), SHARING_AUTO, "in time already"},
+                {SPACE(.cap = 50), SHARING_AUTO, "a cap of its own"},
+                {TIME(.high = true, .share = 30), SHARING_TEMPORAL, "it was asked"},
+                {TIME(.spatial = 2), SHARING_AUTO, "in space already"},
         };
 
         (void)state;
         for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
-                struct sharing_choice choice = sharing_choose(&cases[i].c);
+                struct sharing_case c = cases[i].c;
+                struct sharing_choice choice;
 
-                if (choice.sharing != cases[i].wanted)
+                c.capable = c.available != NO_MPS;
+                c.devices = c.devices ?: 1;
+                c.available = c.available ?: 100;
+                choice = sharing_choose(&c);
+                if (choice.sharing != cases[i].wanted || !strstr(choice.why, cases[i].why))
                         fail_msg("case %zu: %s, since %s", i, sharing_word(choice.sharing),
                                 choice.why);
-                assert_true(choice.why && *choice.why);
         }
 }
 
