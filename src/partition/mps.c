@@ -678,9 +678,21 @@ int mps_attach(
         }
         json_array_foreach(devices, i, device)
         {
-                int minor = minor_of(host, json_string_value(device));
+                const char *uuid = json_string_value(device);
+                bool mig = uuid && strncasecmp(uuid, "MIG-", 4) == 0;
+                int minor = mig ? -1 : minor_of(host, uuid);
                 char node[32];
 
+                if (r == 0 && mig) {
+                        r = error_set(error, CLEAVE_REASON_BAD_REQUEST,
+                                "%s serves a MIG device, whose files depend on its instance",
+                                mps->name);
+                        error_set_hint(error,
+                                "Give the container the MIG device (cleave partition show ID --for "
+                                "podman), and --env=CUDA_MPS_PIPE_DIRECTORY=%s --volume=%s:%s "
+                                "--volume=/dev/shm:/dev/shm.",
+                                pipe, pipe, pipe);
+                }
                 if (r == 0 && minor < 0)
                         r = error_set(error, CLEAVE_REASON_NO_DRIVER,
                                 "NVIDIA's driver lists no GPU %s in %s/driver/nvidia/gpus",

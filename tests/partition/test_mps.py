@@ -279,6 +279,10 @@ class Mps(unittest.TestCase):
     def test_a_mig_device_has_a_server_of_its_own(self):
         self.assertEqual(self.cleave("start", DEVICE.replace("GPU-", "MIG-"))[0], 0)
         self.assertEqual(self.servers()["mps"]["device"], DEVICE.replace("GPU-", "MIG-"))
+        status, _, err = self.cleave("show")
+        self.assertEqual(status, 2)
+        self.assertIn("mps serves a MIG device, whose files depend on its instance", err)
+        self.assertIn(f"--env=CUDA_MPS_PIPE_DIRECTORY={self.place}/run/mps/mps/pipe ", err)
 
     def test_senseless_words(self):
         for words in (["start"], ["start", "0"], ["start", DEVICE, "--threads", "0"],

@@ -8,6 +8,7 @@ usage: test_verbs.py CLEAVE
 import ctypes
 import json
 import os
+import pty
 import re
 import shutil
 import socket
@@ -366,6 +367,33 @@ class Verbs(unittest.TestCase):
         self.assertEqual(document["gpus"], 1)
         self.assertRegex([r["command"] for r in document["ranked"] if r["way"] == "mps"][0],
                          r"^cleave mps start GPU-[0-9a-f-]{36} ")
+
+    def test_advice_asks_at_a_terminal(self):
+        """An answer that is not understood is asked for again; what is left empty is left open."""
+        answers = ["mixed", "boat", "container", "3", "5G", "", "", "", "luck", "bursty resize"]
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("CLEAVE_")}
+        environment.update(CLEAVE_RUNTIME_DIR=f"{self.machine.place}/run", NO_COLOR="1",
+                           CLEAVE_SIM_DIR=f"{self.machine.place}/sim")
+        os.makedirs(environment["CLEAVE_RUNTIME_DIR"], mode=0o700, exist_ok=True)
+        self.addCleanup(self.end_daemon)
+        ours, theirs = pty.openpty()
+        with subprocess.Popen([CLEAVE, "advise", "--sim"], stdin=theirs, stdout=theirs,
+                              stderr=theirs, env=environment) as process:
+            os.close(theirs)
+            os.write(ours, ("\n".join(answers) + "\n").encode())
+            said = b""
+            try:
+                while data := os.read(ours, 4096):
+                    said += data
+            except OSError:  # the other end is closed
+                pass
+            os.close(ours)
+        said = said.decode().replace("\r", "")
+        self.assertEqual(process.returncode, 0, said)
+        self.assertIn("it is one of process container vm, not 'boat'", said)
+        self.assertIn("not 'luck'", said)
+        self.assertEqual(said.count("What do they live in?"), 2)
+        self.assertIn("For 3 tenants of several owners, in containers, 5 GiB of memory each:", said)
 
     def test_advice_refuses_nonsense(self):
         for words in (["--tenants", "0"], ["--compute", "101"], ["--latency", "soon"],
