@@ -35,6 +35,7 @@
 #define FILL_ALL         970000u
 #define PROBE_SETTLES    (12 * ARBITER_MS) /* what was seen up to then is of the time before */
 #define PROBE_MOST       (400 * ARBITER_MS)
+#define PROBE_OTHERS     200u /* us, the others' slices: ends can still be told by them */
 
 enum call {
         CALL_SLICE,
@@ -1426,7 +1427,7 @@ static void set_slices(struct arbiter *arbiter, unsigned d)
                 if (device->probed != NONE) {
                         seat->turn = TURN_FREE;
                         slice = device->order[i] == device->probed ? ARBITER_TURN / 1000
-                                                                   : ARBITER_SHORT;
+                                                                   : PROBE_OTHERS;
                 } else if (latency)
                         slice = seat->first ? ARBITER_LONG : ARBITER_SHORT;
                 else if (seat->turn == TURN_POOL)

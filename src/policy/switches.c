@@ -12,6 +12,8 @@
  * an H100, for slices of 0.2 to 24 ms: 58 to 115 us, most often 73 or 90, where the cost is 98. */
 #define EARLY 45000u
 #define BAND  40000u
+/* Of shorter slices a run that ends at random ends so rather often. */
+#define SLICE_TELLS (4 * (EARLY + BAND))
 /* So many slices in a row are told by the end of the last. */
 #define SLICES_TOLD 64u
 /* Records of what a call did may bear times from so long before it began until so long after it
@@ -356,6 +358,12 @@ static enum switches_end as_before(const struct switches_owner *owner)
         return owner->idle || owner->part_ppm < PPM / 2 ? SWITCHES_IDLE : SWITCHES_CUT;
 }
 
+static bool was_idle_lately(const struct switches *switches)
+{
+        return switches->busy_from > 0 && switches->sampled + SAMPLE_OLD > switches->now &&
+               switches->busy_ppm < BUSY_FULL;
+}
+
 static enum switches_end how_ended(
         const struct switches *switches, const struct switches_owner *owner, uint64_t at)
 {
@@ -372,6 +380,9 @@ static enum switches_end how_ended(
                         return as_before(owner);
                 return SWITCHES_IDLE;
         case AT_END:
+                /* nobody waits all the time for an engine that is idle now and then */
+                if (owner->slice_ns < SLICE_TELLS && was_idle_lately(switches))
+                        return SWITCHES_IDLE;
                 /* by chance, others end so too, but hardly twice */
                 return owner->end == SWITCHES_IDLE && !switches->sure && owner->cuts == 0
                                ? SWITCHES_IDLE
@@ -659,7 +670,7 @@ uint64_t switches_wants_busy(const struct switches *switches)
         for (uint32_t i = 0; i < switches->free; i++) {
                 const struct switches_owner *owner = &switches->owner[i];
 
-                loose |= owner->question.ns > (int64_t)MS;
+                loose |= owner->question.ns > (int64_t)MS || owner->slice_ns < SLICE_TELLS;
                 off |= owner->switch_from && owner->switch_from + SAMPLE_OLD > switches->now;
         }
         return !loose ? 0 : off ? SWITCHES_ASK_OFTEN : SWITCHES_ASK;

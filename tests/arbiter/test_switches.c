@@ -103,6 +103,23 @@ static void many_slices(void **state)
         assert_in_range(sight(A).starts, 295, 300);
 }
 
+/* where slices are too short to tell, the engine's idle time does */
+static void short_slices_of_no_use(void **state)
+{
+        (void)state;
+        switches_slice(switches, A, now, 49920);
+        switches_slice(switches, B, now, 50);
+        for (unsigned i = 0; i < 300; i++) {
+                if (i % 50 == 49)
+                        switches_busy(switches, now - 200 * MS, now, 60 * MS, B);
+                run(B, (2200 + i % 50) * US);
+                run(A, 1060 * US);
+        }
+        switches_look(switches, now);
+        assert_in_range(sight(B).starts, 240, 301);
+        assert_int_equal(sight(B).demand == SWITCHES_WORK, 0);
+}
+
 /* what ends between slices' ends has run out of work, also after many of them */
 static void ends_between(void **state)
 {
@@ -350,6 +367,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(two_queues, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(other_slices, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(many_slices, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(short_slices_of_no_use, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(ends_between, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(ended_by_a_call, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(two_loops, set_up, tear_down),
