@@ -36,6 +36,7 @@ static double cpu_ns(void)
 
 #define ENTRIES(X)                                                                                 \
         X(cuInit)                                                                                  \
+        X(cuGetProcAddress_v2)                                                                     \
         X(cuDevicePrimaryCtxRetain)                                                                \
         X(cuCtxSetCurrent)                                                                         \
         X(cuCtxGetCurrent)                                                                         \
@@ -132,6 +133,7 @@ int main(int argc, char **argv)
         double start = now_ns(), cpu = cpu_ns(), init_ns, first_ns, first_cpu_ns;
         char line[16];
         CUcontext context;
+        CUdriverProcAddressQueryResult found;
         CUfunction function;
         CUmodule module;
         void *library;
@@ -155,6 +157,9 @@ int main(int argc, char **argv)
         MUST(p_cuDevicePrimaryCtxRetain(&context, 0));
         MUST(p_cuCtxSetCurrent(context));
         first_ns = now_ns() - start;
+        /* as frameworks find their entries */
+        MUST(p_cuGetProcAddress_v2(
+                "cuCtxGetCurrent", (void **)&p_cuCtxGetCurrent, 12000, 0, &found));
         MUST(p_cuModuleLoadData(&module, ptx));
         MUST(p_cuModuleGetFunction(&function, module, "cleave_empty"));
         printf("{\"init_ms\": %.3f, \"init_cpu_ms\": %.3f, \"context_ms\": %.3f", init_ns / 1e6,

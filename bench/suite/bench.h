@@ -86,7 +86,11 @@ struct bench_pace {
         unsigned shared_turns; /* of those of several */
         unsigned window_ms;
         unsigned rounds_ms; /* window of what has to hold several of the rounds of time */
+        unsigned shares_ms; /* of what is compared with shares */
+        unsigned series_ms; /* of what is cut into pieces */
         unsigned lead_ms;   /* before a common window begins */
+        unsigned settle_ms; /* the same where a system shares out time, which has to see who wants
+                               it first */
         double scale;       /* of numbers of repetitions */
         size_t array_bytes; /* much more than a cache on a GPU */
 };
@@ -220,9 +224,13 @@ int cell_carry_begin(struct cell *cell, const struct bench_load *loads, double t
         uint64_t *ret_start);
 int cell_carry_end(
         struct cell *cell, const struct bench_load *loads, json_t *replies[BENCH_WORKERS]);
+/* How long loads are carried before a window begins. */
+unsigned cell_lead_ms(const struct cell *cell);
 /* Only what each did, in its own unit a second; over a window that holds several of the rounds in
  * which systems hand out time. */
 int cell_rates(struct cell *cell, const struct bench_load *loads, double rates[BENCH_WORKERS]);
+/* The same where it is to be as the shares are. */
+int cell_shares(struct cell *cell, const struct bench_load *loads, double rates[BENCH_WORKERS]);
 
 /* Changes terms of a worker of a Cleave arm, by the command line. */
 int cell_set(struct cell *cell, unsigned worker, const char *option, const char *value);

@@ -287,6 +287,14 @@ int cell_tell(struct cell *cell, unsigned worker, json_t **ret, const char *form
         return cell_receive(cell, worker, ret);
 }
 
+unsigned cell_lead_ms(const struct cell *cell)
+{
+        const struct bench_pace *pace = &cell->bench->pace;
+
+        return cell->arm == BENCH_TEMPORAL || cell->arm == BENCH_PEER ? pace->settle_ms
+                                                                      : pace->lead_ms;
+}
+
 int cell_carry_begin(struct cell *cell, const struct bench_load *loads, double times, double bin_ms,
         uint64_t *ret_start)
 {
@@ -296,7 +304,7 @@ int cell_carry_begin(struct cell *cell, const struct bench_load *loads, double t
 
         clock_gettime(CLOCK_MONOTONIC, &t);
         start = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec +
-                bench->pace.lead_ms * 1000000ull;
+                cell_lead_ms(cell) * 1000000ull;
         for (unsigned i = 0; i < cell->n_workers; i++)
                 if (loads[i].kind)
                         cell_send(cell, i,
@@ -342,10 +350,11 @@ int cell_carry(struct cell *cell, const struct bench_load *loads, double times, 
         return r < 0 ? r : cell_carry_end(cell, loads, replies);
 }
 
-int cell_rates(struct cell *cell, const struct bench_load *loads, double rates[BENCH_WORKERS])
+static int rates_over(
+        struct cell *cell, const struct bench_load *loads, unsigned ms, double rates[BENCH_WORKERS])
 {
         json_t *replies[BENCH_WORKERS];
-        double times = fmax(1, (double)cell->bench->pace.rounds_ms / cell->bench->pace.window_ms);
+        double times = fmax(1, (double)ms / cell->bench->pace.window_ms);
         int r = cell_carry(cell, loads, times, 0, replies);
 
         if (r < 0)
@@ -355,6 +364,16 @@ int cell_rates(struct cell *cell, const struct bench_load *loads, double rates[B
                 json_decref(replies[i]);
         }
         return 0;
+}
+
+int cell_rates(struct cell *cell, const struct bench_load *loads, double rates[BENCH_WORKERS])
+{
+        return rates_over(cell, loads, cell->bench->pace.rounds_ms, rates);
+}
+
+int cell_shares(struct cell *cell, const struct bench_load *loads, double rates[BENCH_WORKERS])
+{
+        return rates_over(cell, loads, cell->bench->pace.shares_ms, rates);
 }
 
 int cell_set(struct cell *cell, unsigned worker, const char *option, const char *value)

@@ -17,10 +17,10 @@ int measure_bandwidth_isolation(struct cell *cell, double *ret)
         int r = cell_workers(cell, halves, 2);
 
         if (r == 0)
-                r = cell_rates(cell, loads, alone);
+                r = cell_shares(cell, loads, alone);
         loads[1].kind = "stream";
         if (r == 0)
-                r = cell_rates(cell, loads, beside);
+                r = cell_shares(cell, loads, beside);
         if (r < 0)
                 return r;
         *ret = 200 * beside[0] / alone[0];
@@ -39,7 +39,7 @@ int measure_bandwidth_fairness(struct cell *cell, double *ret)
         int r = cell_workers(cell, terms, 4);
 
         if (r == 0)
-                r = cell_rates(cell, loads, rates);
+                r = cell_shares(cell, loads, rates);
         if (r == 0)
                 *ret = figures_fairness(rates, 4);
         return r;
@@ -128,10 +128,12 @@ static int hit_limit(struct cell *cell, double *ret)
                 .arm = BENCH_NATIVE,
                 .result = cell->result};
         json_t *answer = NULL;
+        char command[64];
         int r = 0;
 
+        snprintf(command, sizeof(command), "caches %zu", working_set(cell));
         if (cell->bench->hit_limit == 0) {
-                r = cell_ask(&native, &answer, "caches");
+                r = cell_ask(&native, &answer, command);
                 if (r == 0)
                         cell->bench->hit_limit = (answer_number(answer, "hit_cycles") +
                                                          answer_number(answer, "miss_cycles")) /

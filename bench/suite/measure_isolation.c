@@ -105,7 +105,7 @@ int measure_share(struct cell *cell, double *ret)
                 int r = cell_workers(cell, terms, 2);
 
                 if (r == 0)
-                        r = cell_rates(cell, loads, rates);
+                        r = cell_shares(cell, loads, rates);
                 if (r < 0)
                         return r;
                 worst = fmax(worst, figures_worst_error(rates, want, 2));
@@ -122,7 +122,8 @@ int measure_response(struct cell *cell, double *ret)
         static const struct bench_load loads[] = {
                 {.kind = "queue", .us = 100}, {.kind = "queue", .us = 100}};
         json_t *replies[BENCH_WORKERS];
-        double times = simulated(cell) ? 8 : 2, *first, *second, changed, settled;
+        double times = (double)cell->bench->pace.series_ms / cell->bench->pace.window_ms, *first,
+               *second, changed, settled;
         size_t n_first, n_second, step;
         struct timespec t;
         uint64_t start;
@@ -254,7 +255,7 @@ int measure_consistency(struct cell *cell, double *ret)
         static const struct bench_terms terms[] = {{.compute = 50}, {.compute = 50}};
         static const struct bench_load loads[] = {
                 {.kind = "queue", .us = 100}, {.kind = "queue", .us = 5000}};
-        double times = simulated(cell) ? 8 : 2, *bins;
+        double times = (double)cell->bench->pace.series_ms / cell->bench->pace.window_ms, *bins;
         json_t *replies[BENCH_WORKERS];
         size_t n;
         int r = cell_workers(cell, terms, 2);
@@ -284,7 +285,7 @@ int measure_fairness(struct cell *cell, double *ret)
         int r = cell_workers(cell, terms, 4);
 
         if (r == 0)
-                r = cell_rates(cell, loads, rates);
+                r = cell_shares(cell, loads, rates);
         if (r < 0)
                 return r;
         *ret = figures_fairness(rates, 4);
@@ -345,7 +346,7 @@ static int survives(struct cell *cell, const char *command, bool *ret)
                 bench_worker_send(cell->worker[1], command);
                 other = bench_worker_receive(cell->bench, cell->worker[1], 60, &answer, &problem);
         } else
-                usleep(cell->bench->pace.lead_ms * 1000 + cell->bench->pace.window_ms * 500);
+                usleep(cell_lead_ms(cell) * 1000 + cell->bench->pace.window_ms * 500);
         cell_kill(cell, 1);
         json_decref(answer);
         free(problem);

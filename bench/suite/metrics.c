@@ -310,7 +310,8 @@ const struct bench_metric bench_metrics[] = {
                 .unit = "ratio",
                 .better = BENCH_HIGHER,
                 .measures = "Rate of bf16 products against that of fp32.",
-                .procedure = "8,192 x 8,192 x 8,192 by cuBLAS, without TF32; both rates noted.",
+                .procedure = "8,192 x 8,192 x 8,192 by cuBLAS, without TF32, each after half a "
+                             "second of the same; both rates noted.",
                 .source = OURS,
                 .measure = measure_precision},
         {.id = "LLM-009",
@@ -379,8 +380,10 @@ const struct bench_metric bench_metrics[] = {
                 .better = BENCH_HIGHER,
                 .measures = "Hits of a working set of a third of the L2 cache beside a neighbour "
                             "that streams.",
-                .procedure = "A chain of pointers through the set; a load nearer to the time of a "
-                             "warm set than to that of memory is a hit.",
+                .procedure = "Chains of pointers through the set, followed by eight blocks a "
+                             "multiprocessor; a load nearer to the time of a warm set than to that "
+                             "of one that was driven out is a hit. Loads in which the GPU was "
+                             "another's do not count.",
                 .source = CHASE,
                 .measure = measure_hits},
         {.id = "CACHE-002",

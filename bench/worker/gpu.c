@@ -83,6 +83,11 @@ unsigned gpu_blocks(void)
         return (unsigned)gpu.sms * 8;
 }
 
+unsigned gpu_waves(void)
+{
+        return gpu_blocks() * 4;
+}
+
 static int name_devices(void)
 {
         for (int i = 0; i < 2 && i < gpu.devices; i++) {
@@ -112,7 +117,8 @@ static int warm_up(void)
         void *spin[] = {&none};
         void *turns[] = {&one, &scratch};
         void *residency[] = {&spans, &one, &none};
-        void *chase[] = {&scratch, &one, &one, &scratch};
+        CUdeviceptr start = scratch + 64, counts = scratch + 128;
+        void *chase[] = {&start, &one, &one, &counts};
         void *softmax[] = {&scratch, &words};
         const struct {
                 enum kernel kernel;
@@ -145,6 +151,7 @@ static int warm_up(void)
 static int load_kernels(void)
 {
         enum { SCRATCH = 4096 };
+        CUdeviceptr start;
         CUmodule module;
 
         TRY(p_cuModuleLoadData(&module, kernels_ptx));
@@ -152,6 +159,9 @@ static int load_kernels(void)
                 TRY(p_cuModuleGetFunction(&gpu.kernel[i], module, names[i]));
         TRY(p_cuMemAlloc_v2(&gpu.scratch, SCRATCH));
         TRY(p_cuMemsetD32Async(gpu.scratch, 0, SCRATCH / 4, NULL));
+        /* where warm_up() lets a chain start that leads to itself */
+        start = gpu.scratch + 64;
+        TRY(p_cuMemcpyHtoD_v2(gpu.scratch + 64, &start, sizeof(start)));
         return warm_up();
 }
 

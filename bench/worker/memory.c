@@ -401,12 +401,12 @@ static int run_bandwidth(int argc, char **argv)
                 TRY(p_cuMemAlloc_v2(&array[i], bytes));
                 TRY(p_cuMemsetD32Async(array[i], 0, bytes / 4, NULL));
         }
-        NEED(launch(KERNEL_ADD, gpu_blocks(), 256, NULL, params));
+        NEED(launch(KERNEL_ADD, gpu_waves(), 256, NULL, params));
         TRY(p_cuStreamSynchronize(NULL));
         begin = now_ns();
         do {
                 for (int i = 0; i < 20; i++, passes++)
-                        NEED(launch(KERNEL_ADD, gpu_blocks(), 256, NULL, params));
+                        NEED(launch(KERNEL_ADD, gpu_waves(), 256, NULL, params));
                 TRY(p_cuStreamSynchronize(NULL));
                 end = now_ns();
         } while (end - begin < wanted);

@@ -132,7 +132,7 @@ static int submit(struct load *load)
         for (unsigned i = 0; i < load->batch; i++)
                 switch (load->kind) {
                 case STREAM:
-                        NEED(launch(KERNEL_ADD, gpu_blocks(), 256, NULL, add));
+                        NEED(launch(KERNEL_ADD, gpu_waves(), 256, NULL, add));
                         break;
                 case READ:
                         NEED(launch(KERNEL_READ, gpu_blocks(), 256, NULL, read));
@@ -292,9 +292,11 @@ static int run_work(int argc, char **argv)
                 return fail("there is no load %s", kind);
         load.kind = k;
         load.unit = load.us * gpu.sms / option(argc, argv, "sms", gpu.sms);
-        if (load.kind == STREAM)
-                load.unit = 3.0 * (double)load.bytes;
-        else if (load.kind == READ) {
+        if (load.kind == STREAM) {
+                /* an event after each would cost a twentieth of the time */
+                load.batch = gpu.simulated ? 1 : 8;
+                load.unit = 3.0 * (double)load.batch * (double)load.bytes;
+        } else if (load.kind == READ) {
                 load.batch = gpu.simulated ? 1 : 16;
                 load.unit = (double)load.batch * (double)load.bytes;
         } else if (load.kind == COPY || load.kind == CHURN)
@@ -354,16 +356,28 @@ static int run_residency(int argc, char **argv)
         return DONE;
 }
 
-/* A chain through every line of so many bytes, in an order that no prefetcher knows. */
-static int make_chain(size_t bytes, CUdeviceptr *ret)
+/* A ring of pointers through every line of so many bytes, in an order that no prefetcher knows, and
+ * where in it blocks start that follow it at once. */
+struct chain {
+        CUdeviceptr memory, starts, out;
+        unsigned blocks;
+        size_t lines;
+};
+
+static int make_chain(size_t bytes, struct chain *ret)
 {
         size_t n = bytes / LINE, words = LINE / 8;
-        uint64_t *host = calloc(n, LINE), state = 88172645463325252u;
+        uint64_t *host = calloc(n, LINE), state = 88172645463325252u, *starts;
         uint32_t *order = calloc(n, sizeof(*order));
 
-        if (!host || !order)
+        ret->lines = n;
+        ret->blocks = gpu_blocks();
+        starts = calloc(ret->blocks, sizeof(*starts));
+        if (!host || !order || !starts)
                 return fail("no memory for a chain");
-        TRY(p_cuMemAlloc_v2(ret, n * LINE));
+        TRY(p_cuMemAlloc_v2(&ret->memory, n * LINE));
+        TRY(p_cuMemAlloc_v2(&ret->starts, ret->blocks * sizeof(*starts)));
+        TRY(p_cuMemAlloc_v2(&ret->out, 32));
         for (size_t i = 0; i < n; i++)
                 order[i] = (uint32_t)i;
         for (size_t i = n - 1; i > 0; i--) {
@@ -377,46 +391,60 @@ static int make_chain(size_t bytes, CUdeviceptr *ret)
                 order[other] = kept;
         }
         for (size_t i = 0; i < n; i++)
-                host[order[i] * words] = *ret + (uint64_t)order[(i + 1) % n] * LINE;
-        TRY(p_cuMemcpyHtoD_v2(*ret, host, n * LINE));
+                host[order[i] * words] = ret->memory + (uint64_t)order[(i + 1) % n] * LINE;
+        for (unsigned i = 0; i < ret->blocks; i++)
+                starts[i] = ret->memory + (uint64_t)order[i * n / ret->blocks] * LINE;
+        TRY(p_cuMemcpyHtoD_v2(ret->memory, host, n * LINE));
+        TRY(p_cuMemcpyHtoD_v2(ret->starts, starts, ret->blocks * sizeof(*starts)));
         free(order);
         free(host);
+        free(starts);
         return DONE;
 }
 
-static int chase(CUdeviceptr chain, uint32_t steps, uint32_t limit, uint64_t out[3])
+static int free_chain(struct chain *chain)
 {
-        CUdeviceptr result;
-        void *params[] = {&chain, &steps, &limit, &result};
-
-        TRY(p_cuMemAlloc_v2(&result, 24));
-        NEED(launch(KERNEL_CHASE, 1, 1, NULL, params));
-        TRY(p_cuMemcpyDtoH_v2(out, result, 24));
-        TRY(p_cuMemFree_v2(result));
+        TRY(p_cuMemFree_v2(chain->memory));
+        TRY(p_cuMemFree_v2(chain->starts));
+        TRY(p_cuMemFree_v2(chain->out));
         return DONE;
 }
 
-/* caches: cycles of a load that finds its line in the L2 cache, and of one that does not */
+/* So many times through all of it. out: loads of at most `limit` cycles, cycles, loads. */
+static int chase(struct chain *chain, unsigned times, uint32_t limit, uint64_t out[3])
+{
+        uint32_t steps = (uint32_t)(times * chain->lines / chain->blocks);
+        void *params[] = {&chain->starts, &steps, &limit, &chain->out};
+
+        TRY(p_cuMemsetD32Async(chain->out, 0, 8, NULL));
+        NEED(launch(KERNEL_CHASE, chain->blocks, 1, NULL, params));
+        TRY(p_cuMemcpyDtoH_v2(out, chain->out, 24));
+        return DONE;
+}
+
+/* caches BYTES: cycles of a load of a set of so many bytes, when it is in the L2 cache and when the
+ * cache has been filled with something else */
 static int run_caches(int argc, char **argv)
 {
-        enum { STEPS = 20000 };
-        size_t small = 2u << 20, large = gpu.l2_bytes * 8;
-        uint64_t out[3], cold[3];
-        CUdeviceptr chain, far;
+        size_t bytes = strtoull(argv[0], NULL, 10), large = gpu.l2_bytes * 8;
+        uint64_t warm[3], cold[3];
+        struct chain chain;
+        CUdeviceptr other;
 
         if (gpu.simulated)
                 return gap("the simulated GPU has no caches");
         if (gpu.l2_bytes == 0)
                 return gap("the driver does not say how large the L2 cache is");
-        NEED(make_chain(small, &chain));
-        NEED(chase(chain, small / LINE, 0, out));
-        NEED(chase(chain, small / LINE, 0, out));
-        NEED(make_chain(large, &far));
-        NEED(chase(far, STEPS, 0, cold));
-        TRY(p_cuMemFree_v2(chain));
-        TRY(p_cuMemFree_v2(far));
-        say("hit_cycles", (double)out[1] / (double)(small / LINE));
-        say("miss_cycles", (double)cold[1] / STEPS);
+        NEED(make_chain(bytes, &chain));
+        TRY(p_cuMemAlloc_v2(&other, large));
+        NEED(chase(&chain, 2, 0, warm));
+        NEED(chase(&chain, 20, 0, warm));
+        TRY(p_cuMemsetD32Async(other, 1, large / 4, NULL));
+        NEED(chase(&chain, 1, 0, cold));
+        TRY(p_cuMemFree_v2(other));
+        NEED(free_chain(&chain));
+        say("hit_cycles", (double)warm[1] / (double)warm[2]);
+        say("miss_cycles", (double)cold[1] / (double)cold[2]);
         return DONE;
 }
 
@@ -424,13 +452,13 @@ static int run_caches(int argc, char **argv)
  * the window; a load of at most that many cycles found its line in the L2 cache */
 static int run_hits(int argc, char **argv)
 {
+        enum { TIMES = 50 }; /* through the set with each kernel: a millisecond or so */
         size_t bytes = (size_t)option(argc, argv, "bytes", 1 << 24);
         uint64_t begin = strtoull(text_option(argc, argv, "start", "0"), NULL, 10);
         uint64_t end = begin + (uint64_t)(option(argc, argv, "window", 1000) * 1e6);
         uint32_t limit = (uint32_t)option(argc, argv, "limit", 0);
-        uint32_t steps = (uint32_t)(bytes / LINE);
         double hits = 0, cycles = 0, all = 0;
-        CUdeviceptr chain;
+        struct chain chain;
         uint64_t out[3];
 
         if (gpu.simulated)
@@ -439,16 +467,17 @@ static int run_hits(int argc, char **argv)
         do {
                 uint64_t start = now_ns();
 
-                NEED(chase(chain, steps, limit, out));
+                NEED(chase(&chain, TIMES, limit, out));
                 if (start >= begin) {
                         hits += (double)out[0];
                         cycles += (double)out[1];
-                        all += steps;
+                        all += (double)out[2];
                 }
         } while (now_ns() < end);
-        TRY(p_cuMemFree_v2(chain));
+        NEED(free_chain(&chain));
         say("hit_percent", 100 * hits / all);
         say("cycles", cycles / all);
+        say("loads", all);
         return DONE;
 }
 
@@ -456,7 +485,7 @@ const struct command work_commands[] = {
         {"calibrate", 0, run_calibrate},
         {"work", 0, run_work},
         {"residency", 2, run_residency},
-        {"caches", 0, run_caches},
+        {"caches", 1, run_caches},
         {"hits", 0, run_hits},
         {NULL, 0, NULL},
 };

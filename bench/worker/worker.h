@@ -142,6 +142,8 @@ void sleep_until(uint64_t ns);
 int gpu_start(void);
 /* Blocks of 256 threads that fill the GPU. */
 unsigned gpu_blocks(void);
+/* Four times as many, for kernels that wait for memory: whichever ends first, another goes on. */
+unsigned gpu_waves(void);
 /* A kernel in the stream. parameters: pointers to them, as cuLaunchKernel takes them. */
 int launch(enum kernel kernel, unsigned blocks, unsigned threads, CUstream stream, void **params);
 /* Keeps the GPU's engine for that time, with one block. */
