@@ -112,7 +112,7 @@ struct tenant {
         unsigned count;
         unsigned device[ARBITER_MAX_DEVICES];
         unsigned phase_ppm; /* of the period */
-        uint64_t period_end;
+        uint64_t period_begun, period_end;
         bool capped_off;
 };
 
@@ -394,6 +394,7 @@ static uint64_t period_end_of(
 /* A first period is as long as is left of it, and its budget in proportion. */
 static void start_period(struct arbiter *arbiter, struct tenant *tenant, uint32_t t, uint64_t now)
 {
+        tenant->period_begun = now;
         tenant->period_end = period_end_of(arbiter, tenant, now);
         tenant->capped_off = false;
         for (unsigned i = 0; i < tenant->count; i++) {
@@ -512,6 +513,7 @@ static void roll_period(struct arbiter *arbiter, struct tenant *tenant, uint32_t
                 seat->budget = left + (int64_t)part_of(length, tenant->terms.cap);
                 seat->period_used = used;
         }
+        tenant->period_begun = tenant->period_end;
         tenant->period_end = end;
         tenant->capped_off = false;
 }
@@ -534,10 +536,11 @@ static uint64_t watch_cap(struct arbiter *arbiter, uint32_t t, uint64_t now)
                         seat->budget - (int64_t)(account_best(&seat->account) - seat->period_used);
                 /* a turn may be longer than the budget of a period: what it takes of the next
                    is kept back there */
-                int64_t ahead = seat->turn == TURN_OWN
-                                        ? (int64_t)part_of(ARBITER_FRAME_MAX - arbiter->period,
-                                                  tenant->terms.cap)
-                                        : 0;
+                uint64_t length = tenant->period_end - tenant->period_begun;
+                int64_t ahead =
+                        seat->turn == TURN_OWN && length < ARBITER_FRAME_MAX
+                                ? (int64_t)part_of(ARBITER_FRAME_MAX - length, tenant->terms.cap)
+                                : 0;
                 uint64_t round = 0;
                 unsigned running = 0;
                 double rate = 1;
@@ -932,17 +935,26 @@ static bool is_synchronous(struct arbiter *arbiter, unsigned d, uint32_t t, uint
         return seat->probed_pause_ns && seat->probed_pause_ns <= limit + limit / 2;
 }
 
+/* What part of its time a tenant that has work would use if it waited for nobody. */
+static double busy_part(const struct seat *seat)
+{
+        if (seat->kind == ARBITER_BACKLOGGED)
+                return 1;
+        return seat->kind == ARBITER_SYNCHRONOUS && seat->run_ns
+                       ? (double)seat->run_ns / (double)(seat->run_ns + seat->pause_ns)
+                       : 0;
+}
+
 /* What a guarantee is of a span: of the time that is given out, and of a loop without its own
  * pauses. */
 static int64_t due_of(const struct device *device, const struct seat *seat,
         const struct tenant *tenant, uint64_t span)
 {
-        double due =
-                (double)part_of(span, tenant->terms.share) * (PPM - device->switching_ppm) / PPM;
+        double due = (double)part_of(span, tenant->terms.share);
 
+        due *= (double)(PPM - device->switching_ppm) / PPM;
         if (seat->kind == ARBITER_SYNCHRONOUS)
-                due *= seat->run_ns ? (double)seat->run_ns / (double)(seat->run_ns + seat->pause_ns)
-                                    : 0;
+                due *= busy_part(seat);
         return (int64_t)due;
 }
 
@@ -963,6 +975,7 @@ static void judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
         bool exact = !sight->used_known || (sight->starts_known && sight->wanted_known);
         enum arbiter_kind kind;
         int64_t credit;
+        bool idle;
 
         if (sight->demand == ARBITER_DEMAND_NONE &&
                 now >= sight->since +
@@ -1061,11 +1074,14 @@ static void judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
         /* a tenant that fills what it is given is one with a backlog, however it is predicted */
         if (kind == ARBITER_BACKLOGGED)
                 seat->fill_ppm = PPM;
+        idle = kind == ARBITER_IDLE && seat->kind == ARBITER_IDLE;
         set_kind(arbiter, d, seat, kind);
         /* how long its bursts are and how much it uses decides on others' slices */
         if (kind == ARBITER_SPORADIC)
                 arbiter->device[d].stale = true;
-        mark(seat, now);
+        /* of little at a time it may be a lot before it can be seen */
+        if (!idle || sight->demand != ARBITER_DEMAND_UNKNOWN || span >= ARBITER_TRIAL_MIN)
+                mark(seat, now);
 }
 
 /* ---- shares ---- */
@@ -1572,9 +1588,11 @@ static uint64_t turn_length(
         return MIN_OF(MAX_OF(length, due), most) + ARBITER_TURN_LOSS;
 }
 
-/* Somebody is served before the one whose turn it is, who has had next to nothing of it. */
-static bool is_kept_out(struct arbiter *arbiter, const struct turns *turns)
+/* The one whose turn it is has had less of it than it can be content with: next to nothing, where
+ * somebody is served before it; else a quarter, as those who come and go had work left over. */
+static bool is_kept_out(struct arbiter *arbiter, const struct turns *turns, uint64_t now)
 {
+        int64_t had = 0, least = 0;
         bool latency = false;
 
         for (unsigned d = 0; d < arbiter->devices; d++) {
@@ -1586,13 +1604,17 @@ static bool is_kept_out(struct arbiter *arbiter, const struct turns *turns)
                 for (unsigned i = 0; i < device->count; i++) {
                         const struct seat *seat = seat_of(arbiter, d, device->order[i]);
 
-                        if (in_row(seat, device->order[i], turns->holder) &&
-                                (!seat->sight.used_known ||
-                                        account_best(&seat->account) > seat->turn_used + HAD_SOME))
+                        if (!in_row(seat, device->order[i], turns->holder))
+                                continue;
+                        if (!seat->sight.used_known)
                                 return false;
+                        had += (int64_t)(account_best(&seat->account) - seat->turn_used);
+                        if (seat->sight.demand == ARBITER_DEMAND_WORK)
+                                least = (int64_t)((double)(now - turns->begun) / 4 *
+                                                  busy_part(seat));
                 }
         }
-        return latency;
+        return had < (latency ? (int64_t)HAD_SOME : least);
 }
 
 static void begin_turn(struct arbiter *arbiter, struct turns *turns, uint32_t holder, uint64_t now)
@@ -1642,7 +1664,7 @@ static uint64_t take_turns(struct arbiter *arbiter, struct turns *turns, uint64_
                 if (now < turns->end)
                         return turns->end;
                 /* a short turn could fall into the time of who comes first, again and again */
-                if (is_kept_out(arbiter, turns)) {
+                if (is_kept_out(arbiter, turns, now)) {
                         if (now < turns->begun + ARBITER_FRAME_MAX)
                                 return now + ARBITER_TURN / 4;
                         forget_turn(arbiter, turns);

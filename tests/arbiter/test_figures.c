@@ -319,7 +319,8 @@ static void test_priority(enum fidelity fidelity)
         alone = world_percentile(client[0], .99) / 1000;
         world_done(&world);
         for (unsigned neighbours = 1; neighbours <= 2; neighbours++)
-                for (unsigned share_of_rest = 0; share_of_rest <= 25; share_of_rest += 25) {
+                for (unsigned share_of_rest = 0; share_of_rest <= 50 / neighbours;
+                        share_of_rest += 25) {
                         begin(9, fidelity);
                         client[0] = add(1, 0, 0, ARBITER_HIGH, service);
                         for (unsigned i = 1; i <= neighbours; i++)
