@@ -48,7 +48,6 @@
         X(TOO_MANY, "too-many", 6, EUSERS, NULL)                                                   \
         X(BEYOND_COMPUTE, "beyond-compute", 6, ENOSPC,                                             \
                 "cleave ps shows whose the guarantees are; ask for a smaller one.")                \
-        X(NO_STEERING, "no-steering", 6, EOPNOTSUPP, "cleave doctor says what is missing.")        \
         X(IN_USE, "in-use", 6, EBUSY, "With --force it shrinks as memory is freed.")               \
         X(NAME_TAKEN, "name-taken", 6, EEXIST, "Choose another name, or none.")                    \
         X(STOPPING, "stopping", 6, ESHUTDOWN, NULL)

@@ -395,20 +395,26 @@ static bool time_of(const struct origin *origin, CUevent event, double *ret)
         return true;
 }
 
-/* When the earliest work of the context that is under way began, other than that of s. Only who
- * looks takes batches off. */
+/* When the earliest work of the context that is under way began, other than that of s. */
 static double earliest(const struct origin *origin, const struct stream *s, double from)
 {
+        CUevent starts[STREAMS];
+        unsigned count = 0;
+        double begun;
+
+        /* only who looks takes batches off, so these stay what they are */
+        guard_lock(&gate_lock);
         for (unsigned i = 0; i < STREAMS; i++) {
                 const struct stream *other = &streams[i];
-                double begun;
 
-                if (other == s || other->context != s->context || other->first == other->next ||
-                        !other->ring[other->first % RING].start)
-                        continue;
-                if (time_of(origin, other->ring[other->first % RING].start, &begun) && begun < from)
-                        from = begun;
+                if (other != s && other->context == s->context && other->first != other->next &&
+                        other->ring[other->first % RING].start)
+                        starts[count++] = other->ring[other->first % RING].start;
         }
+        guard_unlock(&gate_lock);
+        for (unsigned i = 0; i < count; i++)
+                if (time_of(origin, starts[i], &begun) && begun < from)
+                        from = begun;
         return from;
 }
 
@@ -462,42 +468,53 @@ static void settle(struct stream *s, bool measured, double from, double until, d
         sum_up(s->device);
 }
 
+/* The oldest batch of a stream has not ended. Whether it should have. */
+static bool is_late(struct stream *s)
+{
+        uint64_t sum = s->ring[s->first % RING].sum_ns, now = now_ns();
+        uint64_t after = s->pending_ns - least(s->pending_ns, sum);
+        uint64_t ends = s->busy_until - least(s->busy_until, after);
+
+        if (now <= ends || s->given_up == s->first + 1)
+                return false;
+        s->busy_until = now + 100 * US + after;
+        sum_up(s->device);
+        return now > ends + most(200 * US, sum / 2);
+}
+
 /* Looks at a stream's markers. Whether work has not ended that should have. */
 static bool look_at(struct stream *s, struct origin *origin)
 {
-        while (s->first != s->next) {
-                struct batch *batch = &s->ring[s->first % RING];
+        for (;;) {
                 double from = 0, until = 0, since = 0;
-                CUresult result = REAL(cuEventQuery)(batch->end);
-                uint64_t ends, now = now_ns();
                 bool measured = false, late;
+                CUevent start, end;
+                CUresult result;
 
+                guard_lock(&gate_lock);
+                if (s->first == s->next) {
+                        guard_unlock(&gate_lock);
+                        return false;
+                }
+                start = s->ring[s->first % RING].start;
+                end = s->ring[s->first % RING].end;
+                guard_unlock(&gate_lock);
+
+                result = REAL(cuEventQuery)(end);
                 if (result == CUDA_ERROR_NOT_READY) {
                         guard_lock(&gate_lock);
-                        ends = s->busy_until -
-                               least(s->busy_until,
-                                       s->pending_ns - least(s->pending_ns, batch->sum_ns));
-                        late = now > ends + most(200 * US, batch->sum_ns / 2) &&
-                               s->given_up != s->first + 1;
-                        if (now > ends && s->given_up != s->first + 1) {
-                                s->busy_until =
-                                        now + 100 * US +
-                                        (s->pending_ns - least(s->pending_ns, batch->sum_ns));
-                                sum_up(s->device);
-                        }
+                        late = is_late(s);
                         guard_unlock(&gate_lock);
                         return late;
                 }
-                if (result == CUDA_SUCCESS && batch->start && origin)
-                        measured = time_of(origin, batch->start, &from) &&
-                                   time_of(origin, batch->end, &until);
+                if (result == CUDA_SUCCESS && start && origin)
+                        measured = time_of(origin, start, &from) && time_of(origin, end, &until);
                 if (measured)
                         since = earliest(origin, s, from);
                 guard_lock(&gate_lock);
                 settle(s, measured, from, until, since, origin);
                 guard_unlock(&gate_lock);
         }
-        return false;
 }
 
 /* Looks at the markers of all streams of a context, unless another thread does. */
@@ -514,9 +531,15 @@ static bool look(CUcontext context)
         origin = find_origin(context);
         guard_unlock(&gate_lock);
         mode = relax();
-        for (unsigned i = 0; i < STREAMS; i++)
-                if (streams[i].context == context && streams[i].first != streams[i].next)
+        for (unsigned i = 0; i < STREAMS; i++) {
+                bool any;
+
+                guard_lock(&gate_lock);
+                any = streams[i].context == context && streams[i].first != streams[i].next;
+                guard_unlock(&gate_lock);
+                if (any)
                         late |= look_at(&streams[i], origin);
+        }
         restore(mode);
         atomic_store(&looking, 0);
         return late;
@@ -547,18 +570,21 @@ static bool has_rate(struct device *device, int index, uint32_t rate, uint64_t n
         return left > 0;
 }
 
-/* Whether a launch may pass now; if not, how long it may sleep, and the version to wait on. */
-static bool may_pass(int index, uint64_t now, uint64_t *ret_nap, uint32_t *ret_version)
+/* Whether a launch may pass now. If not, how long it may sleep, and the version to wait on.
+ * ret_vain: it is its turn, and it waits for work to end that should have ended. */
+static bool may_pass(int index, struct stream *s, uint64_t now, uint64_t *ret_nap,
+        uint32_t *ret_version, bool *ret_vain)
 {
         const struct cleave_gate *gate = cleave_gate(guard_session()->grant, (uint32_t)index);
         struct device *device = &devices[index];
         uint64_t written = atomic_load_explicit(&gate->written_at, memory_order_relaxed);
         uint64_t from, until, window, in_flight;
         uint32_t rate;
-        bool may;
+        bool may, full;
 
         *ret_nap = NAP_NS;
         *ret_version = 0;
+        *ret_vain = false;
         if (!cleave_gate_read(gate, &from, &until, &window, &rate, ret_version))
                 return true;
         guard_lock(&gate_lock);
@@ -576,6 +602,13 @@ static bool may_pass(int index, uint64_t now, uint64_t *ret_nap, uint32_t *ret_v
                 may = false;
                 /* to half of it, so that it is not woken for each kernel */
                 *ret_nap = least(NAP_NS, most(in_flight - window / 2, 50 * US));
+        }
+        /* a marker is due, and there is no room for it before others have come */
+        full = s && is_full(s) && is_due(s) && s->given_up != s->first + 1;
+        if (may && (full || device->late)) {
+                may = false;
+                *ret_vain = true;
+                *ret_nap = 2 * LOOK_NS;
         }
         guard_unlock(&gate_lock);
         return may;
@@ -621,31 +654,40 @@ static void give_up(CUcontext context)
         guard_unlock(&gate_lock);
 }
 
+/* Looks at the markers, if that was not done just now. */
+static void look_again(struct device *device, CUcontext context, uint64_t now)
+{
+        bool due, late;
+
+        guard_lock(&gate_lock);
+        due = now >= device->looked_at + LOOK_NS;
+        if (due)
+                device->looked_at = now;
+        guard_unlock(&gate_lock);
+        if (!due)
+                return;
+        late = look(context);
+        guard_lock(&gate_lock);
+        device->late = late;
+        guard_unlock(&gate_lock);
+}
+
 /* Until it is this tenant's turn, and not too much is under way. */
 static void wait_for_turn(int index, CUcontext context, struct stream *s)
 {
         uint64_t since = now_ns(), now = since, sleep;
         uint32_t version;
-        bool full, may;
+        bool vain;
 
         for (;;) {
-                struct device *device = &devices[index];
-
-                if (now >= device->looked_at + LOOK_NS) {
-                        device->looked_at = now;
-                        device->late = look(context);
-                }
+                look_again(&devices[index], context, now);
                 want(index, now);
-                full = s && is_full(s) && is_due(s) && s->given_up != s->first + 1;
-                may = may_pass(index, now, &sleep, &version);
-                if (may && !device->late && !full)
+                if (may_pass(index, s, now, &sleep, &version, &vain))
                         return;
-                if (may && now > since + LATE_NS) {
+                if (vain && now > since + LATE_NS) {
                         give_up(context);
                         return;
                 }
-                if (may)
-                        sleep = LOOK_NS * 2;
                 if (s)
                         mark_waiting(s, now);
                 nap(index, sleep, version);
@@ -697,13 +739,18 @@ static struct stream *stream_of(CUcontext context, CUstream handle, bool per_thr
 static void mark_before(struct pass *pass)
 {
         struct stream *s = pass->stream;
-        bool end = false, start = false;
+        bool end = false, start = false, dry;
         struct price *price;
+        CUcontext context;
         uint64_t now;
 
         /* Has it run dry since the last marker? What is launched then is not measured from that. */
-        if (s->first != s->next && !s->now.count)
-                (void)look(s->context);
+        guard_lock(&gate_lock);
+        dry = s->first != s->next && !s->now.count;
+        context = s->context;
+        guard_unlock(&gate_lock);
+        if (dry)
+                (void)look(context);
         now = now_ns();
         guard_lock(&gate_lock);
         price = price_of(pass->key);
@@ -959,14 +1006,18 @@ static bool begin_wait(struct stream *only, CUcontext context)
 
         for (unsigned i = 0; i < STREAMS; i++) {
                 struct stream *s = &streams[i];
+                CUstream handle;
+                bool ours, mark;
 
-                if (s->context != context || (only && s != only))
-                        continue;
-                any = true;
+                guard_lock(&gate_lock);
+                ours = s->context == context && (!only || s == only);
                 /* another thread may be about to tie a launch to its last */
-                if (s->by != &this_thread && (s->thread || atomic_load(&dependent)))
-                        continue;
-                if (s->now.count && s->now.start && !is_captured(s->handle, s->thread != NULL))
+                mark = ours && s->now.count && s->now.start &&
+                       (s->by == &this_thread || (!s->thread && !atomic_load(&dependent)));
+                handle = s->handle;
+                guard_unlock(&gate_lock);
+                any |= ours;
+                if (mark && !is_captured(handle, handle == CU_STREAM_PER_THREAD))
                         mark_end(s);
         }
         return any;

@@ -447,7 +447,7 @@ void gate_step(struct gate *gate, uint64_t now)
                 uint64_t end = gate->holder->lease.until;
 
                 if (wanting > 1)
-                        gate->next = now + GATE_LOOK;
+                        gate->next = now + GATE_WATCH;
                 if (end > now && end < gate->next)
                         gate->next = end;
                 else if (end <= now)

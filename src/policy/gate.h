@@ -49,7 +49,8 @@
 #define GATE_PERIOD       (50 * GATE_MS)
 #define GATE_DRAIN        (250 * GATE_MS)
 #define GATE_STEP         (5 * GATE_MS)     /* between steps, at most */
-#define GATE_LOOK         (1 * GATE_MS)     /* while a turn's end is awaited */
+#define GATE_LOOK         (1 * GATE_MS)     /* while work that was launched is waited for */
+#define GATE_WATCH        (2 * GATE_MS)     /* while others wait for a turn to end */
 #define GATE_WANTS        (5 * GATE_MS / 2) /* who wanted to launch so lately still does */
 #define GATE_LINGER       (30 * GATE_MS)    /* and counts as active for so long */
 #define GATE_FLOOR        5000u             /* ppm */

@@ -253,15 +253,13 @@ static inline bool cleave_gate_read(const struct cleave_gate *gate, uint64_t *re
         uint64_t *ret_until, uint64_t *ret_window, uint32_t *ret_rate, uint32_t *ret_version)
 {
         for (unsigned tries = 0; tries < 1000; tries++) {
-                uint32_t version = atomic_load_explicit(&gate->version, memory_order_acquire);
+                uint32_t version = atomic_load(&gate->version);
 
-                *ret_from = atomic_load_explicit(&gate->from, memory_order_relaxed);
-                *ret_until = atomic_load_explicit(&gate->until, memory_order_relaxed);
-                *ret_window = atomic_load_explicit(&gate->window_ns, memory_order_relaxed);
-                *ret_rate = atomic_load_explicit(&gate->rate_ppm, memory_order_relaxed);
-                atomic_thread_fence(memory_order_acquire);
-                if (!(version & 1) &&
-                        atomic_load_explicit(&gate->version, memory_order_relaxed) == version) {
+                *ret_from = atomic_load(&gate->from);
+                *ret_until = atomic_load(&gate->until);
+                *ret_window = atomic_load(&gate->window_ns);
+                *ret_rate = atomic_load(&gate->rate_ppm);
+                if (!(version & 1) && atomic_load(&gate->version) == version) {
                         *ret_version = version;
                         return true;
                 }
@@ -276,12 +274,11 @@ static inline void cleave_gate_write(struct cleave_gate *gate, uint64_t from, ui
         uint32_t version = atomic_load(&gate->version) | 1;
 
         atomic_store(&gate->version, version);
-        atomic_thread_fence(memory_order_release);
-        atomic_store_explicit(&gate->from, from, memory_order_relaxed);
-        atomic_store_explicit(&gate->until, until, memory_order_relaxed);
-        atomic_store_explicit(&gate->window_ns, window_ns, memory_order_relaxed);
-        atomic_store_explicit(&gate->rate_ppm, rate_ppm, memory_order_relaxed);
-        atomic_store_explicit(&gate->version, version + 1, memory_order_release);
+        atomic_store(&gate->from, from);
+        atomic_store(&gate->until, until);
+        atomic_store(&gate->window_ns, window_ns);
+        atomic_store(&gate->rate_ppm, rate_ppm);
+        atomic_store(&gate->version, version + 1);
 }
 
 /* 0, -EBADMSG (not such a page), -EPROTO (another version), -EMSGSIZE (sizes do not fit).

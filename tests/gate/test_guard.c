@@ -80,14 +80,14 @@ static uint64_t used(void)
 /* -- a driver ---------------------------------------------------------------------------------- */
 
 struct CUevent_st {
-        uint64_t at;
+        _Atomic uint64_t at;
 };
 
 static pthread_mutex_t driver_lock = PTHREAD_MUTEX_INITIALIZER;
 static uint64_t engine_free;
 static uint64_t deepest; /* work that was in the queue, before a launch */
 static bool capturing, failing;
-static unsigned events_made, events_gone;
+static _Atomic unsigned events_made, events_gone;
 static char done[LOG_MAX]; /* K: a launch, T: one that is tied, E: an event, in their order */
 static unsigned done_count;
 static CUcontext const current = (CUcontext)0x1000;
@@ -161,14 +161,14 @@ static CUresult fake_mode(CUstreamCaptureMode *mode)
 static CUresult fake_event(CUevent *event, unsigned flags)
 {
         *event = calloc(1, sizeof(**event));
-        events_made++;
+        atomic_fetch_add(&events_made, 1);
         return CUDA_SUCCESS;
 }
 
 static CUresult fake_event_gone(CUevent event)
 {
         free(event);
-        events_gone++;
+        atomic_fetch_add(&events_gone, 1);
         return CUDA_SUCCESS;
 }
 
@@ -198,12 +198,22 @@ static CUresult fake_elapsed(float *ms, CUevent from, CUevent to)
 
 static CUresult fake_wait(CUstream s)
 {
-        while (now() < engine_free) {
-                uint64_t left = engine_free - now();
-                struct timespec rest = {.tv_nsec = (long)(left < MS ? left : MS)};
+        for (;;) {
+                struct timespec rest = {0};
+                uint64_t end, t = now();
 
+                pthread_mutex_lock(&driver_lock);
+                end = engine_free;
+                pthread_mutex_unlock(&driver_lock);
+                if (t >= end)
+                        return CUDA_SUCCESS;
+                rest.tv_nsec = (long)(end - t < MS ? end - t : MS);
                 nanosleep(&rest, NULL);
         }
+}
+
+static CUresult fake_stream_gone(CUstream s)
+{
         return CUDA_SUCCESS;
 }
 
@@ -234,6 +244,7 @@ static int begin(void **state)
         FAKE(cuEventQuery, fake_query);
         FAKE(cuEventElapsedTime, fake_elapsed);
         FAKE(cuStreamSynchronize, fake_wait);
+        FAKE(cuStreamDestroy_v2, fake_stream_gone);
         FAKE(cuCtxSynchronize, fake_wait_all);
         page->devices = 1;
         session = (struct guard_session){
@@ -553,6 +564,46 @@ static void test_work_that_does_not_end_is_passed(void **state)
         assert_true(now() - start < 600 * MS);
 }
 
+static void *launch_many(void *argument)
+{
+        CUstream own = (CUstream)argument;
+        static char functions[4];
+
+        for (unsigned i = 0; i < 300; i++) {
+                if (cuLaunchKernel((CUfunction)&functions[i % 4], 20 + i % 4 * 20, 1, 1, 1, 1, 1, 0,
+                            own, NULL, NULL) != CUDA_SUCCESS)
+                        return NULL;
+                if (i % 16 == 15)
+                        (void)cuStreamSynchronize(own);
+        }
+        (void)cuStreamDestroy_v2(own);
+        atomic_fetch_add(&passed, 1);
+        return NULL;
+}
+
+/* Threads with streams of their own, made and destroyed, beside one that looks at all of them. */
+static void test_threads(void **state)
+{
+        uint64_t before = used(), took;
+        pthread_t thread[6];
+
+        (void)state;
+        atomic_store(&passed, 0);
+        for (unsigned i = 0; i < 6; i++)
+                pthread_create(
+                        &thread[i], NULL, launch_many, (void *)(uintptr_t)(0x3000 + 0x10 * i));
+        for (unsigned i = 0; i < 20; i++)
+                (void)cuCtxSynchronize();
+        for (unsigned i = 0; i < 6; i++)
+                pthread_join(thread[i], NULL);
+        assert_int_equal(atomic_load(&passed), 6);
+        assert_int_equal(count_of('K'), 6 * 300);
+        /* 90 ms, on one engine */
+        took = used() - before;
+        if (took < 60 * MS || took > 300 * MS)
+                fail_msg("90 ms are counted as %u us", (unsigned)(took / 1000));
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -561,6 +612,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_work_in_flight_is_bounded, begin, end),
                 cmocka_unit_test_setup_teardown(test_use_is_measured, begin, end),
                 cmocka_unit_test_setup_teardown(test_markers_are_sparse, begin, end),
+                cmocka_unit_test_setup_teardown(test_threads, begin, end),
                 cmocka_unit_test_setup_teardown(test_capture_is_left_alone, begin, end),
                 cmocka_unit_test_setup_teardown(test_a_dead_daemon_holds_nobody_up, begin, end),
                 cmocka_unit_test_setup_teardown(test_work_that_does_not_end_is_passed, begin, end),
