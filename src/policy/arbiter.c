@@ -26,10 +26,11 @@
 #define POOL_ROUNDS      2
 #define OWED_TIME        (60 * ARBITER_MS) /* for which nothing of a guarantee was given */
 #define OVERRUN          (2 * ARBITER_MS)
-#define SWITCHING_MOST   (PPM / 5) /* that guarantees make room for */
-#define TURN_SMALL       60000     /* ppm: less is not worth a turn of its own */
-#define GUARANTEE_MARGIN 108       /* percent */
-#define PAST             64u       /* predictions that are kept, at least 1/2 ms apart */
+#define OVERDRAFT        (20 * ARBITER_MS) /* of a budget, that is always kept back */
+#define SWITCHING_MOST   (PPM / 5)         /* that guarantees make room for */
+#define TURN_SMALL       60000             /* ppm: less is not worth a turn of its own */
+#define GUARANTEE_MARGIN 108               /* percent */
+#define PAST             64u               /* predictions that are kept, at least 1/2 ms apart */
 #define PAST_STEP        (ARBITER_MS / 2)
 #define FILL_LITTLE      400000u /* ppm of its turns; 10 us + synchronize fill 0.55 */
 #define FILL_ALL         970000u
@@ -510,6 +511,8 @@ static void roll_period(struct arbiter *arbiter, struct tenant *tenant, uint32_t
 
                 if (left > 0)
                         left = tenant->capped_off ? MIN_OF(left, (int64_t)ARBITER_CREDIT) : 0;
+                left = MAX_OF(left, -MAX_OF((int64_t)part_of(ARBITER_DEBT, tenant->terms.cap),
+                                            (int64_t)OVERDRAFT));
                 seat->budget = left + (int64_t)part_of(length, tenant->terms.cap);
                 seat->period_used = used;
         }

@@ -22,12 +22,14 @@
  *
  * Duty cycles (caps). In each period a capped tenant has budget cap * period + carry; when it has
  *   used that up on any of its devices, its channels are disabled on all of them until its next
- *   period begins, so that its GPUs keep one phase. Over-use is carried in full, under-use only
- *   where our own call came early, and at most ARBITER_CREDIT: no idle time is saved up. Periods
- *   begin at an offset of the tenant's own, chosen when it comes so that the duty times of those
- *   who share a device with it overlap least. The budget is of GPU time as measured; where use is
- *   not known it is of predicted time, and a neighbour's unnoticed pause lets the cap be exceeded.
- *   In turns a cap may be ahead by what a turn is longer than its budget; it is kept back later.
+ *   period begins, so that its GPUs keep one phase. Over-use is carried, but never more than it
+ *   may use in ARBITER_DEBT: that much comes of time in which nothing could be disabled, as when
+ * the steering process was killed. Under-use is carried only where our own call came early, and at
+ *   most ARBITER_CREDIT: no idle time is saved up. Periods begin at an offset of the tenant's own,
+ *   chosen when it comes so that the duty times of those who share a device with it overlap least.
+ * The budget is of GPU time as measured; where use is not known it is of predicted time, and a
+ * neighbour's unnoticed pause lets the cap be exceeded. In turns a cap may be ahead by what a turn
+ * is longer than its budget; it is kept back later.
  *
  * Turns. A tenant that launches, waits and launches again is idle for some 10 us after each kernel,
  *   and loses the engine for a whole round each time: 0.21 + 0.21. It is worth holding the
@@ -99,6 +101,7 @@
 #define ARBITER_TURN_LOSS   (ARBITER_MS / 2)
 #define ARBITER_FRAME_MAX   (100 * ARBITER_MS)
 #define ARBITER_CREDIT      (ARBITER_MS / 2)
+#define ARBITER_DEBT        (500 * ARBITER_MS)
 #define ARBITER_CALL_SHARE  10000u             /* ppm of a core */
 #define ARBITER_LOOK        (10 * ARBITER_MS)  /* between steps while somebody has work */
 #define ARBITER_REST        (20 * ARBITER_MS)  /* while nobody has */

@@ -166,6 +166,47 @@ static void test_calls_that_fail(void **state)
         arbiter_free(arbiter);
 }
 
+/* What a tenant used while nobody could hold it back is not paid for with seconds of silence. */
+static void test_debt_is_limited(void **state)
+{
+        struct arbiter *arbiter;
+        struct arbiter_terms terms = {.cap = 10};
+        struct arbiter_sight sight = {.demand = ARBITER_DEMAND_WORK,
+                .used_known = true,
+                .source = ACCOUNT_SWITCHES,
+                .groups = 1,
+                .channels = 8};
+        struct arbiter_state seen;
+        uint64_t now = SEC, until, silent = 0;
+
+        (void)state;
+        arbiter_new(1, NULL, &arbiter);
+        arbiter_admit(arbiter, now, 1, both, 1, &terms);
+        /* two seconds of it, with nobody to disable anything */
+        for (until = now + 2 * SEC; now < until; now += 10 * MS) {
+                unsigned count;
+
+                sight.used_ns += 10 * MS;
+                arbiter_observe(arbiter, now, 1, 0, &sight);
+                count = arbiter_step(arbiter, now, actions);
+                for (unsigned i = 0; i < count; i++)
+                        arbiter_acted(arbiter, now, &actions[i], -ESRCH);
+        }
+        for (until = now + 3 * SEC; now < until; now += 10 * MS) {
+                unsigned count = arbiter_step(arbiter, now, actions);
+
+                for (unsigned i = 0; i < count; i++)
+                        arbiter_acted(arbiter, now, &actions[i], 0);
+                arbiter_inspect(arbiter, 1, 0, &seen);
+                silent += seen.disabled ? 10 * MS : 0;
+                if (!seen.disabled && silent > 0)
+                        break;
+                arbiter_observe(arbiter, now, 1, 0, &sight);
+        }
+        assert_in_range(silent, 300 * MS, 700 * MS);
+        arbiter_free(arbiter);
+}
+
 /* New groups of a tenant get its slice, divided among those with work, and are disabled with it. */
 static void test_new_groups(void **state)
 {
@@ -279,6 +320,7 @@ int main(void)
                 cmocka_unit_test(test_account_divides),
                 cmocka_unit_test(test_admission),
                 cmocka_unit_test(test_calls_that_fail),
+                cmocka_unit_test(test_debt_is_limited),
                 cmocka_unit_test(test_new_groups),
                 cmocka_unit_test(test_one_phase),
                 cmocka_unit_test(test_phases_interleave),
