@@ -1047,9 +1047,15 @@ static void judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
         } else if (sight->starts_known && sight->wanted_known) {
                 uint64_t limit = seat->kind == ARBITER_SYNCHRONOUS ? away + away / 2 : away;
 
-                if (doubt ? !is_synchronous(arbiter, d, t, seat->pause_ns,
-                                    seat->pause_ns + doubt / starts, limit, now)
-                          : seat->pause_ns > limit)
+                /* now and then a queue has nothing for an instant, between two kernels: who is cut
+                   several times before that, and may have paused for no time, has a backlog */
+                if (doubt && !probed && !arbiter->device[d].latency && seat->pause_ns <= limit &&
+                        seat->run_ns > 3 * slice_in_force(seat) * 1000 &&
+                        seat->kind != ARBITER_SYNCHRONOUS)
+                        kind = ARBITER_BACKLOGGED;
+                else if (doubt ? !is_synchronous(arbiter, d, t, seat->pause_ns,
+                                         seat->pause_ns + doubt / starts, limit, now)
+                               : seat->pause_ns > limit)
                         kind = ARBITER_SPORADIC;
                 else if (seat->run_ns <= 2 * slice_in_force(seat) * 1000 ||
                          seat->kind == ARBITER_SYNCHRONOUS)
