@@ -301,7 +301,8 @@ def tables(d, api):
             else:
                 shape = shapes.of('void *') if p.direction == 'address' else 'NULL'
             content = bool(followed and e.cls == 'copy' and p.ctype == 'void' and p.length)
-            rows.append(f'{{"{p.name}", "{p.ctype}", CALL_{_what(d, p)}, {int(content)}, {shape}}}')
+            rows.append(f'{{"{p.name}", "{p.ctype}", CALL_{_what(d, p)}, {int(content)}, '
+                        f'{int(p.makes)}, {shape}}}')
         out.append(parameter_rows(e, f'struct {api}_call_{e.symbol}', followed_only=True))
         out.append(f'static const struct call_parameter parameters_{e.symbol}[] = {{\n'
                    f'{lines(rows)}\n}};\n')

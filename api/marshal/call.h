@@ -57,6 +57,7 @@ struct call_parameter {
         const char *name, *type; /* type: without const and stars */
         uint8_t what;            /* enum call_what */
         bool content;            /* what the pointer points to is the program's own data */
+        bool makes;              /* handles that it gives back are of what the call has made */
         /* of what is passed, or pointed to where it is followed; NULL: nothing to translate */
         const struct call_shape *shape;
 };

@@ -43,6 +43,7 @@ static const struct cli_option options[] = {
 
 struct tally {
         size_t calls, same, different, skipped;
+        size_t contexts, currents; /* what was done unseen, as in struct replay_outcome */
         size_t of[REPLAY_UNWANTED + 1];
 };
 
@@ -67,6 +68,8 @@ static struct tally count(const struct trace_file *file, const struct replay_out
                 tally.same += state == REPLAY_SAME;
                 tally.different += is_different(state);
                 tally.skipped += state >= REPLAY_SKIPPED;
+                tally.contexts += outcome[i].contexts;
+                tally.currents += outcome[i].current;
         }
         return tally;
 }
@@ -87,7 +90,8 @@ static json_t *difference_object(
                 text, "recorded",
                 good && parts.returned ? trace_result_name(parts.result, a) : NULL, "replayed",
                 made ? trace_result_name(outcome->result, b) : NULL, "parameter",
-                good && (state == REPLAY_VALUE || state == REPLAY_NO_HANDLE)
+                good && (state == REPLAY_VALUE || state == REPLAY_NO_HANDLE ||
+                                state == REPLAY_LOST_HANDLE)
                         ? parts.entry->parameters[outcome->which].name
                         : NULL);
 }
@@ -95,17 +99,23 @@ static json_t *difference_object(
 static int print_json(const struct trace_file *file, const struct replay_outcome *outcome,
         const struct tally *tally)
 {
-        json_t *list = json_array(), *object;
+        json_t *list = json_array(), *states = json_object(), *object;
         int r;
 
         for (size_t i = 0; i < file->count; i++)
                 if (is_different(outcome[i].state) ||
                         (outcome[i].state >= REPLAY_SKIPPED && outcome[i].state < REPLAY_UNWANTED))
                         json_array_append_new(list, difference_object(file, i, &outcome[i]));
-        object = json_pack("{s:I, s:I, s:I, s:I, s:b, s:o}", "calls", (json_int_t)tally->calls,
-                "same", (json_int_t)tally->same, "different", (json_int_t)tally->different,
-                "skipped", (json_int_t)tally->skipped, "cut", (int)(file->header->cut != 0),
-                "differences", list);
+        for (unsigned state = 0; state < REPLAY_UNWANTED; state++)
+                if (tally->of[state])
+                        json_object_set_new(states, replay_state_word(state),
+                                json_integer((json_int_t)tally->of[state]));
+        object = json_pack("{s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:b, s:o}", "calls",
+                (json_int_t)tally->calls, "same", (json_int_t)tally->same, "different",
+                (json_int_t)tally->different, "skipped", (json_int_t)tally->skipped, "states",
+                states, "contexts_assumed", (json_int_t)tally->contexts, "currents_assumed",
+                (json_int_t)tally->currents, "cut", (int)(file->header->cut != 0), "differences",
+                list);
         r = output_json(object, SCHEMA);
         json_decref(object);
         return r;
@@ -150,6 +160,13 @@ static void print_text(const struct trace_file *file, const struct replay_outcom
                 if (tally->of[state] && state != REPLAY_SAME &&
                         (state >= REPLAY_SKIPPED || state == REPLAY_PENDING))
                         printf("  %zu: %s\n", tally->of[state], replay_state_text(state));
+        if (tally->contexts)
+                printf("%zu context%s that no recorded call made %s taken for the primary one\n",
+                        tally->contexts, tally->contexts == 1 ? "" : "s",
+                        tally->contexts == 1 ? "was" : "were");
+        if (tally->currents)
+                printf("%zu time%s a thread was given a context that no recorded call gave it\n",
+                        tally->currents, tally->currents == 1 ? "" : "s");
         if (file->header->cut)
                 printf("the trace is cut: what came later is not in it\n");
 }
@@ -225,6 +242,16 @@ const struct cli_verb verb_replay = {
                 "compute other things than they did, and one that waits for what the program "
                 "would have written waits in vain: --patience ends that. Calls that reach beyond "
                 "the process, to another's memory or a display, are not replayed.\n\n"
+                "The CUDA runtime, which PyTorch and most programs use, does some things by "
+                "functions of the driver's that have no names and that no trace sees. It makes "
+                "a device's primary context so: a context that no recorded call made is taken for "
+                "that, and a thread that must have had a context, and has none here, is given it. "
+                "How often is said at the end (contexts_assumed and currents_assumed in JSON). "
+                "Other things made unseen, as modules loaded by old runtimes, are not to be had: "
+                "calls that use them are not made (unknown-handle), nor are those that use what "
+                "these would have given (lost-handle). The same goes for kernels whose parameters "
+                "the driver did not tell (unknown-parameters). None of these count as "
+                "differences; states in JSON says how many there are of each.\n\n"
                 "Ends with 0 if every call that was made had its result, with 1 if one differed. "
                 "JSON has the schema " SCHEMA ".",
         .options = options,

@@ -14,6 +14,7 @@
 #include "cuda_names.h"
 #include "launch.h"
 #include "trace/translate.h"
+#include "trace/unseen.h"
 
 /* Stands for all memory of the program's that the trace does not hold. */
 #define SCRATCH_SIZE  (UINT64_C(16) << 30)
@@ -25,12 +26,16 @@
 /* Values that stand for something by themselves, as CU_STREAM_LEGACY, and no handle is. */
 #define FIRST_HANDLE 4096u
 
+/* Where it is noted that a handle of that kind should have been made, and was not. */
+#define SPACE_LOST(space) (0x10000u + (space))
+
 /* Of a range of which nothing says how long it is. */
 #define UNKNOWN_RANGE (UINT64_C(1) << 30)
 
 struct remake {
         const struct trace_file *file;
         void *library;
+        struct unseen *unseen;
         bool values;
         char *scratch;
         uint64_t scratch_size;
@@ -47,6 +52,8 @@ struct remake {
 /* One call while it is made. */
 struct attempt {
         struct remake *remake;
+        const struct trace_event *event;
+        struct replay_outcome *outcome;
         const struct call_entry *entry;
         unsigned number; /* of the entry */
         struct trace_parts parts;
@@ -56,7 +63,7 @@ struct attempt {
                 struct block *next;
                 _Alignas(16) char data[];
         } * blocks;
-        uint8_t which;
+        enum replay_state without; /* why a handle is not known */
 };
 
 struct remake *remake_new(
@@ -68,6 +75,7 @@ struct remake *remake_new(
                 return NULL;
         *remake = (struct remake){.file = file,
                 .library = library,
+                .unseen = unseen_new(file, library),
                 .values = values,
                 .scratch_size = SCRATCH_SIZE,
                 .known = translation_new(),
@@ -83,8 +91,9 @@ struct remake *remake_new(
                 if (remake->scratch == MAP_FAILED)
                         remake->scratch_size /= 4;
         } while (remake->scratch == MAP_FAILED && remake->scratch_size >= SCRATCH_LEAST);
-        if (!remake->known || !remake->done || remake->scratch == MAP_FAILED) {
+        if (!remake->known || !remake->unseen || !remake->done || remake->scratch == MAP_FAILED) {
                 translation_free(remake->known);
+                unseen_free(remake->unseen);
                 free(remake->done);
                 free(remake);
                 return NULL;
@@ -165,10 +174,34 @@ static bool find_handle(const struct remake *r, unsigned space, uint64_t theirs,
         return false;
 }
 
+static bool succeeded(const struct attempt *a)
+{
+        return a->parts.returned && a->parts.result == CUDA_SUCCESS;
+}
+
+/* A handle that is not known: whether it can be, being a context's that was made unseen. */
+static bool appear(struct attempt *a, unsigned space, uint64_t theirs, uint64_t *ret_ours)
+{
+        struct remake *r = a->remake;
+        uint64_t ignored;
+
+        a->without = translation_find(r->known, SPACE_LOST(space), theirs, &ignored)
+                             ? REPLAY_LOST_HANDLE
+                             : REPLAY_NO_HANDLE;
+        /* a call that failed may have been given anything */
+        if (a->without == REPLAY_LOST_HANDLE || space != SPACE_CUctx_st || !succeeded(a) ||
+                !unseen_context(r->unseen, a->event, theirs, ret_ours))
+                return false;
+        (void)translation_bind(r->known, space, theirs, *ret_ours);
+        a->outcome->contexts++;
+        return true;
+}
+
 /* inside: of a structure. Whether the value can be used. */
 static bool translate_one(
-        struct remake *r, const struct call_reference *reference, char *bytes, bool inside)
+        struct attempt *a, const struct call_reference *reference, char *bytes, bool inside)
 {
+        struct remake *r = a->remake;
         char *at = bytes + reference->offset;
         uint64_t theirs = get(at, reference->size), ours;
 
@@ -190,13 +223,16 @@ static bool translate_one(
                 if (find_handle(r, reference->space, theirs, &ours))
                         put(at, ours, reference->size);
                 else if (reference->certain && theirs >= FIRST_HANDLE &&
-                         reference->space < CUDA_SPACE_NUMBERS)
-                        return false;
+                         reference->space < CUDA_SPACE_NUMBERS) {
+                        if (!appear(a, reference->space, theirs, &ours))
+                                return false;
+                        put(at, ours, reference->size);
+                }
                 return true;
         }
 }
 
-static bool translate(struct remake *r, const struct call_shape *shape, char *bytes, bool inside)
+static bool translate(struct attempt *a, const struct call_shape *shape, char *bytes, bool inside)
 {
         bool good = true;
 
@@ -213,7 +249,7 @@ static bool translate(struct remake *r, const struct call_shape *shape, char *by
                         if (same)
                                 continue;
                 }
-                good = translate_one(r, &shape->references[i], bytes, inside) && good;
+                good = translate_one(a, &shape->references[i], bytes, inside) && good;
         }
         return good;
 }
@@ -328,6 +364,34 @@ static void bind_results(struct attempt *a)
         }
 }
 
+/* What the call made there and not here. Contexts are also reported by calls that did not make
+ * them, and may have been made unseen. */
+static void lose_results(struct attempt *a)
+{
+        struct translation *known = a->remake->known;
+
+        for (unsigned i = 0; i < a->entry->how.count; i++) {
+                const struct marshal_parameter *p = &a->entry->how.parameters[i];
+                const struct call_parameter *c = &a->entry->parameters[i];
+                const char *theirs = a->parts.left[i];
+
+                if (!writes(p) || !c->shape || !theirs || p->element == 0)
+                        continue;
+                for (uint64_t at = 0; at + p->element <= a->parts.lengths[i]; at += p->element)
+                        for (unsigned n = 0; n < c->shape->reference_count; n++) {
+                                const struct call_reference *reference = &c->shape->references[n];
+                                uint64_t handle =
+                                        get(theirs + at + reference->offset, reference->size);
+
+                                if (handle && reference->certain &&
+                                        reference->space >= CALL_SPACE_FIRST &&
+                                        (c->makes || reference->space != SPACE_CUctx_st))
+                                        (void)translation_bind(
+                                                known, SPACE_LOST(reference->space), handle, 0);
+                        }
+        }
+}
+
 /* -- arguments --------------------------------------------------------------------------------- */
 
 /* Beyond this process, or of no meaning in another. */
@@ -397,11 +461,11 @@ static enum replay_state prepare_pointer(struct attempt *a, unsigned i)
                         translate_words(a->remake, to, length);
                 if (reads(p) && c->shape)
                         for (uint64_t at = 0; at + p->element <= length; at += p->element)
-                                if (!translate(a->remake, c->shape, to + at,
+                                if (!translate(a, c->shape, to + at,
                                             c->shape->reference_count != 1 ||
                                                     p->element != c->shape->references[0].size) &&
                                         p->kind == MARSHAL_IN)
-                                        return REPLAY_NO_HANDLE;
+                                        return a->without;
         }
         a->pointer[i] = to;
         memcpy(a->args + p->offset, &to, sizeof(to));
@@ -429,9 +493,9 @@ static enum replay_state prepare_value(struct attempt *a, unsigned i)
                 memcpy(at, &to, sizeof(to));
                 return REPLAY_SAME;
         default:
-                if (translate(a->remake, c->shape, at, c->what == CALL_STRUCTURE))
+                if (translate(a, c->shape, at, c->what == CALL_STRUCTURE))
                         return REPLAY_SAME;
-                return REPLAY_NO_HANDLE;
+                return a->without;
         }
 }
 
@@ -517,7 +581,7 @@ static enum replay_state prepare_array(
         array = &shape->arrays[index];
         memcpy(copy, data, length);
         for (size_t at = 0; at + array->element <= length; at += array->element)
-                (void)translate(a->remake, array->shape, copy + at, true);
+                (void)translate(a, array->shape, copy + at, true);
         memcpy((char *)a->pointer[parameter] + array->offset, &copy, sizeof(copy));
         return REPLAY_SAME;
 }
@@ -638,7 +702,7 @@ static enum replay_state prepare(struct attempt *a)
                 return REPLAY_TOO_LARGE;
         memcpy(a->args, a->parts.args, a->entry->how.args_size);
         for (unsigned i = 0; i < a->entry->how.count && state == REPLAY_SAME; i++) {
-                a->which = (uint8_t)i;
+                a->outcome->which = (uint8_t)i;
                 state = a->entry->how.parameters[i].kind == MARSHAL_VALUE ? prepare_value(a, i)
                                                                           : prepare_pointer(a, i);
                 if (state == REPLAY_SAME && a->pointer[i] && a->parts.lengths[i] != MARSHAL_NULL &&
@@ -649,8 +713,7 @@ static enum replay_state prepare(struct attempt *a)
         if (state == REPLAY_SAME && (a->number == CUDA_ENTRY_cuMemHostRegister ||
                                             a->number == CUDA_ENTRY_cuMemHostRegister_v2))
                 state = prepare_registered(a);
-        if (state == REPLAY_SAME && a->parts.returned && a->parts.result == CUDA_SUCCESS &&
-                cuda_entry_class(a->number) == CUDA_CLASS_COPY)
+        if (state == REPLAY_SAME && succeeded(a) && cuda_entry_class(a->number) == CUDA_CLASS_COPY)
                 prepare_copied(a);
         if (state == REPLAY_SAME)
                 state = prepare_extras(a);
@@ -681,7 +744,7 @@ static bool same_values(struct attempt *a)
                 if (strcmp(c->type, "float") == 0 || (c->content && is_async(a)) ||
                         strncmp(c->type, "CUipc", 5) == 0)
                         continue;
-                a->which = (uint8_t)i;
+                a->outcome->which = (uint8_t)i;
                 theirs = give(a, length);
                 ours = give(a, length);
                 if (!theirs || !ours)
@@ -736,39 +799,89 @@ static bool makes_any(const struct attempt *a)
         return false;
 }
 
-static enum replay_state make(
-        struct attempt *a, const struct trace_event *event, void *function, int32_t *ret_result)
+/* Whether the thread seems to have no context where the traced one must have had one. */
+static bool lacks_context(const struct attempt *a, int32_t result)
+{
+        if (a->number == CUDA_ENTRY_cuCtxGetCurrent)
+                return succeeded(a) && result == CUDA_SUCCESS && a->parts.left[0] &&
+                       a->pointer[0] && get(a->parts.left[0], sizeof(CUcontext)) != 0 &&
+                       get(a->pointer[0], sizeof(CUcontext)) == 0;
+        /* some entries look at a handle first that means nothing without a context */
+        if (result == CUDA_ERROR_INVALID_HANDLE)
+                return succeeded(a);
+        return result == CUDA_ERROR_INVALID_CONTEXT &&
+               !(a->parts.returned && a->parts.result == result);
+}
+
+/* Gives the thread the context that it has been found to lack. */
+static bool give_context(struct attempt *a)
+{
+        struct remake *remake = a->remake;
+        uint64_t ours = 0;
+
+        if (a->number == CUDA_ENTRY_cuCtxGetCurrent) {
+                pthread_mutex_lock(&remake->lock);
+                (void)translation_find(remake->known, SPACE_CUctx_st,
+                        get(a->parts.left[0], sizeof(CUcontext)), &ours);
+                pthread_mutex_unlock(&remake->lock);
+        }
+        return unseen_current(remake->unseen, a->event, ours);
+}
+
+/* Makes known what came out of the call, there and here or there only. */
+static void learn(struct attempt *a, bool here)
 {
         struct remake *remake = a->remake;
 
-        cuda_call(a->number, function, a->args);
-        memcpy(ret_result, a->args + a->entry->how.result_offset, sizeof(*ret_result));
+        if (!makes_any(a))
+                return;
+        pthread_mutex_lock(&remake->lock);
+        await_translated(remake, a->event);
+        if (here)
+                bind_results(a);
+        else
+                lose_results(a);
+        pthread_mutex_unlock(&remake->lock);
+}
+
+static enum replay_state make(struct attempt *a, void *function)
+{
+        int32_t result;
+
+        for (;;) {
+                cuda_call(a->number, function, a->args);
+                memcpy(&result, a->args + a->entry->how.result_offset, sizeof(result));
+                if (a->outcome->current || !lacks_context(a, result) || !give_context(a))
+                        break;
+                a->outcome->current = true;
+        }
+        a->outcome->result = result;
         if (!a->parts.returned)
                 return REPLAY_RETURNED;
-        if (!same_result(a->parts.result, *ret_result))
+        if (succeeded(a))
+                learn(a, result == CUDA_SUCCESS);
+        if (!same_result(a->parts.result, result))
                 return REPLAY_RESULT;
-        if (*ret_result != CUDA_SUCCESS || a->parts.result != CUDA_SUCCESS)
+        if (result != CUDA_SUCCESS || !succeeded(a))
                 return REPLAY_SAME;
-        if (makes_any(a)) {
-                pthread_mutex_lock(&remake->lock);
-                await_translated(remake, event);
-                bind_results(a);
-                pthread_mutex_unlock(&remake->lock);
-        }
         /* how much memory there is and is free is another matter each time */
-        if (remake->values && cuda_entry_class(a->number) != CUDA_CLASS_CAPACITY && !same_values(a))
+        if (a->remake->values && cuda_entry_class(a->number) != CUDA_CLASS_CAPACITY &&
+                !same_values(a))
                 return REPLAY_VALUE;
         return REPLAY_SAME;
 }
 
-enum replay_state remake_call(struct remake *remake, const struct trace_event *event,
-        uint8_t *ret_which, int32_t *ret_result)
+enum replay_state remake_call(
+        struct remake *remake, const struct trace_event *event, struct replay_outcome *ret)
 {
-        struct attempt a = {.remake = remake, .number = event->record->entry};
+        struct attempt a = {.remake = remake,
+                .event = event,
+                .outcome = ret,
+                .number = event->record->entry,
+                .without = REPLAY_NO_HANDLE};
         enum replay_state state = REPLAY_DAMAGED;
         void *function = NULL;
 
-        *ret_result = 0;
         pthread_mutex_lock(&remake->lock);
         if (trace_parts(remake->file, event, &a.parts) == 0) {
                 a.entry = a.parts.entry;
@@ -778,8 +891,10 @@ enum replay_state remake_call(struct remake *remake, const struct trace_event *e
         set_translated(remake, event);
         pthread_mutex_unlock(&remake->lock);
         if (state == REPLAY_SAME)
-                state = make(&a, event, function, ret_result);
-        *ret_which = a.which;
+                state = make(&a, function);
+        else if (a.entry && succeeded(&a))
+                learn(&a, false);
+        unseen_made(event, state == REPLAY_SAME || state == REPLAY_VALUE);
         end(&a);
         return state;
 }

@@ -128,7 +128,7 @@ static void *play_thread(void *context)
                         atomic_load(&outcome->state) != REPLAY_PENDING)
                         continue;
                 await_turn(r, i);
-                finish(r, i, remake_call(player->remake, event, &outcome->which, &outcome->result));
+                finish(r, i, remake_call(player->remake, event, outcome));
         }
         return NULL;
 }
@@ -371,7 +371,9 @@ static const struct {
         [REPLAY_RESULT] = {"result-differs", "has another result"},
         [REPLAY_VALUE] = {"value-differs", "gives back another value"},
         [REPLAY_RETURNED] = {"returned", "had not returned, and does here"},
-        [REPLAY_NO_HANDLE] = {"unknown-handle", "uses a handle that no call here has made"},
+        [REPLAY_NO_HANDLE] = {"unknown-handle", "uses a handle that no recorded call made"},
+        [REPLAY_LOST_HANDLE] = {"lost-handle",
+                "uses what a call would have made that failed, or was not made, here"},
         [REPLAY_NO_PARAMETERS] = {"unknown-parameters",
                 "launches a kernel whose parameters could not be recorded"},
         [REPLAY_OUTSIDE] = {"outside", "reaches beyond its process"},

@@ -29,6 +29,7 @@ enum replay_state {
         /* not made, and why: */
         REPLAY_SKIPPED,                    /* first of those */
         REPLAY_NO_HANDLE = REPLAY_SKIPPED, /* `which` is a handle that no call of the trace made */
+        REPLAY_LOST_HANDLE,   /* `which` is one whose call failed, or was not made, here */
         REPLAY_NO_PARAMETERS, /* the traced driver did not tell the kernel's parameters */
         REPLAY_OUTSIDE,       /* reaches beyond the process: other processes, files, displays */
         REPLAY_TOO_LARGE,     /* parameter `which` */
@@ -41,6 +42,9 @@ enum replay_state {
 struct replay_outcome {
         _Atomic uint8_t state; /* enum replay_state */
         uint8_t which;         /* a parameter */
+        /* What was done unseen for this call, see unseen.h: */
+        uint8_t contexts; /* how many were taken for a primary one, here for the first time */
+        bool current;     /* its thread was given a context */
         int32_t result;
 };
 

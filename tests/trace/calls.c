@@ -7,10 +7,14 @@
  *   fill N      takes N MiB at a time until it is refused
  *   crash       segmentation fault after some calls
  *   stuck       a call that does not return: says "stuck" before
+ *   lost        makes a context and uses it
  *   fork        a child before CUDA begins, which uses it; one afterwards, which may not
  *   close N     closes every descriptor, takes all numbers up to 800 for a file of its own, and
  *               makes N calls; fails if anybody else has written to that file
  *   exec N      N calls, then itself again with `storm 1 N`
+ *   unseen FILE D   uses the primary context of device D in three threads, which is made, and
+ *               made current, by the driver in FILE: by calls that are not traced, as the CUDA
+ *               runtime's are. So is a stream, which it asks for its flags.
  */
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -110,6 +114,19 @@ static int storm(long threads, long n)
         return 0;
 }
 
+static int lost(void)
+{
+        CUdeviceptr memory;
+        CUcontext context;
+
+        must(CALL(cuInit)(0), "cuInit");
+        must(CALL(cuCtxCreate_v4)(&context, NULL, 0, 0), "cuCtxCreate");
+        must(CALL(cuCtxSetCurrent)(context), "cuCtxSetCurrent");
+        must(CALL(cuMemAlloc_v2)(&memory, 4096), "cuMemAlloc");
+        must(CALL(cuMemFree_v2)(memory), "cuMemFree");
+        return 0;
+}
+
 static int stuck(void)
 {
         CUstream stream;
@@ -181,6 +198,78 @@ static int execs(char *self, char *n)
         return 1;
 }
 
+static struct {
+        void *library;
+        CUdevice device;
+        CUcontext context;
+} unseen;
+
+#define UNSEEN(symbol) ((__typeof__(&symbol))dlsym(unseen.library, #symbol))
+
+static int use_memory(void)
+{
+        CUdeviceptr memory;
+        CUstream stream;
+        CUdevice device;
+
+        must(CALL(cuMemAlloc_v2)(&memory, 4096), "cuMemAlloc");
+        must(CALL(cuStreamCreate)(&stream, CU_STREAM_NON_BLOCKING), "cuStreamCreate");
+        must(CALL(cuMemsetD8Async)(memory, 1, 4096, stream), "cuMemsetD8Async");
+        must(CALL(cuStreamSynchronize)(stream), "cuStreamSynchronize");
+        must(CALL(cuStreamDestroy_v2)(stream), "cuStreamDestroy");
+        must(CALL(cuMemFree_v2)(memory), "cuMemFree");
+        must(CALL(cuCtxGetDevice)(&device), "cuCtxGetDevice");
+        return device != unseen.device;
+}
+
+/* What is first asked for is whether there is a context. */
+static int use_current(void)
+{
+        CUcontext context;
+
+        must(CALL(cuCtxGetCurrent)(&context), "cuCtxGetCurrent");
+        return context != unseen.context || use_memory();
+}
+
+static void *unseen_thread(void *context)
+{
+        int (*use)(void) = *(int (**)(void))context;
+
+        must(UNSEEN(cuCtxSetCurrent)(unseen.context), "cuCtxSetCurrent, unseen");
+        return (void *)(intptr_t)use();
+}
+
+static int use_unseen(const char *library, CUdevice device)
+{
+        int (*uses[])(void) = {use_memory, use_current};
+        unsigned flags;
+        CUstream stream;
+
+        unseen.library = dlopen(library, RTLD_NOW);
+        unseen.device = device;
+        if (!unseen.library || UNSEEN(cuCtxSetCurrent) == CALL(cuCtxSetCurrent)) {
+                fprintf(stderr, "%s is traced, or not there\n", library);
+                return 1;
+        }
+        must(CALL(cuInit)(0), "cuInit");
+        must(UNSEEN(cuDevicePrimaryCtxRetain)(&unseen.context, device), "the context");
+        must(CALL(cuCtxSetCurrent)(unseen.context), "cuCtxSetCurrent");
+        if (use_memory() != 0)
+                return 1;
+        for (size_t i = 0; i < sizeof(uses) / sizeof(uses[0]); i++) {
+                pthread_t thread;
+                void *failed;
+
+                pthread_create(&thread, NULL, unseen_thread, &uses[i]);
+                pthread_join(thread, &failed);
+                if (failed)
+                        return 1;
+        }
+        must(UNSEEN(cuStreamCreate)(&stream, CU_STREAM_NON_BLOCKING), "the stream");
+        must(CALL(cuStreamGetFlags)(stream, &flags), "cuStreamGetFlags");
+        return flags != CU_STREAM_NON_BLOCKING;
+}
+
 int main(int argc, char **argv)
 {
         const char *what = argc > 1 ? argv[1] : "";
@@ -205,6 +294,10 @@ int main(int argc, char **argv)
                 return closes(n);
         if (strcmp(what, "exec") == 0 && argc > 2)
                 return execs(argv[0], argv[2]);
+        if (strcmp(what, "unseen") == 0 && argc > 3)
+                return use_unseen(argv[2], atoi(argv[3]));
+        if (strcmp(what, "lost") == 0)
+                return lost();
         if (strcmp(what, "crash") == 0) {
                 copy();
                 raise(SIGSEGV);

@@ -183,6 +183,42 @@ class Trace(unittest.TestCase):
         answer = self.replay()
         self.assertEqual((answer["different"], answer["skipped"]), (0, 1))
 
+    def test_unseen(self):
+        """What is made past the trace: a primary context is the same one's on replay, on its device
+        and in every thread; a stream is not to be had, and that is said."""
+        two = dict(self.bare, CLEAVE_SIM="h100x2", CLEAVE_SIM_DIR=self.file + ".sim")
+        driver = os.path.join(BUILD, "src", "sim", "libcuda.so.1")
+        for env, device in ((self.bare, 0), (two, 1), (two, 0)):
+            with self.subTest(device=device):
+                self.trace(self.calls, "unseen", driver, str(device), env=env)
+                calls = self.show()[2]
+                self.assertFalse(self.named(calls, "cuDevicePrimaryCtxRetain"))
+                self.assertEqual(len(self.named(calls, "cuCtxSetCurrent")), 1)
+                answer = self.replay("--values", env=env)
+                self.assertEqual([(d["state"], d["parameter"]) for d in answer["differences"]],
+                                 [("unknown-handle", "hStream")], answer["differences"])
+                self.assertEqual(
+                    (answer["same"], answer["contexts_assumed"], answer["currents_assumed"],
+                     answer["states"]),
+                    (len(calls) - 1, 1, 2, {"same": len(calls) - 1, "unknown-handle": 1}))
+        text = subprocess.run([self.world.cleave_path, "replay", self.file], env=two, text=True,
+                              capture_output=True, check=False)
+        self.assertEqual(text.returncode, 0, text.stdout)
+        for line in ("1: uses a handle that no recorded call made\n",
+                     "1 context that no recorded call made was taken for the primary one\n",
+                     "2 times a thread was given a context that no recorded call gave it\n"):
+            self.assertIn(line, text.stdout)
+
+    def test_lost(self):
+        """A context that a recorded call made, and that cannot be made here, is not taken for one
+        made unseen."""
+        self.trace(self.calls, "lost")
+        self.assertEqual(self.replay("--values")["currents_assumed"], 0)
+        answer = self.replay(env=dict(self.bare, CLEAVE_SIM_FAULTS="oom@cuCtxCreate_v4:1"), status=1)
+        self.assertEqual([(d["state"], d["replayed"]) for d in answer["differences"][:2]],
+                         [("result-differs", "CUDA_ERROR_OUT_OF_MEMORY"), ("lost-handle", None)])
+        self.assertEqual((answer["contexts_assumed"], answer["currents_assumed"]), (0, 0))
+
     def test_exec(self):
         self.trace(self.calls, "exec", "100")
         _, processes, calls = self.show()
