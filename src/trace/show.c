@@ -241,7 +241,8 @@ static void print_words(FILE *to, const char *words, size_t size)
 {
         const char *end = words + size;
 
-        for (const char *word = words; word < end && *word; word += strnlen(word, end - word) + 1)
+        for (const char *word = words; word && word < end && *word;
+                word += strnlen(word, end - word) + 1)
                 fprintf(to, " %.*s", (int)strnlen(word, end - word), word);
         fputc('\n', to);
 }
@@ -336,7 +337,8 @@ static json_t *words_array(const char *words, size_t size)
         json_t *array = json_array();
         const char *end = words + size;
 
-        for (const char *word = words; word < end && *word; word += strnlen(word, end - word) + 1)
+        for (const char *word = words; word && word < end && *word;
+                word += strnlen(word, end - word) + 1)
                 json_array_append_new(
                         array, json_stringn(word, strnlen(word, end - word)) ?: json_string("?"));
         return array;
