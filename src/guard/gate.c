@@ -718,17 +718,24 @@ static bool is_captured(CUstream stream, bool per_thread)
         return result != CUDA_SUCCESS || status != CU_STREAM_CAPTURE_STATUS_NONE;
 }
 
+/* One handle for each of the default streams. Returns the thread whose stream it is, or NULL. */
+static const void *resolve(CUstream *handle, bool per_thread)
+{
+        if (*handle == CU_STREAM_PER_THREAD || (!*handle && per_thread)) {
+                *handle = CU_STREAM_PER_THREAD;
+                return &this_thread;
+        }
+        if (*handle == CU_STREAM_LEGACY)
+                *handle = NULL;
+        return NULL;
+}
+
 /* The stream that launches go to, NULL: it is not told apart. */
 static struct stream *stream_of(CUcontext context, CUstream handle, bool per_thread, int device)
 {
-        const void *thread = NULL;
+        const void *thread = resolve(&handle, per_thread);
         struct stream *s;
 
-        if (handle == CU_STREAM_PER_THREAD || (!handle && per_thread)) {
-                thread = &this_thread;
-                handle = CU_STREAM_PER_THREAD;
-        } else if (handle == CU_STREAM_LEGACY)
-                handle = NULL;
         guard_lock(&gate_lock);
         s = find_stream(context, handle, thread, device, now_ns());
         guard_unlock(&gate_lock);
@@ -1060,14 +1067,9 @@ static CUcontext waited_for(CUcontext context)
 
 static struct stream *known_stream(CUcontext context, CUstream handle, bool per_thread)
 {
-        const void *thread = NULL;
+        const void *thread = resolve(&handle, per_thread);
         struct stream *found = NULL;
 
-        if (handle == CU_STREAM_PER_THREAD || (!handle && per_thread)) {
-                thread = &this_thread;
-                handle = CU_STREAM_PER_THREAD;
-        } else if (handle == CU_STREAM_LEGACY)
-                handle = NULL;
         guard_lock(&gate_lock);
         for (unsigned i = 0; i < STREAMS && !found; i++)
                 if (streams[i].context == context && streams[i].handle == handle &&
