@@ -116,6 +116,8 @@ static void apply(struct switches *switches, const struct switches_event *event)
         case SWITCHES_ENABLE:
                 break;
         }
+        if (owner->disabled && event->type == SWITCHES_ENABLE)
+                question_put(&owner->off, owner->switch_from, event->from);
         owner->disabled = event->type == SWITCHES_DISABLE;
         owner->switch_from = event->from;
         owner->switch_to = event->to;
@@ -347,26 +349,35 @@ static enum place place_of_end(
                 return INSIDE;
         slices = (length - least) / owner->slice_ns + 1;
         /* a call may begin them anew */
-        if (slices > 1 && (switches->disturbed || slices > SLICES_TOLD))
+        if (slices > 1 && switches->disturbed)
+                return UNTOLD;
+        /* of the shortest each moment is one where such a run may end */
+        if (owner->slice_ns <= EARLY + band(owner))
+                return AT_END;
+        if (slices > SLICES_TOLD)
                 return UNTOLD;
         return (length - least) % owner->slice_ns <= EARLY + band(owner) ? AT_END : INSIDE;
 }
 
-/* Where it cannot be told: as it ended when that was to be seen last. */
-static enum switches_end as_before(const struct switches_owner *owner)
-{
-        return owner->idle || owner->part_ppm < PPM / 2 ? SWITCHES_IDLE : SWITCHES_CUT;
-}
-
-static bool was_idle_lately(const struct switches *switches)
+/* The engine was idle while the owner could have had it. */
+static bool was_idle_lately(const struct switches *switches, const struct switches_owner *owner)
 {
         return switches->busy_from > 0 && switches->sampled + SAMPLE_OLD > switches->now &&
-               switches->busy_ppm < BUSY_FULL;
+               switches->busy_ppm + owner->off_ppm < BUSY_FULL;
+}
+
+/* Where it cannot be told: as it ended when that was to be seen last. */
+static enum switches_end as_before(struct switches_owner *owner)
+{
+        owner->guessed = true;
+        return owner->told == SWITCHES_IDLE || owner->part_ppm < PPM / 2 ? SWITCHES_IDLE
+                                                                         : SWITCHES_CUT;
 }
 
 static enum switches_end how_ended(
-        const struct switches *switches, const struct switches_owner *owner, uint64_t at)
+        const struct switches *switches, struct switches_owner *owner, uint64_t at)
 {
+        owner->guessed = false;
         if (owner->switch_from && at + CALL_BEFORE >= owner->switch_from &&
                 (owner->disabled || at <= owner->switch_to) && at <= owner->switch_to + CALL_AFTER)
                 return SWITCHES_OFF;
@@ -381,7 +392,7 @@ static enum switches_end how_ended(
                 return SWITCHES_IDLE;
         case AT_END:
                 /* nobody waits all the time for an engine that is idle now and then */
-                if (owner->slice_ns < SLICE_TELLS && was_idle_lately(switches))
+                if (owner->slice_ns < SLICE_TELLS && was_idle_lately(switches, owner))
                         return SWITCHES_IDLE;
                 /* by chance, others end so too, but hardly twice */
                 return owner->end == SWITCHES_IDLE && !switches->sure && owner->cuts == 0
@@ -396,7 +407,8 @@ static enum switches_end how_ended(
  * runs ended otherwise. */
 static bool is_firm(const struct switches_owner *owner)
 {
-        return owner->end == SWITCHES_CUT || (owner->end == SWITCHES_OFF && !owner->idle);
+        return (owner->end == SWITCHES_CUT && !owner->guessed) ||
+               (owner->end == SWITCHES_OFF && owner->told != SWITCHES_IDLE);
 }
 
 static void end_run(struct switches *switches, uint64_t at)
@@ -407,8 +419,8 @@ static void end_run(struct switches *switches, uint64_t at)
 
         settle(switches, at);
         owner->end = how_ended(switches, owner, at);
-        if (owner->end != SWITCHES_OFF)
-                owner->idle = owner->end == SWITCHES_IDLE;
+        if (owner->end != SWITCHES_OFF && !owner->guessed)
+                owner->told = owner->end;
         owner->cuts =
                 place_of_end(switches, owner, at - switches->begun) == AT_END ? owner->cuts + 1 : 0;
         over = owner->end == SWITCHES_CUT   ? excess(switches, owner)
@@ -424,7 +436,7 @@ static void end_run(struct switches *switches, uint64_t at)
                                         : 0;
         take_off(switches, owner->ended, at);
         /* it had work when it was cut; how long before is not known, but hardly less */
-        if (owner->end == SWITCHES_CUT) {
+        if (owner->end == SWITCHES_CUT && !owner->guessed) {
                 from = owner->ended - MIN_OF(unit, owner->ended - switches->begun);
                 correct(switches, from, owner->ended,
                         question_take(&owner->question, from, owner->ended));
@@ -620,6 +632,18 @@ static void judge(struct switches *switches, uint64_t from, uint64_t to, double 
         }
 }
 
+/* What part of that time an owner was disabled, or not there. */
+static uint32_t off_part(const struct switches_owner *owner, uint64_t from, uint64_t to)
+{
+        int64_t firm, off = question_sum(&owner->off, from, to, &firm);
+
+        if (owner->first > from)
+                off += (int64_t)(MIN_OF(owner->first, to) - from);
+        if (owner->disabled && owner->switch_from < to)
+                off += (int64_t)(to - MAX_OF(owner->switch_from, from));
+        return (uint32_t)MIN_OF((uint64_t)off * PPM / (to - from), (uint64_t)PPM);
+}
+
 void switches_busy(
         struct switches *switches, uint64_t from, uint64_t to, uint64_t busy_ns, uint32_t id)
 {
@@ -634,6 +658,8 @@ void switches_busy(
         switches->sampled = to;
         switches->busy_ppm = (uint32_t)MIN_OF(busy_ns * PPM / (to - from), (uint64_t)PPM);
         switches->busy_from = from;
+        for (uint32_t i = 0; i < switches->free; i++)
+                switches->owner[i].off_ppm = off_part(&switches->owner[i], from, to);
         /* nobody has been seen to come: it was there before us */
         if (!switches->holder && !switches->freed && id && busy_ns > 0) {
                 hold(switches, get(switches, id, from), from);

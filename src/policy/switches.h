@@ -73,9 +73,10 @@ struct switches_owner {
         bool disabled;
         uint64_t switch_from, switch_to; /* the last call that disabled or enabled it */
         enum switches_end end;
-        bool idle;       /* so its last run ended that was not ended by disabling it */
-        uint64_t ended;  /* when it had no work, or no engine, any more */
-        uint64_t since;  /* it has had work since then, as far as it has any */
+        bool guessed;           /* that is taken to be as before */
+        enum switches_end told; /* of the last run whose end was seen and not made by disabling */
+        uint64_t ended;         /* when it had no work, or no engine, any more */
+        uint64_t since;         /* it has had work since then, as far as it has any */
         uint64_t asleep; /* when it was disabled it had had no work since then, nor has it come; 0:
                             it may have */
         int64_t sure_ns; /* work */
@@ -83,11 +84,13 @@ struct switches_owner {
         uint64_t last_from, last_to; /* of its last run */
         uint32_t part_ppm;           /* of what was in question lately */
         bool sampled;                /* so a sample has said */
+        uint32_t off_ppm;            /* part of the last sample's time that it was disabled */
         unsigned cuts;               /* of its last runs in a row that were as long as if cut */
         uint64_t shown_ns;
         uint64_t first; /* when it was first seen */
         uint64_t starts, pause_ns, doubt_ns;
         struct question question; /* no sample has come yet */
+        struct question off;      /* it was disabled; what is on is not in it yet */
 };
 
 /* A call, to be taken in when all records before it have come. */

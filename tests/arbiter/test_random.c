@@ -3,7 +3,7 @@
  * Random tenancies under the arbiter, with everything that must always hold looked at on the way.
  *
  *      test_random                 10^5 tenancies
- *      test_random --steps N       until the arbiter has made N steps
+ *      test_random --steps N [S]   until the arbiter has made N steps, from seed S on
  *      test_random --seed S        one scenario, told in full
  *
  * A scenario that fails is shrunk to the tenants that are needed for it, and its seed printed.
@@ -622,13 +622,14 @@ int main(int argc, char **argv)
         uint64_t steps = 0, seed = 1, scenarios = 0, failed = 0;
         bool one = false;
 
-        if (argc == 3 && !strcmp(argv[1], "--steps"))
+        if ((argc == 3 || argc == 4) && !strcmp(argv[1], "--steps")) {
                 steps = strtoull(argv[2], NULL, 0);
-        else if (argc == 3 && !strcmp(argv[1], "--seed")) {
+                seed = argc == 4 ? strtoull(argv[3], NULL, 0) : 1;
+        } else if (argc == 3 && !strcmp(argv[1], "--seed")) {
                 seed = strtoull(argv[2], NULL, 0);
                 one = tracing = true;
         } else if (argc != 1) {
-                fprintf(stderr, "test_random [--steps N | --seed S]\n");
+                fprintf(stderr, "test_random [--steps N [S] | --seed S]\n");
                 return 2;
         }
         do {

@@ -120,6 +120,66 @@ static void short_slices_of_no_use(void **state)
         assert_int_equal(sight(B).demand == SWITCHES_WORK, 0);
 }
 
+/* a queue that a cap holds back half of the time, in slices too short to tell, beside one that
+ * comes for 2.5 ms in 12: the engine is idle while the queue is held back, which says nothing of
+ * how its runs ended, and of what is in question its part is all work */
+static void idle_while_held_back(void **state)
+{
+        (void)state;
+        switches_slice(switches, A, now, 49920);
+        switches_slice(switches, B, now, 50);
+        for (unsigned period = 0; period < 20; period++) {
+                uint64_t begun = now;
+
+                for (unsigned i = 0; i < 4; i++) {
+                        run(B, 2200 * US);
+                        run(A, 2500 * US);
+                }
+                /* the rest of its budget, then the other, most of the time without work */
+                switches_record(switches, B, now, true);
+                now += 2 * MS;
+                switches_off(switches, B, now, now, true);
+                switches_record(switches, B, now + 83 * US, false);
+                switches_off(switches, B, now, now + 300 * US, true);
+                switches_record(switches, A, now + 162 * US, true);
+                now = begun + 50 * MS;
+                switches_off(switches, B, now - 300 * US, now, false);
+                switches_record(switches, A, now, false);
+                now += 79 * US;
+                switches_look(switches, now);
+                if (period % 4 == 3)
+                        switches_busy(switches, begun - 150 * MS, begun + 50 * MS, 4 * 26 * MS, A);
+        }
+        assert_int_equal(sight(B).starts, 1);
+        assert_about(sight(B).used_ns, 20 * 10800 * US, 20 * MS);
+}
+
+/* who is alone with the engine, without work most of the time, has it until we enable another: that
+ * need not be the end of a slice of his, up to which he worked */
+static void ended_by_enabling(void **state)
+{
+        uint64_t begun = now;
+
+        (void)state;
+        switches_slice(switches, A, now, 30000);
+        switches_slice(switches, B, now, 6000);
+        switches_record(switches, B, now, true);
+        now += 9 * MS;
+        switches_off(switches, B, now, now, true);
+        switches_record(switches, B, now + 83 * US, false);
+        switches_off(switches, B, now, now + 300 * US, true);
+        switches_record(switches, A, now + 162 * US, true);
+        now = begun + 50 * MS;
+        switches_call(switches, now - 300 * US);
+        switches_off(switches, B, now - 300 * US, now, false);
+        switches_record(switches, A, now, false);
+        switches_look(switches, now);
+        assert_int_equal(sight(A).demand, SWITCHES_WORK);
+        switches_busy(switches, begun, now, 15 * MS, A);
+        assert_about(sight(A).used_ns + sight(B).used_ns, 15 * MS, MS);
+        assert_about(sight(B).used_ns, 9 * MS, MS);
+}
+
 /* what ends between slices' ends has run out of work, also after many of them */
 static void ends_between(void **state)
 {
@@ -368,6 +428,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(other_slices, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(many_slices, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(short_slices_of_no_use, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(idle_while_held_back, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(ended_by_enabling, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(ends_between, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(ended_by_a_call, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(two_loops, set_up, tear_down),
