@@ -11,11 +11,17 @@
  *   load US SECONDS          as many such kernels as it can: how many a second
  *   stream SECONDS           reads and writes device memory as fast as it can: GB a second
  *   endless US     as load, until it fails: the driver's error
+ *   requests US BEGIN END    such kernels one after the other; of those that began and ended
+ * between two instants of CLOCK_MONOTONIC, in seconds: "N P50 P99", in microseconds rate US such
+ * kernels until the next line: how many SM microseconds one is, and when each ended
+ * (CLOCK_MONOTONIC) clusters       on how many of its SMs kernels with clusters of 1, 2, 4 and 8
+ * blocks, a block on each SM, can be at once
  *
  * usage: worker PTX
  */
 #include <dlfcn.h>
 #include <math.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -168,6 +174,77 @@ static void run_stream(double seconds)
         OK(cuMemFree_v2, y);
 }
 
+static void run_requests(uint64_t us, double begin, double end)
+{
+        static double took[REQUESTS];
+        uint64_t ns = us * 1000;
+        int n = 0;
+
+        while (now() < end && n < REQUESTS) {
+                double start = now(), stop;
+
+                launch(spin, sms, 32, 0, (void *[]){&ns});
+                OK(cuCtxSynchronize);
+                stop = now();
+                if (start >= begin && stop <= end)
+                        took[n++] = (stop - start) * 1e6;
+        }
+        qsort(took, (size_t)n, sizeof(*took), compare);
+        printf("%d %.1f %.1f\n", n, n ? took[n / 2] : 0, n ? took[(n - 1) * 99 / 100] : 0);
+}
+
+static void run_rate(uint64_t us)
+{
+        static double ends[REQUESTS];
+        struct pollfd input = {.fd = 0, .events = POLLIN};
+        uint64_t ns = us * 1000;
+        CUevent event[2];
+        char line[128];
+        int n = 0;
+
+        for (int i = 0; i < 2; i++)
+                OK(cuEventCreate, &event[i], CU_EVENT_DISABLE_TIMING);
+        for (; n < REQUESTS && poll(&input, 1, 0) == 0; n++) {
+                launch(spin, sms, 32, 0, (void *[]){&ns});
+                OK(cuEventRecord, event[n % 2], NULL);
+                if (n == 0)
+                        continue;
+                OK(cuEventSynchronize, event[(n - 1) % 2]);
+                ends[n - 1] = now();
+        }
+        OK(cuCtxSynchronize);
+        for (int i = 0; i < 2; i++)
+                OK(cuEventDestroy_v2, event[i]);
+        if (!fgets(line, sizeof(line), stdin))
+                return;
+        printf("%llu", (unsigned long long)us * 1000000 * (unsigned)sms);
+        for (int i = 0; i < n - 1; i++)
+                printf(" %.6f", ends[i]);
+        putchar('\n');
+}
+
+static void run_clusters(void)
+{
+        for (unsigned size = 1; size <= 8; size *= 2) {
+                CUlaunchAttribute attribute = {.id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
+                        .value.clusterDim = {size, 1, 1}};
+                CUlaunchConfig config = {.gridDimX = (unsigned)sms / size * size,
+                        .gridDimY = 1,
+                        .gridDimZ = 1,
+                        .blockDimX = 32,
+                        .blockDimY = 1,
+                        .blockDimZ = 1,
+                        .sharedMemBytes = WHOLE_SM,
+                        .attrs = &attribute,
+                        .numAttrs = 1};
+                int count = 0;
+
+                OK(cuOccupancyMaxActiveClusters, &count, stay, &config);
+                printf("%s%d", size > 1 ? " " : "", count * (int)size);
+        }
+        putchar('\n');
+}
+
 static void load(const char *path)
 {
         char *text = calloc(1, 1 << 20);
@@ -211,7 +288,7 @@ int main(int argc, char **argv)
         fflush(stdout);
         while (fgets(line, sizeof(line), stdin)) {
                 unsigned long long us;
-                double rate, seconds;
+                double rate, seconds, begin;
 
                 if (sscanf(line, "stay %llu", &us) == 1)
                         run_stay(us);
@@ -223,6 +300,12 @@ int main(int argc, char **argv)
                         run_stream(seconds);
                 else if (sscanf(line, "endless %llu", &us) == 1)
                         run_load(us, 0);
+                else if (sscanf(line, "requests %llu %lf %lf", &us, &begin, &seconds) == 3)
+                        run_requests(us, begin, seconds);
+                else if (sscanf(line, "rate %llu", &us) == 1)
+                        run_rate(us);
+                else if (strcmp(line, "clusters\n") == 0)
+                        run_clusters();
                 fflush(stdout);
         }
         return 0;
