@@ -35,14 +35,15 @@
 #define RING     16 /* batches of a stream that are under way */
 #define BATCH    32 /* launches between two markers, at most */
 #define PRICES   1024
-#define SURE     4  /* times that a kernel was measured until it is measured seldom */
-#define SELDOM   16 /* launches on an empty stream that are not measured after one that is */
+#define SURE     4          /* times that a kernel was measured until it is measured seldom */
+#define SELDOM   16         /* short launches on an empty stream, not measured, after one that is */
 #define MARK_NS  (400 * US) /* predicted work between two markers */
 #define LOOK_NS  (100 * US) /* between looks at markers, while launches pass */
 #define NAP_NS   (1 * MS)   /* at most, until a waiting launch looks again */
 #define LATE_NS  (100 * MS) /* a launch waits so long for work that does not end when predicted */
 #define GUESS_NS (20 * US)  /* of a first kernel */
 #define LEAST_NS 500ull     /* of any */
+#define LOAD_NS  (200 * US) /* a first launch that takes the host longer has loaded its kernel */
 #define RENEW_MS 4000.0     /* the event that times are counted from is replaced after that */
 #define BURST_NS (20 * MS)  /* that is saved up while there is no daemon */
 
@@ -51,6 +52,7 @@ struct price {
         uint64_t key;
         uint64_t ns;
         unsigned seen, skipped;
+        bool launched; /* once */
 };
 
 /* Launches on a stream from one marker to the next. */
@@ -65,7 +67,8 @@ struct batch {
 };
 
 struct stream {
-        CUcontext context; /* NULL: free */
+        CUcontext context;     /* NULL: free */
+        unsigned long long id; /* of the context: handles come again, ids do not */
         CUstream handle;
         const void *thread; /* of a per-thread stream, else NULL */
         int device;
@@ -84,6 +87,7 @@ struct stream {
 /* Where times of a context are counted from. */
 struct origin {
         CUcontext context;
+        unsigned long long id;
         CUevent event;
         double covered_ms; /* what was counted as used ends there */
 };
@@ -109,6 +113,10 @@ static uint64_t mean_ns = GUESS_NS;
 static _Atomic bool dependent;    /* the program ties launches to those before them */
 static _Atomic uint32_t looking;  /* a thread looks at markers */
 static __thread char this_thread; /* its address is the thread's name */
+static __thread struct {
+        CUcontext context;
+        unsigned long long id; /* 0: the driver does not say */
+} current;                     /* of this thread, as it was asked for last */
 
 void guard_gate_open(void)
 {
@@ -181,12 +189,21 @@ static uint64_t predict(const struct price *price)
         return price->seen ? price->ns : mean_ns;
 }
 
-static bool is_first_of(const struct batch *batch, unsigned i)
+/* What the launches of one price were predicted to take together; 0: it was counted before. */
+static double predicted_of(const struct batch *batch, unsigned i, unsigned *ret_count)
 {
-        for (unsigned k = 0; k < i; k++)
-                if (batch->price[k] == batch->price[i])
-                        return false;
-        return true;
+        double sum = 0;
+
+        *ret_count = 0;
+        for (unsigned k = 0; k < batch->count; k++) {
+                if (batch->price[k] != batch->price[i])
+                        continue;
+                if (k < i)
+                        return 0;
+                sum += (double)batch->ns[k];
+                ++*ret_count;
+        }
+        return sum;
 }
 
 /* The launches of a batch took so long together: each took more or less in proportion. */
@@ -199,10 +216,13 @@ static void learn(const struct batch *batch, uint64_t took)
         ratio = (double)took / (double)batch->sum_ns;
         for (unsigned i = 0; i < batch->count; i++) {
                 struct price *price = &prices[batch->price[i]];
-                double is = (double)predict(price), found = (double)batch->ns[i] * ratio;
+                unsigned count;
+                /* together: the first of them may have been launched before anything was known */
+                double is = (double)predict(price), found = predicted_of(batch, i, &count) * ratio;
 
-                if (!is_first_of(batch, i))
+                if (!count || !found)
                         continue;
+                found /= count;
                 /* the mean at first; later, one that was held up by something else is not to be
                  * believed at once */
                 if (price->seen < SURE)
@@ -258,6 +278,7 @@ static struct stream *find_stream(
         if (!oldest->context)
                 *oldest = (struct stream){0};
         oldest->context = context;
+        oldest->id = current.id;
         oldest->handle = handle;
         oldest->thread = thread;
         oldest->device = device;
@@ -278,7 +299,7 @@ static struct origin *find_origin(CUcontext context)
                         free_one = &origins[i];
         }
         if (free_one)
-                *free_one = (struct origin){.context = context};
+                *free_one = (struct origin){.context = context, .id = current.id};
         return free_one;
 }
 
@@ -701,11 +722,50 @@ static void wait_for_turn(int index, CUcontext context, struct stream *s)
 
 /* -- launches ---------------------------------------------------------------------------------- */
 
+static bool forget(CUcontext context, bool ended);
+
+/* Whether streams or markers are known of an earlier context of the same handle. */
+static bool is_another(CUcontext context, unsigned long long id)
+{
+        bool any = false;
+
+        guard_lock(&gate_lock);
+        for (unsigned i = 0; i < STREAMS; i++)
+                any |= streams[i].context == context && streams[i].id != id;
+        for (unsigned i = 0; i < CONTEXTS; i++)
+                any |= origins[i].context == context && origins[i].id != id;
+        guard_unlock(&gate_lock);
+        return any;
+}
+
+/* The current context, NULL: there is none. The runtime resets primary contexts by a way of its
+ * own, and the next one has the same handle: our events have gone with the one before, and must not
+ * be touched. */
+static CUcontext current_context(void)
+{
+        CUcontext context = NULL;
+        unsigned long long id = 0;
+
+        if (REAL(cuCtxGetCurrent)(&context) != CUDA_SUCCESS || !context)
+                return NULL;
+        if (REAL(cuCtxGetId)(context, &id) != CUDA_SUCCESS)
+                id = 0;
+        if (context == current.context && id == current.id)
+                return context;
+        /* where it cannot be now, it will be at the next launch */
+        if (is_another(context, id) && !forget(context, true))
+                return NULL;
+        current.context = context;
+        current.id = id;
+        return context;
+}
+
 struct pass {
         int device; /* of the grant; below 0: the launch is none of ours */
         struct stream *stream;
         uint64_t key;
-        bool measure; /* a marker is to follow */
+        uint64_t begun; /* to be given to the driver; 0: it did not wait here */
+        bool measure;   /* a marker is to follow */
 };
 
 static bool is_captured(CUstream stream, bool per_thread)
@@ -765,7 +825,8 @@ static void mark_before(struct pass *pass)
                 /* what was left without a marker stays as predicted */
                 s->now = (struct batch){0};
                 s->pending_ns = 0;
-                start = price->seen < SURE || ++price->skipped >= SELDOM;
+                /* a marker costs little beside a kernel that takes long */
+                start = price->seen < SURE || price->ns >= MARK_NS || ++price->skipped >= SELDOM;
                 if (start)
                         price->skipped = 0;
         } else
@@ -788,8 +849,10 @@ enter(struct pass *pass, CUstream handle, bool per_thread, uint64_t key, bool ti
 
         *pass = (struct pass){.device = -1, .key = key};
         if (guard_forked() || REAL(cuCtxGetDevice)(&ordinal) != CUDA_SUCCESS ||
-                REAL(cuCtxGetCurrent)(&context) != CUDA_SUCCESS)
+                !(context = current_context())) {
+                errno = saved;
                 return;
+        }
         pass->device = guard_device_by_ordinal(ordinal);
         if (pass->device >= 0 &&
                 !atomic_load_explicit(
@@ -807,6 +870,7 @@ enter(struct pass *pass, CUstream handle, bool per_thread, uint64_t key, bool ti
                 wait_for_turn(pass->device, context, pass->stream);
                 if (pass->stream)
                         mark_before(pass);
+                pass->begun = now_ns();
         }
         errno = saved;
 }
@@ -843,7 +907,11 @@ static void __attribute__((noinline)) leave(const struct pass *pass, CUresult re
                 }
                 s->now.sum_ns += ns;
                 s->now.added_ns += added;
+                /* the device waited for the host: that says nothing of the kernel */
+                if (!price->launched && pass->begun && now > pass->begun + LOAD_NS)
+                        s->now.start = NULL;
         }
+        price->launched = true;
         publish(pass->device);
         guard_unlock(&gate_lock);
         atomic_fetch_add_explicit(&use_of(pass->device)->used_ns, added, memory_order_relaxed);
@@ -1050,19 +1118,15 @@ static void end_wait(struct stream *only, CUcontext context)
 
 static CUcontext current_gated(void)
 {
-        CUcontext context = NULL;
-
-        if (guard_forked() || REAL(cuCtxGetCurrent)(&context) != CUDA_SUCCESS)
-                return NULL;
-        return context;
+        return guard_forked() ? NULL : current_context();
 }
 
 /* Streams are those of the current context. */
 static CUcontext waited_for(CUcontext context)
 {
-        CUcontext current = current_gated();
+        CUcontext is = current_gated();
 
-        return !context || context == current ? current : NULL;
+        return !context || context == is ? is : NULL;
 }
 
 static struct stream *known_stream(CUcontext context, CUstream handle, bool per_thread)
@@ -1158,8 +1222,8 @@ static bool is_in_use(void)
         return __atomic_load_n(&guard_gate_word, __ATOMIC_RELAXED) != &none && !guard_forked();
 }
 
-/* Of a context, or of all (NULL); or only the one of that handle. */
-static void forget_streams(CUcontext context, CUstream only)
+/* Of a context, or of all (NULL); or only the one of that handle. ended: their events are gone. */
+static void forget_streams(CUcontext context, CUstream only, bool ended)
 {
         for (unsigned i = 0; i < STREAMS; i++) {
                 struct stream *s = &streams[i];
@@ -1173,7 +1237,7 @@ static void forget_streams(CUcontext context, CUstream only)
                 else
                         copy.context = NULL;
                 guard_unlock(&gate_lock);
-                if (copy.context)
+                if (copy.context && !ended)
                         drop_events(&copy);
         }
 }
@@ -1182,7 +1246,7 @@ static void forget_stream(CUstream stream)
 {
         if (!stream || !is_in_use() || !keep_from_looking())
                 return;
-        forget_streams(NULL, stream);
+        forget_streams(NULL, stream, false);
         atomic_store(&looking, 0);
 }
 
@@ -1198,11 +1262,12 @@ CUresult cuStreamDestroy_v2(CUstream stream)
         return REAL(cuStreamDestroy_v2)(stream);
 }
 
-void guard_gate_forget(CUcontext context)
+/* ended: the context has, and its events with it. False: it could not be done now. */
+static bool forget(CUcontext context, bool ended)
 {
         if (!is_in_use() || !keep_from_looking())
-                return;
-        forget_streams(context, NULL);
+                return false;
+        forget_streams(context, NULL, ended);
         for (unsigned i = 0; i < CONTEXTS; i++) {
                 struct origin copy;
 
@@ -1213,10 +1278,16 @@ void guard_gate_forget(CUcontext context)
                 else
                         copy.context = NULL;
                 guard_unlock(&gate_lock);
-                if (copy.context && copy.event)
+                if (copy.context && copy.event && !ended)
                         REAL(cuEventDestroy_v2)(copy.event);
         }
         atomic_store(&looking, 0);
+        return true;
+}
+
+void guard_gate_forget(CUcontext context)
+{
+        (void)forget(context, false);
 }
 
 CUresult cuGreenCtxDestroy(CUgreenCtx ctx)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The kernels that the simulated GPU can run: those of tests/kernels/cleave.ptx, by name, with the
- * same results in C. Where the order of threads is open on a GPU, it is open here.
+ * The kernels that the simulated GPU can run: those of tests/kernels/cleave.ptx and the one of
+ * bench/probes/load.c, by name, with the same results in C. Where the order of threads is open on a
+ * GPU, it is open here.
  */
 #include <string.h>
 
@@ -17,7 +18,8 @@ struct grid {
         uint64_t times;   /* how often each x occurs: the other dimensions */
 };
 
-#define ILLEGAL (-(int)CUDA_ERROR_ILLEGAL_ADDRESS)
+#define CHAIN_NS 4ull /* a turn of cleave_chain; as on an H100, by its order */
+#define ILLEGAL  (-(int)CUDA_ERROR_ILLEGAL_ADDRESS)
 
 static uint64_t get(const struct grid *grid, unsigned index)
 {
@@ -261,6 +263,17 @@ static int run_stay(const struct grid *grid)
         return r;
 }
 
+/* A chain of dependent arithmetic in every thread, and one more that is done. */
+static int run_chain(const struct grid *grid)
+{
+        uint64_t *done;
+        int r = map(grid, 1, 1, sizeof(*done), true, &done);
+
+        if (r == 0)
+                __atomic_fetch_add(done, 1, __ATOMIC_RELEASE);
+        return r;
+}
+
 static const struct {
         const char *name;
         unsigned params;
@@ -282,6 +295,7 @@ static const struct {
         {"cleave_params", 3, run_params},
         {"cleave_smid", 1, run_smid},
         {"cleave_stay", 2, run_stay},
+        {"cleave_chain", 4, run_chain},
 };
 
 int kernels_find(const struct ptx_entry *entry)
@@ -321,5 +335,7 @@ bool kernels_duration(const struct launch *launch, uint64_t *ret_ns)
                 *ret_ns = get(&grid, 0);
         if (kernels[index].run == run_stay)
                 *ret_ns = get(&grid, 1);
+        if (kernels[index].run == run_chain)
+                *ret_ns = CHAIN_NS * get(&grid, 2);
         return true;
 }

@@ -81,12 +81,16 @@ static uint64_t used(void)
 
 struct CUevent_st {
         _Atomic uint64_t at;
+        unsigned long long context; /* of its context: they end together */
 };
 
 static pthread_mutex_t driver_lock = PTHREAD_MUTEX_INITIALIZER;
 static uint64_t engine_free;
-static uint64_t deepest; /* work that was in the queue, before a launch */
-static bool capturing, failing;
+static uint64_t deepest;                 /* work that was in the queue, before a launch */
+static bool capturing, failing, loading; /* the next launch loads its kernel */
+static unsigned long long context_id = 1;
+static unsigned slower;    /* times that kernels take */
+static unsigned dead_used; /* calls with an event whose context has ended */
 static _Atomic unsigned events_made, events_gone;
 static char done[LOG_MAX]; /* K: a launch, T: one that is tied, E: an event, in their order */
 static unsigned done_count;
@@ -122,7 +126,10 @@ static CUresult run(uint64_t ns, char what)
 static CUresult fake_launch(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
         unsigned by, unsigned bz, unsigned shared, CUstream s, void **params, void **extra)
 {
-        return run(gx * 1000ull, 'K');
+        if (loading)
+                usleep(30000);
+        loading = false;
+        return run(gx * 1000ull * slower, 'K');
 }
 
 static CUresult fake_launch_ex(const CUlaunchConfig *config, CUfunction f, void **p, void **extra)
@@ -147,6 +154,18 @@ static CUresult fake_current(CUcontext *context)
         return CUDA_SUCCESS;
 }
 
+static CUresult fake_context_id(CUcontext context, unsigned long long *id)
+{
+        *id = context_id;
+        return CUDA_SUCCESS;
+}
+
+static void see(CUevent event)
+{
+        if (event->context != context_id)
+                dead_used++;
+}
+
 static CUresult fake_capturing(CUstream s, CUstreamCaptureStatus *status)
 {
         *status = capturing ? CU_STREAM_CAPTURE_STATUS_ACTIVE : CU_STREAM_CAPTURE_STATUS_NONE;
@@ -161,12 +180,14 @@ static CUresult fake_mode(CUstreamCaptureMode *mode)
 static CUresult fake_event(CUevent *event, unsigned flags)
 {
         *event = calloc(1, sizeof(**event));
+        (*event)->context = context_id;
         atomic_fetch_add(&events_made, 1);
         return CUDA_SUCCESS;
 }
 
 static CUresult fake_event_gone(CUevent event)
 {
+        see(event);
         free(event);
         atomic_fetch_add(&events_gone, 1);
         return CUDA_SUCCESS;
@@ -176,6 +197,7 @@ static CUresult fake_record(CUevent event, CUstream s)
 {
         uint64_t t = now();
 
+        see(event);
         pthread_mutex_lock(&driver_lock);
         note('E');
         event->at = engine_free > t ? engine_free : t;
@@ -185,6 +207,7 @@ static CUresult fake_record(CUevent event, CUstream s)
 
 static CUresult fake_query(CUevent event)
 {
+        see(event);
         return now() >= event->at ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
 }
 
@@ -236,6 +259,7 @@ static int begin(void **state)
         FAKE(cuGraphLaunch, fake_graph);
         FAKE(cuCtxGetDevice, fake_device);
         FAKE(cuCtxGetCurrent, fake_current);
+        FAKE(cuCtxGetId, fake_context_id);
         FAKE(cuStreamIsCapturing, fake_capturing);
         FAKE(cuThreadExchangeStreamCaptureMode, fake_mode);
         FAKE(cuEventCreate, fake_event);
@@ -257,6 +281,7 @@ static int begin(void **state)
         set_gate(true);
         lease(0, FOREVER, 2 * MS);
         capturing = failing = false;
+        slower = 1;
         fake_wait(NULL);
         done_count = 0;
         deepest = 0;
@@ -416,6 +441,73 @@ static void test_use_is_measured(void **state)
         before = used();
         assert_int_equal(kernel(&f, 300), CUDA_ERROR_INVALID_VALUE);
         assert_int_equal(used(), before);
+}
+
+/* The device waits for the host while a kernel is loaded: that is not the kernel's time. */
+static void test_loading_is_not_use(void **state)
+{
+        uint64_t before = used(), took;
+        static char f;
+
+        (void)state;
+        loading = true;
+        (void)kernel(&f, 100);
+        (void)cuStreamSynchronize(stream);
+        took = used() - before;
+        if (took > 20 * MS)
+                fail_msg("100 us are counted as %u", (unsigned)(took / 1000));
+        /* nor is it its price */
+        before = used();
+        (void)kernel(&f, 100);
+        (void)cuStreamSynchronize(stream);
+        took = used() - before;
+        if (took > 20 * MS)
+                fail_msg("100 us are counted as %u", (unsigned)(took / 1000));
+}
+
+/* A kernel that has come to take long, as by its input, is measured each time from then on, also
+ * where it is waited for. */
+static void test_long_kernels_are_counted_in_full(void **state)
+{
+        uint64_t before, took;
+        static char f;
+
+        (void)state;
+        for (unsigned i = 0; i < 6; i++) {
+                (void)kernel(&f, 1000);
+                (void)cuStreamSynchronize(stream);
+        }
+        slower = 5;
+        before = used();
+        for (unsigned i = 0; i < 12; i++) {
+                (void)kernel(&f, 1000);
+                (void)cuStreamSynchronize(stream);
+        }
+        took = used() - before;
+        if (took < 59 * MS || took > 120 * MS)
+                fail_msg("60 ms are counted as %u us", (unsigned)(took / 1000));
+}
+
+/* As the runtime resets a primary context: by a way of its own, and the next has the same handle.
+ */
+static void test_a_context_comes_again(void **state)
+{
+        static char f;
+
+        (void)state;
+        for (unsigned i = 0; i < 40; i++)
+                (void)kernel(&f, 100);
+        assert_true(count_of('E') > 0);
+        context_id++;
+        atomic_store(&events_gone, atomic_load(&events_made));
+        dead_used = 0;
+        (void)cuCtxSynchronize();
+        done_count = 0;
+        for (unsigned i = 0; i < 40; i++)
+                (void)kernel(&f, 100);
+        (void)cuCtxSynchronize();
+        assert_int_equal(dead_used, 0);
+        assert_true(count_of('E') > 0);
 }
 
 static void test_markers_are_sparse(void **state)
@@ -611,6 +703,9 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_a_launch_waits_for_its_lease, begin, end),
                 cmocka_unit_test_setup_teardown(test_work_in_flight_is_bounded, begin, end),
                 cmocka_unit_test_setup_teardown(test_use_is_measured, begin, end),
+                cmocka_unit_test_setup_teardown(test_loading_is_not_use, begin, end),
+                cmocka_unit_test_setup_teardown(test_long_kernels_are_counted_in_full, begin, end),
+                cmocka_unit_test_setup_teardown(test_a_context_comes_again, begin, end),
                 cmocka_unit_test_setup_teardown(test_markers_are_sparse, begin, end),
                 cmocka_unit_test_setup_teardown(test_threads, begin, end),
                 cmocka_unit_test_setup_teardown(test_capture_is_left_alone, begin, end),
