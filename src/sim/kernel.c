@@ -40,6 +40,7 @@ static struct {
         struct kernel_file directory, state_file, processes, memory[KERNEL_MAX_DEVICES];
         _Atomic uint32_t self;
         bool fork_handled;
+        bool shared; /* with other users */
 } kernel = {
         .mutex = PTHREAD_MUTEX_INITIALIZER,
         .directory.fd = -1,
@@ -930,6 +931,12 @@ static bool is_named(uint32_t place)
         return false;
 }
 
+/* Where users share the machine, whatever their umask. */
+static int open_to_all(int fd, mode_t mode)
+{
+        return kernel.shared ? fchmod(fd, mode) : 0;
+}
+
 uint32_t kernel_add_mig(const struct kernel_device *wanted)
 {
         struct kernel_state *state = kernel.state;
@@ -947,7 +954,8 @@ uint32_t kernel_add_mig(const struct kernel_device *wanted)
         if (fd < 0)
                 return KERNEL_NONE;
         /* Nobody maps what was there; its extents were punched when they were freed. */
-        if (ftruncate(fd, (off_t)(wanted->total * KERNEL_SPREAD)) < 0) {
+        if (ftruncate(fd, (off_t)(wanted->total * KERNEL_SPREAD)) < 0 ||
+                open_to_all(fd, 0666) < 0) {
                 close(fd);
                 return KERNEL_NONE;
         }
@@ -1016,7 +1024,7 @@ static int make_file(int directory, const char *name, uint64_t bytes, int *ret_f
 
         if (fd < 0)
                 return -errno;
-        if (ftruncate(fd, (off_t)bytes) < 0) {
+        if (ftruncate(fd, (off_t)bytes) < 0 || open_to_all(fd, 0666) < 0) {
                 r = -errno;
                 close(fd);
                 return r;
@@ -1096,7 +1104,9 @@ static int make_machine(int base, const char *base_path, const char *name,
         if (mkdirat(base, draft, 0700) < 0)
                 return -errno;
         directory = openat(base, draft, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-        r = directory < 0 ? -errno : fill_machine(directory, base_path, models, n);
+        r = directory < 0 || open_to_all(directory, 0777) < 0
+                    ? -errno
+                    : fill_machine(directory, base_path, models, n);
         if (directory >= 0)
                 close(directory);
         /* where another was first, the directory is not empty and the name stays its */
@@ -1127,7 +1137,8 @@ static void machine_name(const struct sim_model *const *models, int n, char *ret
         snprintf(ret + length, size - length, ".%u.%s", KERNEL_VERSION, boot);
 }
 
-/* Opens the directory of all machines, makes it if need be. It must be ours alone. */
+/* Opens the directory of all machines, makes it if need be. It must be ours alone, or root's and
+ * open to all, as a real GPU's device files are. */
 static int open_base(const char *path)
 {
         struct stat st;
@@ -1140,6 +1151,8 @@ static int open_base(const char *path)
                 return -errno;
         if (fstat(fd, &st) < 0)
                 r = -errno;
+        else if (st.st_uid == 0 && (st.st_mode & 0777) == 0777)
+                kernel.shared = true;
         else if (st.st_uid != geteuid() || (st.st_mode & 077))
                 r = -EPERM;
         if (r < 0) {

@@ -2,8 +2,8 @@
 /*
  * nvidia-cuda-mps-control of the simulated GPU: with -d it becomes the control daemon, else it
  * hands standard input to the daemon and prints what it answers. The daemon starts a server when a
- * client comes and there is none, as the real one does. Of the real commands it knows those that
- * Cleave uses.
+ * client comes and there is none, as the real one does. Without -multiuser-server it serves its own
+ * user only. Of the real commands it knows those that Cleave uses.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -36,6 +36,7 @@ static double threads = 100;
 static pid_t server;
 static pid_t clients[CLIENTS_MAX];
 static unsigned n_clients;
+static bool shared; /* other users may be clients of the one server */
 
 static int address_of(const char *name, struct sockaddr_un *ret)
 {
@@ -194,13 +195,15 @@ static void answer_server(int connection, FILE *out)
         struct ucred peer;
         socklen_t size = sizeof(peer);
 
+        if (getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 ||
+                (!shared && peer.uid != geteuid()))
+                return;
         if (!server_lives())
                 start_server();
         if (!server_lives())
                 return;
         fprintf(out, "%s/server-%d\n", directory, server);
-        if (getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
-                n_clients < CLIENTS_MAX)
+        if (n_clients < CLIENTS_MAX)
                 clients[n_clients++] = peer.pid;
 }
 
@@ -347,13 +350,16 @@ static int ask_daemon(void)
 
 int main(int argc, char **argv)
 {
+        bool begin = false;
+
         directory = getenv(MPS_DIRECTORY);
         if (!directory || !*directory) {
                 fprintf(stderr, "%s is not set\n", MPS_DIRECTORY);
                 return 1;
         }
-        for (int i = 1; i < argc; i++)
-                if (strcmp(argv[i], "-d") == 0)
-                        return become_daemon();
-        return ask_daemon();
+        for (int i = 1; i < argc; i++) {
+                begin = begin || strcmp(argv[i], "-d") == 0;
+                shared = shared || strcmp(argv[i], "-multiuser-server") == 0;
+        }
+        return begin ? become_daemon() : ask_daemon();
 }
