@@ -102,6 +102,7 @@ static int run_check(struct passthrough *p, struct cleave_error *error)
         r = find(p, &function, error);
         if (r < 0)
                 return r;
+        p->ask.thorough = true;
         r = technique_plan(
                 &technique_passthrough, &p->host, p->device, &p->ask, &change, &obstacles, error);
         if (p->json)

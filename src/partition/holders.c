@@ -10,6 +10,10 @@
 #include "base/file.h"
 #include "partition/holders.h"
 
+/* What somebody has who has a descriptor of a device of VFIO's. */
+#define VFIO_ITS  "its VFIO device"
+#define VFIO_SOME "a VFIO device, perhaps this one,"
+
 void holders_done(struct holders *holders)
 {
         free(holders->list);
@@ -116,8 +120,29 @@ static int note_holder(
         return 0;
 }
 
+/* Whether a descriptor of VFIO's is of that device: 1, 0, -ENODATA where the kernel does not say.
+ */
+static int is_vfio_device(
+        const struct host *host, const char *pid, const char *fd, const char *device)
+{
+        static const char label[] = "vfio-device-syspath:";
+        _cleanup_free_ char *text = NULL;
+        char path[64], *line, *name;
+
+        snprintf(path, sizeof(path), "%s/fdinfo/%s", pid, fd);
+        if (host_read_proc(host, path, &text) < 0)
+                return -ENODATA;
+        line = strstr(text, label);
+        if (!line)
+                return -ENODATA;
+        line[strcspn(line, "\n")] = '\0';
+        name = strrchr(line, '/');
+        return name && strcmp(name + 1, device) == 0;
+}
+
+/* vfio: the device whose descriptors are looked for as well; NULL: none. */
 static int look_at(const struct host *host, const char *pid, const struct host_names *nodes,
-        struct holders *holders)
+        const char *vfio, struct holders *holders)
 {
         _cleanup_names_ struct host_names fds = {0};
         char path[64];
@@ -138,6 +163,15 @@ static int look_at(const struct host *host, const char *pid, const struct host_n
                 if (n < 0)
                         continue;
                 target[n] = '\0';
+                if (vfio && strcmp(target, "anon_inode:[vfio-device]") == 0) {
+                        int known = is_vfio_device(host, pid, fds.name[i], vfio);
+
+                        r = known == 0 ? 0
+                                       : note_holder(host, holders, pid,
+                                                 known > 0 ? VFIO_ITS : VFIO_SOME);
+                        if (r < 0)
+                                return r;
+                }
                 for (size_t j = 0; j < nodes->n; j++)
                         if (strcmp(target, nodes->name[j]) == 0) {
                                 r = note_holder(host, holders, pid, target);
@@ -157,7 +191,8 @@ static int compare_holders(const void *a, const void *b)
         return strcmp(x->node, y->node);
 }
 
-int holders_of(const struct host *host, const struct host_names *nodes, struct holders *ret)
+static int find_holders(const struct host *host, const struct host_names *nodes, const char *vfio,
+        struct holders *ret)
 {
         _cleanup_names_ struct host_names processes = {0};
         _cleanup_holders_ struct holders holders = {0};
@@ -167,7 +202,7 @@ int holders_of(const struct host *host, const struct host_names *nodes, struct h
                 r = host_list_proc(host, &processes, "");
         for (size_t i = 0; r == 0 && i < processes.n; i++)
                 if (isdigit((unsigned char)processes.name[i][0]))
-                        r = look_at(host, processes.name[i], nodes, &holders);
+                        r = look_at(host, processes.name[i], nodes, vfio, &holders);
         if (r < 0)
                 return r;
         if (holders.n > 0)
@@ -177,11 +212,59 @@ int holders_of(const struct host *host, const struct host_names *nodes, struct h
         return 0;
 }
 
-int holders_find(const struct host *host, const struct pci_function *function, struct holders *ret)
+int holders_of(const struct host *host, const struct host_names *nodes, struct holders *ret)
 {
+        return find_holders(host, nodes, NULL, ret);
+}
+
+/* Those of whom it is not known which device they have are none of ours, unless this one is busy
+ * and nobody else has it. */
+static void sort_out_vfio(const struct host *host, const struct pci_function *function,
+        bool thorough, struct holders *holders)
+{
+        size_t n = 0, sure = 0;
+        bool busy = false;
+
+        for (size_t i = 0; i < holders->n; i++)
+                sure += strcmp(holders->list[i].node, VFIO_SOME) != 0;
+        if (sure == 0 && (thorough || holders->n > 0))
+                busy = host->ops->ask_vfio(host, function->group, NULL, host->msec) == -EBUSY;
+        for (size_t i = 0; i < holders->n; i++)
+                if (busy || strcmp(holders->list[i].node, VFIO_SOME) != 0)
+                        holders->list[n++] = holders->list[i];
+        holders->n = n;
+        if (busy && n == 0)
+                snprintf(holders->unseen, sizeof(holders->unseen), "/dev/vfio/%d", function->group);
+}
+
+int holders_find(const struct host *host, const struct pci_function *function, const char *uuid,
+        bool thorough, struct holders *ret)
+{
+        bool vfio = function->group >= 0 && strstr(function->driver, "vfio");
         _cleanup_names_ struct host_names nodes = {0};
+        _cleanup_holders_ struct holders holders = {0};
         int r;
 
         r = holders_nodes(host, function, &nodes);
-        return r < 0 ? r : holders_of(host, &nodes, ret);
+        if (r == 0)
+                r = find_holders(host, &nodes, vfio ? uuid ?: function->address : NULL, &holders);
+        if (r < 0)
+                return r;
+        if (vfio)
+                sort_out_vfio(host, function, thorough, &holders);
+        *ret = holders;
+        holders = (struct holders){0};
+        return 0;
+}
+
+void holders_tell(const struct holders *holders, const char *what, enum obstacle_code code,
+        struct obstacles *obstacles)
+{
+        for (size_t i = 0; i < holders->n; i++)
+                obstacles_add(obstacles, code, "%s is in use: process %d (%s) has %s open", what,
+                        (int)holders->list[i].pid, holders->list[i].command, holders->list[i].node);
+        if (*holders->unseen)
+                obstacles_add(obstacles, code,
+                        "%s is in use: somebody who cannot be seen from here has %s open", what,
+                        holders->unseen);
 }

@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include "partition/obstacle.h"
 #include "partition/pci.h"
 
 struct holder {
@@ -15,7 +16,8 @@ struct holder {
 struct holders {
         struct holder *list;
         size_t n;
-        bool partial; /* some processes could not be looked at, for lack of permission */
+        bool partial;    /* some processes could not be looked at, for lack of permission */
+        char unseen[64]; /* this file is in use, and by whom cannot be seen; "": none is */
 };
 
 void holders_done(struct holders *holders);
@@ -28,5 +30,16 @@ int holders_nodes(
 
 /* Who has one of these files open. Each process once per node, in order of pid. */
 int holders_of(const struct host *host, const struct host_names *nodes, struct holders *ret);
-/* The same for the files of a function. */
-int holders_find(const struct host *host, const struct pci_function *function, struct holders *ret);
+/*
+ * The same for the files of a function. On VFIO, also who has a descriptor of the device itself, of
+ * which the group's file knows nothing: newer kernels say of which device it is (Linux 6.18); on
+ * older ones one who has some device of VFIO's is named where the group's file shows itself busy.
+ * uuid: of a mediated device, which the function then only stands for; NULL: none.
+ * thorough: that file is tried in any case, for a moment during which no VM could open it.
+ */
+int holders_find(const struct host *host, const struct pci_function *function, const char *uuid,
+        bool thorough, struct holders *ret);
+
+/* An obstacle of that code for each: "WHAT is in use: process …". */
+void holders_tell(const struct holders *holders, const char *what, enum obstacle_code code,
+        struct obstacles *obstacles);

@@ -4,12 +4,14 @@
 #include <fcntl.h>
 #include <fnmatch.h>
 #include <limits.h>
+#include <linux/vfio.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -248,35 +250,19 @@ void host_point(struct host *host)
                 host->ops->point(host);
 }
 
-/* In the child: one write(), as sysfs takes a value whole. Its result goes up the pipe. */
-static void write_in_child(const char *path, const char *value, int pipe_fd)
-{
-        int fd, r = 0;
-
-        fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
-        if (fd < 0 || write(fd, value, strlen(value)) < 0)
-                r = -errno;
-        (void)!write(pipe_fd, &r, sizeof(r));
-        _exit(0);
-}
-
 /*
  * Taking a device from its driver waits, without a way to interrupt it, until whoever has it open
- * lets go. So a child writes, and we stop waiting for it when the time is over.
+ * lets go, and resetting one may take long. So a child does it, its result comes up a pipe, and we
+ * stop waiting for it when the time is over.
  */
-static int real_write(struct host *host, const char *path, const char *value, unsigned msec)
+static int call_in_child(int (*call)(const void *context), const void *context, unsigned msec)
 {
         _cleanup_close_ int read_fd = -EBADF, write_fd = -EBADF;
         uint64_t until = clock_usec(CLOCK_MONOTONIC) + msec * USEC_PER_MSEC;
-        _cleanup_free_ char *whole = path_join(host->sysfs, path);
         int ends[2], result = -EIO;
         struct pollfd wait;
         pid_t pid;
 
-        if (strncmp(path, MIG_FILES, strlen(MIG_FILES)) == 0)
-                return mig_link_write(host->mig, msec, path, value);
-        if (!whole)
-                return -ENOMEM;
         if (pipe2(ends, O_CLOEXEC) < 0)
                 return -errno;
         read_fd = ends[0];
@@ -284,8 +270,11 @@ static int real_write(struct host *host, const char *path, const char *value, un
         pid = fork();
         if (pid < 0)
                 return -errno;
-        if (pid == 0)
-                write_in_child(whole, *value ? value : "\n", write_fd);
+        if (pid == 0) {
+                result = call(context);
+                (void)!write(write_fd, &result, sizeof(result));
+                _exit(0);
+        }
         write_fd = close_safe(write_fd);
         wait = (struct pollfd){.fd = read_fd, .events = POLLIN};
         for (;;) {
@@ -307,6 +296,67 @@ static int real_write(struct host *host, const char *path, const char *value, un
         while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
                 ;
         return result;
+}
+
+struct write_call {
+        const char *path, *value;
+};
+
+/* One write(), as sysfs takes a value whole. */
+static int call_write(const void *context)
+{
+        const struct write_call *call = context;
+        _cleanup_close_ int fd = open(call->path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+
+        return fd < 0 || write(fd, call->value, strlen(call->value)) < 0 ? -errno : 0;
+}
+
+static int real_write(struct host *host, const char *path, const char *value, unsigned msec)
+{
+        _cleanup_free_ char *whole = NULL;
+
+        if (strncmp(path, MIG_FILES, strlen(MIG_FILES)) == 0)
+                return mig_link_write(host->mig, msec, path, value);
+        whole = path_join(host->sysfs, path);
+        if (!whole)
+                return -ENOMEM;
+        return call_in_child(call_write, &(struct write_call){whole, *value ? value : "\n"}, msec);
+}
+
+struct vfio_call {
+        const char *dev, *address;
+        int group;
+};
+
+/* Every descriptor ends with the child. */
+static int call_vfio(const void *context)
+{
+        const struct vfio_call *call = context;
+        struct vfio_device_info info = {.argsz = sizeof(info)};
+        struct vfio_group_status status = {.argsz = sizeof(status)};
+        char path[PATH_MAX];
+        int container, device, group;
+
+        snprintf(path, sizeof(path), "%s/vfio/%d", call->dev, call->group);
+        group = open(path, O_RDWR | O_CLOEXEC);
+        if (group < 0 || ioctl(group, VFIO_GROUP_GET_STATUS, &status) < 0)
+                return -errno;
+        if (!call->address)
+                return 0;
+        snprintf(path, sizeof(path), "%s/vfio/vfio", call->dev);
+        container = open(path, O_RDWR | O_CLOEXEC);
+        if (container < 0 || ioctl(group, VFIO_GROUP_SET_CONTAINER, &container) < 0 ||
+                ioctl(container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU) < 0)
+                return -errno;
+        device = ioctl(group, VFIO_GROUP_GET_DEVICE_FD, call->address);
+        if (device < 0 || ioctl(device, VFIO_DEVICE_GET_INFO, &info) < 0)
+                return -errno;
+        return (int)(info.flags & INT_MAX);
+}
+
+static int real_ask_vfio(const struct host *host, int group, const char *address, unsigned msec)
+{
+        return call_in_child(call_vfio, &(struct vfio_call){host->dev, address, group}, msec);
 }
 
 static int real_load_module(struct host *host, const char *name)
@@ -338,5 +388,6 @@ static int real_load_module(struct host *host, const char *name)
 
 const struct host_ops host_ops_real = {
         .write = real_write,
+        .ask_vfio = real_ask_vfio,
         .load_module = real_load_module,
 };

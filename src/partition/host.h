@@ -29,6 +29,12 @@ struct host_ops {
         /* path: below the root of sysfs, on the list of host_may_write(). 0, -ETIMEDOUT (the kernel
          * still has the request and may fulfil it later), or what write() gave. */
         int (*write)(struct host *host, const char *path, const char *value, unsigned msec);
+        /* VFIO's flags of a function that it has (VFIO_DEVICE_FLAGS_*), at least 0; address NULL: 0
+         * where the group's file can be opened. -EBUSY: somebody has the group's file or a device
+         * of the group open. -ENOTTY: there is no kernel behind the file. -ETIMEDOUT. Others: it
+         * cannot be asked. Whoever opens a device of VFIO's makes the kernel reset it, and
+         * meanwhile nobody else can open its group. */
+        int (*ask_vfio)(const struct host *host, int group, const char *address, unsigned msec);
         /* Loads a kernel module. 0, -ENOENT (there is none of that name), -EPERM, -EIO. */
         int (*load_module)(struct host *host, const char *name);
         /* Before and after everything that a crash may part; NULL: nobody listens. */

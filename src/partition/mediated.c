@@ -9,6 +9,7 @@
 #include "base/parse.h"
 #include "partition/attach.h"
 #include "partition/holders.h"
+#include "partition/vgpu.h"
 
 #define TYPES "class/mdev_bus/%s/mdev_supported_types"
 
@@ -88,6 +89,7 @@ static int check(const struct host *host, const struct pci_function *f,
                                 : "");
                 return 0;
         }
+        vgpu_check_ecc(host, f, obstacles);
         /* Looked at without a wish. */
         if (!ask->type)
                 return 0;
@@ -181,11 +183,9 @@ static int check_undo(
         if (!uuid || !*group)
                 return 0;
         f.group = atoi(group);
-        r = holders_find(host, &f, &holders);
-        for (size_t i = 0; r == 0 && i < holders.n; i++)
-                obstacles_add(obstacles, OBSTACLE_HELD, "%s is in use: process %d (%s) has %s open",
-                        uuid, (int)holders.list[i].pid, holders.list[i].command,
-                        holders.list[i].node);
+        r = holders_find(host, &f, uuid, true, &holders);
+        if (r == 0)
+                holders_tell(&holders, uuid, OBSTACLE_HELD, obstacles);
         return r;
 }
 

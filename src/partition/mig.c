@@ -221,7 +221,7 @@ static int check(const struct host *host, const struct pci_function *f,
         else if (!driver.on && !ask->turn_on)
                 obstacles_add(obstacles, OBSTACLE_MIG_OFF, "MIG mode of %s is off", f->address);
         else if (!driver.on)
-                return passthrough_check_use(host, f, 1, obstacles);
+                return passthrough_check_use(host, f, 1, false, obstacles);
         if (driver.hidden)
                 obstacles_add(obstacles, OBSTACLE_MIG_HIDDEN,
                         "the driver shows the instances of %s to root only", f->address);

@@ -30,6 +30,7 @@ enum nvml_return {
         NVML_BLOCKED = 17,
         NVML_RELEASES_DIFFER = 18,
         NVML_IN_USE = 19,
+        NVML_VGPU_ECC = 22,
         NVML_INSUFFICIENT_RESOURCES = 23,
         NVML_NOT_READY = 27,
 };
@@ -113,6 +114,7 @@ static_assert(sizeof(struct process) == 24, "nvmlProcessInfo_v2_t");
 #define VGPU_FUNCTIONS(X)                                                                          \
         X(virtualization, "nvmlDeviceGetVirtualizationMode", (void *, unsigned *))                 \
         X(vgpus, "nvmlDeviceGetActiveVgpus", (void *, unsigned *, unsigned *))                     \
+        X(vgpu_types, "nvmlDeviceGetCreatableVgpus", (void *, unsigned *, unsigned *))             \
         X(vgpu_type, "nvmlVgpuInstanceGetType", (unsigned, unsigned *))                            \
         X(vgpu_name, "nvmlVgpuTypeGetName", (unsigned, char *, unsigned *))                        \
         X(vgpu_vm, "nvmlVgpuInstanceGetVmID", (unsigned, char *, unsigned, unsigned *))            \
@@ -578,7 +580,7 @@ static int nvml_open(struct nvml *nvml, const char *library, struct answer *answ
 
 static int read_vgpus(const struct nvml *nvml, void *device, struct vgpu_host *host)
 {
-        unsigned mode = 0, instances[VGPU_MAX], n = ARRAY_SIZE(instances);
+        unsigned mode = 0, instances[VGPU_MAX], n = ARRAY_SIZE(instances), types = 0;
         int r;
 
 #define X(name_, symbol, parameters)                                                               \
@@ -590,6 +592,7 @@ static int read_vgpus(const struct nvml *nvml, void *device, struct vgpu_host *h
         if (r != NVML_SUCCESS)
                 return errno_of(r);
         host->host = mode == HOST_VGPU;
+        host->ecc = host->host && nvml->vgpu_types(device, &types, NULL) == NVML_VGPU_ECC;
         if (!host->host || nvml->vgpus(device, &n, instances) != NVML_SUCCESS)
                 return 0;
         for (unsigned i = 0; i < n; i++) {

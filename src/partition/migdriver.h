@@ -63,6 +63,7 @@ enum vgpu_licence { /* NVML's numbers */
 };
 struct vgpu_host {
         bool host; /* the host driver is loaded and has the GPU */
+        bool ecc;  /* and makes no vGPU on it because its ECC is on (NVML error 22) */
         unsigned n;
         struct {
                 char type[64]; /* "NVIDIA L40S-8Q" */

@@ -85,7 +85,7 @@ static int check(const struct host *host, const struct pci_function *f,
                         obstacles_add(obstacles, OBSTACLE_NO_PARTITIONS,
                                 "the %s mode of %s is fixed", modes[i].kind, f->address);
         }
-        return passthrough_check_use(host, f, 1, obstacles);
+        return passthrough_check_use(host, f, 1, false, obstacles);
 }
 
 static int plan(const struct host *host, const struct pci_function *f,
@@ -119,7 +119,7 @@ static int check_undo(
 
         if (pci_read(host, change->device, &f) < 0)
                 return 0;
-        return passthrough_check_use(host, &f, 1, obstacles);
+        return passthrough_check_use(host, &f, 1, false, obstacles);
 }
 
 /* ROCm's own file, and a render node for each device that the card shows itself as. */

@@ -51,6 +51,7 @@
                 "Raise it (LimitMEMLOCK=, ulimit -l) to the VM's memory and 1 GiB.")               \
         X(OTHERS_VFIO, "vfio-by-others", true,                                                     \
                 "Whoever bound it should give it back; Cleave touches only what it made.")         \
+        X(ATTACHED, "attached", true, "cleave passthrough release gives it back.")                 \
         X(NO_SRIOV, "no-sriov", true, NULL)                                                        \
         X(NO_DRIVER, "no-driver", true, "Give the device back to its driver.")                     \
         X(ON_VFIO, "on-vfio", true, "Release the device first.")                                   \
@@ -65,6 +66,8 @@
                 "Types share the card: remove another device, or take a smaller type.")            \
         X(NO_VGPU, "no-vgpu", true, "Install NVIDIA's vGPU host driver.")                          \
         X(VGPU_TAKEN, "vgpu-taken", true, "Clear it, or take another function.")                   \
+        X(VGPU_ECC, "vgpu-ecc", true,                                                              \
+                "Turn ECC off: nvidia-smi -i ADDRESS -e 0, then reset the GPU or restart.")        \
         X(VGPU_FUNCTION, "vgpu-function", true,                                                    \
                 "cleave partition create vgpu makes a vGPU of it, which a VM takes.")              \
         X(NO_VGPU_MANAGER, "no-vgpu-manager", true,                                                \

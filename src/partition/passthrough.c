@@ -277,7 +277,7 @@ static void check_vgpu(
 }
 
 int passthrough_check_use(const struct host *host, const struct pci_function *functions, int n,
-        struct obstacles *obstacles)
+        bool thorough, struct obstacles *obstacles)
 {
         int r = 0;
 
@@ -286,13 +286,9 @@ int passthrough_check_use(const struct host *host, const struct pci_function *fu
                 _cleanup_holders_ struct holders holders = {0};
                 _cleanup_names_ struct host_names mediated = {0};
 
-                r = holders_find(host, f, &holders);
-                for (size_t j = 0; r == 0 && j < holders.n; j++)
-                        obstacles_add(obstacles, OBSTACLE_HELD,
-                                "%s is in use: process %d (%s) has "
-                                "%s open",
-                                f->address, (int)holders.list[j].pid, holders.list[j].command,
-                                holders.list[j].node);
+                r = holders_find(host, f, NULL, thorough, &holders);
+                if (r == 0)
+                        holders_tell(&holders, f->address, OBSTACLE_HELD, obstacles);
                 if (r == 0 && f->functions > 0)
                         obstacles_add(obstacles, OBSTACLE_HAS_FUNCTIONS,
                                 "%s has %d virtual functions enabled", f->address, f->functions);
@@ -384,6 +380,44 @@ static bool has_firmware_buffer(const struct host *host, const struct pci_functi
         return false;
 }
 
+/* Whether we have attached it: a record of ours has it among its functions. */
+static bool is_ours(const struct host *host, const char *address)
+{
+        struct change *changes;
+        bool ours = false;
+        size_t n;
+
+        if (change_load_all(host, &changes, &n, NULL) < 0)
+                return false;
+        for (size_t i = 0; i < n; i++) {
+                const json_t *list = json_object_get(changes[i].geometry, "functions"), *item;
+                size_t j;
+
+                json_array_foreach((json_t *)list, j, item)
+                {
+                        ours = ours || (json_is_string(item) &&
+                                               strcmp(json_string_value(item), address) == 0);
+                }
+        }
+        change_free_all(changes, n);
+        return ours;
+}
+
+/* sysfs counts ways to reset a device that then fail, as of one of several on a bus. VFIO tries
+ * when it opens the device. */
+static void check_reset(
+        const struct host *host, const struct pci_function *f, struct obstacles *obstacles)
+{
+        int flags = -ENODATA;
+
+        if (f->group >= 0 && !obstacles_find(obstacles, OBSTACLE_NO_RESET))
+                flags = host->ops->ask_vfio(host, f->group, f->address, host->msec);
+        if (flags >= 0 && !(flags & VFIO_DEVICE_FLAGS_RESET))
+                obstacles_add(obstacles, OBSTACLE_NO_RESET,
+                        "VFIO tried to reset %s and could not, so it keeps its state between VMs",
+                        f->address);
+}
+
 static void check_device(const struct host *host, const struct pci_function *functions, int n,
         const struct technique_ask *ask, struct obstacles *obstacles)
 {
@@ -392,7 +426,11 @@ static void check_device(const struct host *host, const struct pci_function *fun
         struct rlimit limit;
 
         for (int i = 0; i < n; i++)
-                if (is_vfio(functions[i].driver))
+                if (is_vfio(functions[i].driver) && is_ours(host, functions[i].address))
+                        obstacles_add(obstacles, OBSTACLE_ATTACHED,
+                                "%s is on %s already, where Cleave has put it",
+                                functions[i].address, functions[i].driver);
+                else if (is_vfio(functions[i].driver))
                         obstacles_add(obstacles, OBSTACLE_OTHERS_VFIO,
                                 "%s is on %s already, and Cleave has no record of having done it",
                                 functions[i].address, functions[i].driver);
@@ -450,9 +488,12 @@ static int check(const struct host *host, const struct pci_function *function,
         check_vgpu(host, function, obstacles);
         r = check_group(host, functions, n, obstacles);
         if (r == 0)
-                r = passthrough_check_use(host, functions, n, obstacles);
+                r = passthrough_check_use(host, functions, n, ask->thorough, obstacles);
         if (r == 0)
                 check_device(host, functions, n, ask, obstacles);
+        if (r == 0 && ask->thorough && is_vfio(function->driver) &&
+                !obstacles_find(obstacles, OBSTACLE_HELD))
+                check_reset(host, function, obstacles);
         return r;
 }
 
@@ -582,8 +623,10 @@ static int prepare(
 
 /* The group's file appears a little after the driver has taken the device; the kernel then says
  * whether all of the group may be handed out. */
-static int verify(const struct host *host, const struct change *change, struct cleave_error *error)
+static int verify(const struct host *host, const struct change *change, struct obstacles *obstacles,
+        struct cleave_error *error)
 {
+        struct pci_function function;
         const struct timespec step = {.tv_nsec = 20000000};
         struct vfio_group_status status = {.argsz = sizeof(status)};
         json_int_t group = json_integer_value(json_object_get(change->geometry, "group"));
@@ -603,21 +646,25 @@ static int verify(const struct host *host, const struct change *change, struct c
                 error_set_hint(error, "It was given back. See dmesg.");
                 return -EIO;
         }
-        /* A plain file is no kernel's. */
-        if (ioctl(fd, VFIO_GROUP_GET_STATUS, &status) < 0)
-                return errno == ENOTTY
-                               ? 0
-                               : error_set_errno(error, errno,
-                                         "the kernel does not say whether group %lld can be "
-                                         "used",
-                                         (long long)group);
-        if (status.flags & VFIO_GROUP_FLAGS_VIABLE)
-                return 0;
-        error_set(error, CLEAVE_REASON_BUSY,
-                "IOMMU group %lld is not viable: another function of it is on a driver of the host",
-                (long long)group);
-        error_set_hint(error, "It was given back.");
-        return -EBUSY;
+        if (ioctl(fd, VFIO_GROUP_GET_STATUS, &status) < 0) {
+                if (errno != ENOTTY)
+                        return error_set_errno(error, errno,
+                                "the kernel does not say whether group %lld can be used",
+                                (long long)group);
+                status.flags = VFIO_GROUP_FLAGS_VIABLE; /* a plain file is no kernel's */
+        }
+        if (!(status.flags & VFIO_GROUP_FLAGS_VIABLE)) {
+                error_set(error, CLEAVE_REASON_BUSY,
+                        "IOMMU group %lld is not viable: another function of it is on a driver of "
+                        "the host",
+                        (long long)group);
+                error_set_hint(error, "It was given back.");
+                return -EBUSY;
+        }
+        fd = close_safe(fd); /* it can be open once only */
+        if (pci_read(host, change->device, &function) == 0)
+                check_reset(host, &function, obstacles);
+        return 0;
 }
 
 static int load_functions(const struct host *host, const struct change *change,
@@ -642,7 +689,7 @@ static int check_undo(
         struct pci_function functions[PASSTHROUGH_FUNCTIONS];
         int n = load_functions(host, change, functions);
 
-        return passthrough_check_use(host, functions, n, obstacles);
+        return passthrough_check_use(host, functions, n, true, obstacles);
 }
 
 static bool concerns(const struct host *host, const struct pci_function *function)

@@ -18,9 +18,10 @@ int passthrough_functions(const struct host *host, const struct pci_function *fu
 void passthrough_driver(
         const struct host *host, const struct pci_function *function, char ret[static 64]);
 
-/* Adds everyone who has one of the functions open, its virtual functions and mediated devices. */
+/* Adds everyone who has one of the functions open, its virtual functions and mediated devices.
+ * thorough: as for holders_find(). */
 int passthrough_check_use(const struct host *host, const struct pci_function *functions, int n,
-        struct obstacles *obstacles);
+        bool thorough, struct obstacles *obstacles);
 
 /* What is good to know, one sentence each, for people; NUMA node and processors, large pages,
  * link, BAR sizes, GPUDirect. */

@@ -175,7 +175,7 @@ static int check_undo(
                                 obstacles_add(obstacles, OBSTACLE_FUNCTION_ATTACHED,
                                         "virtual function %s is in use by the partition %s",
                                         f.address, others[j].id);
-                r = passthrough_check_use(host, &f, 1, obstacles);
+                r = passthrough_check_use(host, &f, 1, true, obstacles);
         }
         change_free_all(others, n);
         return r;

@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "partition/survey.h"
+#include "partition/vgpu.h"
 
 #define MPS_CONTROL "nvidia-cuda-mps-control"
 
@@ -137,6 +138,7 @@ static void add_vgpu_host(const struct host *host, const struct pci_function *f,
                         "nvidia-vgpu-mgr does not run, and without it no VM with a vGPU of %s "
                         "starts",
                         f->address);
+        vgpu_tell_ecc(&vgpus, f->address, &obstacles);
         for (unsigned i = 0; i < vgpus.n; i++) {
                 bool licensed = vgpus.vgpu[i].licence == VGPU_LICENSED;
 

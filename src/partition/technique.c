@@ -104,7 +104,7 @@ int technique_apply(const struct technique *technique, struct host *host, const 
                 r = change_apply(host, change, error);
         if (r < 0 || !technique->verify)
                 return r;
-        r = technique->verify(host, change, error);
+        r = technique->verify(host, change, obstacles, error);
         if (r < 0)
                 change_undo(host, change, NULL);
         return r;

@@ -26,6 +26,7 @@ struct technique_ask {
         bool replace;            /* the wishes are the whole: idle instances of ours may go */
         bool allow_console_loss;
         bool any_device; /* also those that are no GPUs */
+        bool thorough;   /* a device that is on VFIO is opened, so reset, to see what VFIO says */
 };
 
 /* How something else gets hold of it. */
@@ -65,10 +66,10 @@ struct technique {
         /* Modules that the plan needs are loaded; NULL: it needs none. */
         int (*prepare)(
                 struct host *host, const struct pci_function *function, struct cleave_error *error);
-        /* Whether what was made can be used; if not it is taken back. NULL: what was read back is
-         * enough. */
-        int (*verify)(
-                const struct host *host, const struct change *change, struct cleave_error *error);
+        /* Whether what was made can be used; if not it is taken back. Obstacles that only show now
+         * are added. NULL: what was read back is enough. */
+        int (*verify)(const struct host *host, const struct change *change,
+                struct obstacles *obstacles, struct cleave_error *error);
         /* What stands in the way of taking it back. NULL: nothing ever. */
         int (*check_undo)(
                 const struct host *host, const struct change *change, struct obstacles *obstacles);

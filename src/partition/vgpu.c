@@ -11,8 +11,27 @@
 #include "base/file.h"
 #include "partition/attach.h"
 #include "partition/holders.h"
+#include "partition/vgpu.h"
 
 #define TYPES_MAX 65536
+
+void vgpu_tell_ecc(const struct vgpu_host *vgpus, const char *address, struct obstacles *obstacles)
+{
+        if (vgpus->ecc)
+                obstacles_add(obstacles, OBSTACLE_VGPU_ECC,
+                        "NVIDIA's driver makes no vGPU on %s while its ECC is on", address);
+}
+
+void vgpu_check_ecc(
+        const struct host *host, const struct pci_function *function, struct obstacles *obstacles)
+{
+        const char *address = *function->physical ? function->physical : function->address;
+        struct vgpu_host vgpus = {0};
+
+        if (function->vendor == PCI_VENDOR_NVIDIA && host->mig &&
+                vgpu_host_read(host->mig, host->msec, address, &vgpus, NULL) == 0)
+                vgpu_tell_ecc(&vgpus, address, obstacles);
+}
 
 static bool concerns(const struct host *host, const struct pci_function *f)
 {
@@ -96,6 +115,7 @@ static int check(const struct host *host, const struct pci_function *f,
                 obstacles_add(obstacles, OBSTACLE_ON_VFIO,
                         "%s is on %s, but a vGPU's function has to stay with NVIDIA's driver",
                         f->address, f->driver);
+        vgpu_check_ecc(host, f, obstacles);
         current = host_number(host, 0, "bus/pci/devices/%s/nvidia/current_vgpu_type", f->address);
         if (current > 0) {
                 obstacles_add(obstacles, OBSTACLE_VGPU_TAKEN,
@@ -160,11 +180,9 @@ static int check_undo(
                 return 0;
         /* A VM opens the function's group though the driver is NVIDIA's. */
         snprintf(f.driver, sizeof(f.driver), "vfio");
-        r = holders_find(host, &f, &holders);
-        for (size_t i = 0; r == 0 && i < holders.n; i++)
-                obstacles_add(obstacles, OBSTACLE_FUNCTION_HELD,
-                        "%s is in use: process %d (%s) has %s open", f.address,
-                        (int)holders.list[i].pid, holders.list[i].command, holders.list[i].node);
+        r = holders_find(host, &f, NULL, true, &holders);
+        if (r == 0)
+                holders_tell(&holders, f.address, OBSTACLE_FUNCTION_HELD, obstacles);
         return r;
 }
 

@@ -180,6 +180,10 @@ static int parse_fault(char *text, struct fault *fault)
                                 return -EINVAL;
                         fault->device = (int)device;
                 }
+                if (fault->kind == VGPU && !strcmp(value, "ecc")) {
+                        fault->value = SIM_VGPU_ECC;
+                        return 0;
+                }
                 return parse_number(value, &fault->value);
         }
         if (!strcmp(text, "reset") && !value && at && !strcmp(at, "MIG")) {
@@ -274,7 +278,7 @@ int sim_faults_vgpu(int device)
 {
         for (int i = 0; i < n_faults; i++)
                 if (faults[i].kind == VGPU && (faults[i].device < 0 || faults[i].device == device))
-                        return (int)(faults[i].value & 0xff);
+                        return (int)(faults[i].value & 0x1ff);
         return -1;
 }
 

@@ -16,6 +16,7 @@
  *      user=SLICE[@DEVICE]     somebody unseen uses the MIG instance that begins at that slice
  *      vgpu=STATE[@DEVICE]     the GPU is a vGPU host's, with one that runs and whose licence is in
  *                              that state of NVML's (5: licensed)
+ *      vgpu=ecc[@DEVICE]       the GPU is a vGPU host's, and makes no vGPU because its ECC is on
  *      reset@MIG               a change of MIG's mode waits for a reset of the GPU
  *      graphics                this process draws, as a desktop does, and does not compute
  *      release=TIME            how long after this process's death its memory comes back; 20ms
@@ -41,7 +42,9 @@ uint64_t sim_faults_foreign(int device);
 /* Whether an instance that begins at that slice of the device is used by somebody unseen. */
 bool sim_faults_user(int device, unsigned slice);
 bool sim_faults_reset(void);
-/* State of the licence of a device's vGPU, -1: it has none. */
+/* State of the licence of a device's vGPU, SIM_VGPU_ECC: it has none for its ECC; -1: it is no vGPU
+ * host's. */
+#define SIM_VGPU_ECC 0x100
 int sim_faults_vgpu(int device);
 /* What the driver says of a context for which it got no memory: result, CUDA_ERROR_OUT_OF_MEMORY as
  * a rule. */

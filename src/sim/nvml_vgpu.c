@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What NVIDIA's vGPU host driver says of vGPUs that run: here one for each fault "vgpu=STATE", with
- * that state of its licence. Names and structs are those of NVML's public header.
+ * that state of its licence, of one type, of which no more can be made; with "vgpu=ecc" none, as
+ * ECC is on. Names and structs are those of NVML's public header.
  */
 #include <string.h>
 
@@ -28,6 +29,8 @@ nvmlReturn_t get_mode(nvmlDevice_t device, unsigned int *mode) __asm__(
         "nvmlDeviceGetVirtualizationMode");
 nvmlReturn_t get_active(nvmlDevice_t device, unsigned int *count, unsigned int *instances) __asm__(
         "nvmlDeviceGetActiveVgpus");
+nvmlReturn_t get_creatable(nvmlDevice_t device, unsigned int *count, unsigned int *types) __asm__(
+        "nvmlDeviceGetCreatableVgpus");
 nvmlReturn_t get_type(unsigned int instance, unsigned int *type) __asm__("nvmlVgpuInstanceGetType");
 nvmlReturn_t get_name(unsigned int type, char *name, unsigned int *size) __asm__(
         "nvmlVgpuTypeGetName");
@@ -48,6 +51,30 @@ nvmlReturn_t get_mode(nvmlDevice_t device, unsigned int *mode)
         return NVML_SUCCESS;
 }
 
+static bool has_vgpu(unsigned int instance)
+{
+        int state = sim_faults_vgpu((int)instance);
+
+        return state >= 0 && state != SIM_VGPU_ECC;
+}
+
+/* Its host has room for one, which it has or which ECC forbids. */
+nvmlReturn_t get_creatable(nvmlDevice_t device, unsigned int *count, unsigned int *types)
+{
+        nvmlReturn_t r = nvml_enter_device("nvmlDeviceGetCreatableVgpus", device);
+
+        if (r != NVML_SUCCESS)
+                return r;
+        if (!count)
+                return NVML_ERROR_INVALID_ARGUMENT;
+        if (sim_faults_vgpu((int)device->instance) < 0)
+                return NVML_ERROR_NOT_SUPPORTED;
+        if (sim_faults_vgpu((int)device->instance) == SIM_VGPU_ECC)
+                return NVML_ERROR_VGPU_ECC_NOT_SUPPORTED;
+        *count = 0;
+        return NVML_SUCCESS;
+}
+
 /* The handle of a vGPU: 1 and the GPU that it is on. */
 nvmlReturn_t get_active(nvmlDevice_t device, unsigned int *count, unsigned int *instances)
 {
@@ -58,7 +85,7 @@ nvmlReturn_t get_active(nvmlDevice_t device, unsigned int *count, unsigned int *
                 return r;
         if (!count)
                 return NVML_ERROR_INVALID_ARGUMENT;
-        n = sim_faults_vgpu((int)device->instance) >= 0;
+        n = has_vgpu(device->instance);
         if (n > *count) {
                 *count = n;
                 return NVML_ERROR_INSUFFICIENT_SIZE;
@@ -71,8 +98,7 @@ nvmlReturn_t get_active(nvmlDevice_t device, unsigned int *count, unsigned int *
 
 static bool is_vgpu(unsigned int instance)
 {
-        return instance && instance - 1 < kernel_state()->devices &&
-               sim_faults_vgpu((int)instance - 1) >= 0;
+        return instance && instance - 1 < kernel_state()->devices && has_vgpu(instance - 1);
 }
 
 nvmlReturn_t get_type(unsigned int instance, unsigned int *type)

@@ -6,7 +6,7 @@ an emulated IOMMU, a display, a card in a shared group and an NVMe device with S
 With --nested, a guest inside the guest: it gets a disk by the words that `cleave passthrough show`
 prints, reads what the host has written there and writes what the host then finds.
 
-usage: test_guest.py CLEAVE [--nested]
+usage: test_guest.py CLEAVE HOLD_VFIO [--nested]
 
 Needs qemu-system-x86, busybox-static, cpio, kmod and one of Debian's kernels "linux-image-…-amd64"
 (not the cloud one, which has no displays): installed, or unpacked by `dpkg-deb -x` and depmod into
@@ -27,7 +27,7 @@ import unittest
 
 SKIP = 77
 HERE = os.path.dirname(os.path.abspath(__file__))
-CLEAVE = None
+CLEAVE = HOLD_VFIO = None
 KERNEL = None
 MODULES = ["vfio", "vfio_iommu_type1", "vfio-pci", "nvme", "bochs", "e1000"]
 # Under emulation, on a machine that does other things as well.
@@ -90,6 +90,19 @@ result not-viable $?
 umount /sys/kernel/iommu_groups/$g/devices
 [ "$(cat /sys/bus/pci/devices/$S/driver_override)" = '(null)' ]; result not-viable-given-back $?
 
+# without that sibling's driver it can be attached; sysfs lists a way to reset it, which VFIO finds to fail
+E=0000:02:02.0
+echo $E >/sys/bus/pci/drivers/e1000/unbind
+echo "sysfs resets it by: $(cat /sys/bus/pci/devices/$S/reset_method)"
+[ -s /sys/bus/pci/devices/$S/reset_method ]; result reset-in-sysfs $?
+cp check $S --allow-console-loss; [ $? = 0 ] && ! says 'cannot be reset\|tried to reset'; result reset-not-tried $?
+cp attach $S --allow-console-loss
+[ $? = 0 ] && says "VFIO tried to reset $S and could not"; result no-reset-found $?
+cp check $S; [ $? = 6 ] && says "VFIO tried to reset $S and could not" && says 'where Cleave has put it'
+result no-reset-seen-again $?
+cp release $S; [ $? = 0 ] && [ "$(driver $S)" = bochs-drm ]; result no-reset-released $?
+echo $E >/sys/bus/pci/drivers/e1000/bind
+
 part create sriov $P --count 99 --any-device; [ $? = 6 ] && says 'at most 4 virtual functions'
 result sriov-too-many $?
 part create sriov $P --count 3; [ $? = 6 ] && says 'not a GPU'; result sriov-not-a-gpu $?
@@ -98,7 +111,16 @@ part create sriov $P --count 3 --any-device
 V=$(basename $(readlink /sys/bus/pci/devices/$P/virtfn1))
 [ -z "$(driver $V)" ]; result sriov-driverless $?
 cp attach $V --any-device; [ $? = 0 ] && [ "$(driver $V)" = vfio-pci ]; result function-attached $?
+! says reset; result function-resets $?
 part remove sriov-$P; [ $? = 6 ] && says "in use by the partition passthrough-$V"; result function-kept $?
+# somebody has the device itself, and no file of its group any more
+: >/tmp/held
+hold_vfio $(basename $(readlink /sys/bus/pci/devices/$V/iommu_group)) $V >/tmp/held 2>&1 & holder=$!
+for i in 1 2 3 4 5 6 7 8 9 10; do grep -q held /tmp/held && break; sleep 0.3; done
+cat /tmp/held
+cp release $V; [ $? = 6 ] && says "process $holder (hold_vfio) has .* VFIO device.* open" && [ "$(driver $V)" = vfio-pci ]
+result device-held-is-refused $?
+kill $holder; wait $holder 2>/dev/null
 cp release $V; [ $? = 0 ] && [ -z "$(driver $V)" ]; result function-released $?
 part remove sriov-$P
 [ $? = 0 ] && [ "$(cat /sys/bus/pci/devices/$P/sriov_numvfs)" = 0 ] && [ "$(cat /sys/bus/pci/devices/$P/sriov_drivers_autoprobe)" = 1 ]
@@ -335,8 +357,9 @@ def empty_root(place, name, init):
 def build_initrd(place, cases, module):
     root = empty_root(place, "root", INIT % {"gpu": GPU, "shared": SHARED, "physical": PHYSICAL,
                                              "cases": cases})
-    put_program(root, CLEAVE)
-    put(root, CLEAVE, "/bin/cleave")
+    for program, name in ((CLEAVE, "cleave"), (HOLD_VFIO, "hold_vfio")):
+        put_program(root, program)
+        put(root, program, "/bin/" + name)
     put_modules(root, MODULES + (["mdev"] if module else []))
     if module:
         name = os.path.basename(module)
@@ -447,7 +470,7 @@ class Guest(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    CLEAVE = os.path.abspath(sys.argv.pop(1))
+    CLEAVE, HOLD_VFIO = (os.path.abspath(sys.argv.pop(1)) for _ in range(2))
     KERNEL = find_needs()
     kind = Nested if "--nested" in sys.argv else Guest
     tests = unittest.defaultTestLoader.loadTestsFromTestCase(kind)

@@ -143,6 +143,24 @@ static void setup_mig_off(struct tree *tree)
         tree_mig(tree, "a30", false);
 }
 
+#define VGPU_FUNCTION "0000:1b:00.4"
+
+/* A driver that answers, and vGPUs by both of its interfaces. */
+static void setup_vgpu_host(struct tree *tree)
+{
+        static const char type[] = "sys/class/mdev_bus/%s/mdev_supported_types/nvidia-689/%s";
+
+        setup_mig_off(tree);
+        tree_function(tree, VGPU_FUNCTION, NULL, 0x10de, 0x20b7, 0x030200, 13, "nvidia");
+        tree_link(tree, "../" TREE_MIG_GPU, DEV "/physfn", VGPU_FUNCTION);
+        tree_file(tree, "0\n", DEV "/nvidia/current_vgpu_type", VGPU_FUNCTION);
+        tree_file(tree, "ID    : vGPU Name\n1134  : NVIDIA H100-10C\n",
+                DEV "/nvidia/creatable_vgpu_types", VGPU_FUNCTION);
+        tree_file(tree, "GRID A30-6C\n", type, TREE_MIG_GPU, "name");
+        tree_file(tree, "4\n", type, TREE_MIG_GPU, "available_instances");
+        tree_file(tree, "", type, TREE_MIG_GPU, "create");
+}
+
 #define UUID "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001"
 
 /* Which obstacles were met in these tests, so that none is left out. */
@@ -847,6 +865,10 @@ static void put_hidden(struct tree *tree)
 {
         tree_faults(tree, "fail=4@nvmlDeviceGetGpuInstances:1+");
 }
+static void put_ecc(struct tree *tree)
+{
+        tree_faults(tree, "vgpu=ecc");
+}
 static void put_nouveau(struct tree *tree)
 {
         tree_link(tree, "../../../bus/pci/drivers/nouveau", DEV "/driver", TREE_MIG_GPU);
@@ -878,6 +900,10 @@ static const struct scenario no_modes = {
         .setup = setup_card, .technique = &technique_modes, .address = GPU};
 static const struct scenario card_of_old = {
         .setup = setup_card, .technique = &technique_mig, .address = GPU};
+static const struct scenario vgpu_of_mig = {
+        .setup = setup_vgpu_host, .technique = &technique_vgpu, .address = VGPU_FUNCTION};
+static const struct scenario mediated_of_mig = {
+        .setup = setup_vgpu_host, .technique = &technique_mediated, .address = TREE_MIG_GPU};
 static const struct scenario functions_beside = {
         .setup = setup_mig, .technique = &technique_sriov, .address = TREE_MIG_GPU};
 static const struct scenario instances_there = {
@@ -1010,6 +1036,10 @@ static const struct {
                 GPU " cannot be cut by MIG"},
         {&instances_there, put_nothing, {0}, OBSTACLE_HAS_INSTANCES,
                 TREE_MIG_GPU " has 1 MIG instance"},
+        {&vgpu_of_mig, put_ecc, {.type = "H100-10C"}, OBSTACLE_VGPU_ECC,
+                "NVIDIA's driver makes no vGPU on " TREE_MIG_GPU " while its ECC is on"},
+        {&mediated_of_mig, put_ecc, {.type = "A30-6C"}, OBSTACLE_VGPU_ECC,
+                "NVIDIA's driver makes no vGPU on " TREE_MIG_GPU " while its ECC is on"},
         {MODES, put_kfd_holder, {.type = "CPX"}, OBSTACLE_HELD,
                 "0000:01:00.0 is in use: process 77 (rocm) has /dev/dri/renderD129 open"},
 };
@@ -1130,6 +1160,102 @@ static void functions_in_use_are_not_taken_away(void **state)
         assert_int_equal(undo(&tree, pf_id, NULL), 0);
         tree_remove(&tree, "dev/vfio");
         assert_as_before(&tree, before, "two partitions");
+        tree_done(&tree);
+}
+
+/* Whoever has a descriptor of the device itself, and none of the group's file any more, keeps it as
+ * well: unbinding would wait for him. */
+static void who_has_a_vfio_device_is_found(void **state)
+{
+        static const struct {
+                bool busy, process;
+                const char *device;   /* what the kernel says that the process has */
+                const char *sentence; /* NULL: nobody is in the way */
+        } cases[] = {
+                {true, true, GPU,
+                        GPU " is in use: process 4714 (qemu-system-x86) has its VFIO device open"},
+                {true, true, "0000:09:00.0",
+                        GPU " is in use: somebody who cannot be seen from here has /dev/vfio/12 "
+                            "open"},
+                {true, true, NULL,
+                        GPU " is in use: process 4714 (qemu-system-x86) has a VFIO device, perhaps "
+                            "this one, open"},
+                {true, false, NULL,
+                        GPU " is in use: somebody who cannot be seen from here has /dev/vfio/12 "
+                            "open"},
+                {false, true, NULL, NULL},
+                {false, true, "0000:09:00.0", NULL},
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+                _cleanup_obstacles_ struct obstacles obstacles = {0};
+                char id[CHANGE_ID_MAX];
+                struct tree tree;
+                unsigned writes;
+
+                setup_card(&tree);
+                assert_int_equal(apply(&tree, CARD, id, NULL), 0);
+                if (cases[i].process)
+                        tree_vfio_device(&tree, 4714, "qemu-system-x86", cases[i].device);
+                if (cases[i].busy)
+                        tree_vfio_busy(&tree, 12);
+                writes = tree.writes;
+                if (cases[i].sentence) {
+                        assert_int_equal(technique_undo(&tree.host, id, &obstacles, NULL), -EBUSY);
+                        assert_string_equal(
+                                seen(&obstacles, OBSTACLE_HELD)->sentence, cases[i].sentence);
+                        assert_int_equal(tree.writes, writes);
+                } else
+                        assert_int_equal(technique_undo(&tree.host, id, &obstacles, NULL), 0);
+                tree_done(&tree);
+        }
+}
+
+/* sysfs lists a way to reset it, which VFIO found not to work. */
+static void what_vfio_cannot_reset_is_noted(void **state)
+{
+        static const char sentence[] =
+                "VFIO tried to reset " GPU " and could not, so it keeps its state between VMs";
+        const struct technique_ask thorough = {.thorough = true};
+        struct obstacles obstacles = {0};
+        struct change change = {0};
+        struct tree tree;
+
+        setup_card(&tree);
+        tree_no_reset(&tree, GPU);
+        /* Before it is on VFIO nobody can know. */
+        assert_int_equal(technique_plan(&technique_passthrough, &tree.host, GPU, &thorough, &change,
+                                 &obstacles, NULL),
+                0);
+        assert_null(obstacles_find(&obstacles, OBSTACLE_NO_RESET));
+        change_done(&change);
+        obstacles_done(&obstacles);
+        /* When it is attached, which it stays; and when it is looked at again. */
+        assert_int_equal(technique_apply(&technique_passthrough, &tree.host, GPU, &CARD->ask,
+                                 &change, &obstacles, NULL),
+                0);
+        assert_string_equal(seen(&obstacles, OBSTACLE_NO_RESET)->sentence, sentence);
+        assert_int_equal(change_standing(&tree.host, &change), CHANGE_STANDS);
+        change_done(&change);
+        obstacles_done(&obstacles);
+        for (unsigned i = 0; i < 2; i++) {
+                assert_int_equal(technique_plan(&technique_passthrough, &tree.host, GPU,
+                                         i ? &thorough : &CARD->ask, &change, &obstacles, NULL),
+                        -EBUSY);
+                assert_string_equal(seen(&obstacles, OBSTACLE_ATTACHED)->sentence,
+                        GPU " is on vfio-pci already, where Cleave has put it");
+                assert_null(obstacles_find(&obstacles, OBSTACLE_OTHERS_VFIO));
+                /* Only on request, as looking resets it. */
+                assert_int_equal(!!obstacles_find(&obstacles, OBSTACLE_NO_RESET), i);
+                obstacles_done(&obstacles);
+        }
+        /* Nor while a VM has it. */
+        tree_process(&tree, 4712, "qemu-system-x86", "/dev/vfio/12");
+        assert_int_equal(technique_plan(&technique_passthrough, &tree.host, GPU, &thorough, &change,
+                                 &obstacles, NULL),
+                -EBUSY);
+        assert_null(obstacles_find(&obstacles, OBSTACLE_NO_RESET));
+        obstacles_done(&obstacles);
         tree_done(&tree);
 }
 
@@ -1567,6 +1693,10 @@ static void the_survey_of_a_vgpu_host(void **state)
         snprintf(expected, sizeof(expected),
                 "ready: runs %s\nthe %s has no licence, so it slows down\n", vm, vm);
         assert_surveyed(&tree, "vgpu-host", expected);
+        tree_faults(&tree, "vgpu=ecc");
+        assert_surveyed(&tree, "vgpu-host",
+                "not now: no vGPU runs\nNVIDIA's driver makes no vGPU on " TREE_MIG_GPU
+                " while its ECC is on\n");
         tree_faults(&tree, "vgpu=1");
         snprintf(expected, sizeof(expected),
                 "ready: runs %s\nthe %s has not said whether it has a licence\n", vm, vm);
@@ -1870,6 +2000,8 @@ int main(void)
                 cmocka_unit_test(capability_files_are_missed),
                 cmocka_unit_test(a_machine_without_obstacles_shows_none),
                 cmocka_unit_test(functions_in_use_are_not_taken_away),
+                cmocka_unit_test(who_has_a_vfio_device_is_found),
+                cmocka_unit_test(what_vfio_cannot_reset_is_noted),
                 cmocka_unit_test(only_listed_files_are_written),
                 cmocka_unit_test(a_write_that_blocks_ends_at_its_deadline),
                 cmocka_unit_test(the_variant_driver_is_taken),

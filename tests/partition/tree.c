@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <limits.h>
+#include <linux/vfio.h>
 #include <stdarg.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -129,6 +130,29 @@ void tree_process(struct tree *tree, int pid, const char *command, const char *n
         tree_file(tree, text, "proc/%d/comm", pid);
         tree_link(tree, "/dev/null", "proc/%d/fd/0", pid);
         tree_link(tree, node, "proc/%d/fd/7", pid);
+}
+
+void tree_vfio_device(struct tree *tree, int pid, const char *command, const char *device)
+{
+        char text[160] = "pos:\t0\nflags:\t02000002\n";
+
+        tree_process(tree, pid, command, "anon_inode:[vfio-device]");
+        if (device)
+                snprintf(text, sizeof(text),
+                        "pos:\t0\nflags:\t02000002\nvfio-device-syspath: "
+                        "/sys/devices/pci0000:00/0000:00:01.0/%s\n",
+                        device);
+        tree_file(tree, text, "proc/%d/fdinfo/7", pid);
+}
+
+void tree_vfio_busy(struct tree *tree, int group)
+{
+        tree_file(tree, "", "busy/%d", group);
+}
+
+void tree_no_reset(struct tree *tree, const char *address)
+{
+        tree_file(tree, "", "no-reset/%s", address);
 }
 
 /* --- NVIDIA's driver --- */
@@ -411,6 +435,17 @@ static int tree_write(struct host *host, const char *path, const char *value, un
         return kernel_write(tree, path, value);
 }
 
+static int tree_ask_vfio(const struct host *host, int group, const char *address, unsigned msec)
+{
+        struct tree *tree = host->context;
+
+        if (!tree_has(tree, "dev/vfio/%d", group))
+                return -ENOENT;
+        if (tree_has(tree, "busy/%d", group))
+                return -EBUSY;
+        return address && !tree_has(tree, "no-reset/%s", address) ? VFIO_DEVICE_FLAGS_RESET : 0;
+}
+
 static int tree_load_module(struct host *host, const char *name)
 {
         struct tree *tree = host->context;
@@ -431,6 +466,7 @@ static void tree_point(struct host *host)
 
 static const struct host_ops tree_ops = {
         .write = tree_write,
+        .ask_vfio = tree_ask_vfio,
         .load_module = tree_load_module,
         .point = tree_point,
 };

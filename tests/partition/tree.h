@@ -56,5 +56,12 @@ void tree_others(struct tree *tree, const char *path, const char *value);
 void tree_mode_pending(struct tree *tree, unsigned on);
 /* A process that has a node open. */
 void tree_process(struct tree *tree, int pid, const char *command, const char *node);
+/* A process that has a descriptor of a device of VFIO's; of which one, a new kernel says. NULL: the
+ * kernel is older. */
+void tree_vfio_device(struct tree *tree, int pid, const char *command, const char *device);
+/* Somebody has the group's file or a device of it. */
+void tree_vfio_busy(struct tree *tree, int group);
+/* VFIO finds that it cannot reset it, whatever sysfs says. */
+void tree_no_reset(struct tree *tree, const char *address);
 /* The whole tree without the records, as text: what changed is seen by comparing. */
 char *tree_snapshot(struct tree *tree);
