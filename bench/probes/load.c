@@ -3,11 +3,14 @@
  * A load for the probes: kernels of a fixed amount of arithmetic on every SM, so that work done
  * does not depend on who else has the GPU. Started by a probe, which gives it a page to count in.
  *
- * usage: load FD MICROSECONDS queue|sync|pace|open|host [GAP_MICROSECONDS [SLICE_MICROSECONDS
+ * usage: load FD MICROSECONDS MODE [GAP_MICROSECONDS [SLICE_MICROSECONDS
  *             [CALIBRATION_MILLISECONDS]]]
  *   queue  always work waiting; sync  launch, wait, again; pace  sync, then rest GAP; open  serve
  *   arrivals that come at random, GAP apart in the mean, whether or not the last is done; host  64
  *   launches, then wait: what the launches take of the host, each, in ns where the others have us
+ *   graph  a queue of graphs, chains of 1,000 such kernels; cooperative  a queue of kernels whose
+ *   blocks wait for each other half-way; persistent  one kernel that does its work again and again
+ *   until it is told to stop: what it has done counts as if it were that many kernels
  *
  * It sees the driver library's RM calls, in order to know its channels: link it so that its ioctl()
  * is exported.
@@ -40,6 +43,12 @@
         X(cuModuleLoadData)                                                                        \
         X(cuModuleGetFunction)                                                                     \
         X(cuLaunchKernel)                                                                          \
+        X(cuLaunchCooperativeKernel)                                                               \
+        X(cuStreamCreate)                                                                          \
+        X(cuGraphCreate)                                                                           \
+        X(cuGraphAddKernelNode_v2)                                                                 \
+        X(cuGraphInstantiateWithFlags)                                                             \
+        X(cuGraphLaunch)                                                                           \
         X(cuMemAlloc_v2)                                                                           \
         X(cuMemsetD8_v2)                                                                           \
         X(cuMemHostRegister_v2)                                                                    \
@@ -110,35 +119,85 @@ static uint32_t control(uint32_t object, uint32_t cmd, void *params, uint32_t si
                 }                                                                                  \
         } while (0)
 
-/* cleave_chain(arrivals, done, turns, last): a chain of dependent arithmetic in every thread; the
- * block that finishes last adds one to *done, in host memory. */
-static const char ptx[] =
-        ".version 6.0\n.target sm_60\n.address_size 64\n"
-        ".visible .entry cleave_chain(.param .u64 arrivals, .param .u64 done,\n"
-        "                             .param .u32 turns, .param .u32 last)\n"
-        "{\n"
-        " .reg .u64 %rd<4>;\n .reg .u32 %r<8>;\n .reg .pred %p<4>;\n"
-        " ld.param.u64 %rd1, [arrivals];\n ld.param.u64 %rd2, [done];\n"
-        " ld.param.u32 %r1, [turns];\n ld.param.u32 %r2, [last];\n"
-        " mov.u32 %r3, %tid.x;\n mov.u32 %r5, %r3;\n"
-        "again:\n"
-        " mad.lo.u32 %r5, %r5, 1664525, 1013904223;\n"
-        " xor.b32 %r5, %r5, %r1;\n"
-        " sub.u32 %r1, %r1, 1;\n"
-        " setp.ne.u32 %p1, %r1, 0;\n"
-        " @%p1 bra again;\n"
-        " bar.sync 0;\n"
-        /* the comparison keeps the chain alive: it is false for all but one value */
+/* cleave_chain(state, done, turns, last): a chain of dependent arithmetic in every thread; the
+ * block that finishes last adds one to *done, in host memory. state: blocks that have finished, a
+ * place for what must not be optimised away, and blocks that have come to a barrier, 4 bytes each.
+ * cleave_chain_together: a cooperative kernel, half of that on either side of a barrier of all
+ * blocks. cleave_chain_until(..., stop): that again and again until *stop, in host memory, is not
+ * 0. The simulated GPU knows all three by their names. */
+#define CHAIN(label)                                                                               \
+        label ":\n"                                                                                \
+              " mad.lo.u32 %r5, %r5, 1664525, 1013904223;\n"                                       \
+              " xor.b32 %r5, %r5, %r1;\n"                                                          \
+              " sub.u32 %r1, %r1, 1;\n"                                                            \
+              " setp.ne.u32 %p1, %r1, 0;\n"                                                        \
+              " @%p1 bra " label ";\n"                                                             \
+              " bar.sync 0;\n"
+#define BEGIN(name, more)                                                                          \
+        ".visible .entry " name "(.param .u64 state, .param .u64 done, .param .u32 turns,\n"       \
+        "                     .param .u32 last" more ")\n"                                         \
+        "{\n"                                                                                      \
+        " .reg .u64 %rd<5>;\n .reg .u32 %r<12>;\n .reg .pred %p<5>;\n"                             \
+        " ld.param.u64 %rd1, [state];\n ld.param.u64 %rd2, [done];\n"                              \
+        " ld.param.u32 %r7, [turns];\n ld.param.u32 %r2, [last];\n"                                \
+        " mov.u32 %r3, %tid.x;\n mov.u32 %r5, %r3;\n mov.u64 %rd3, 1;\n"                           \
         " setp.ne.u32 %p2, %r3, 0;\n"
-        " setp.eq.u32 %p3, %r5, 3735928559;\n"
-        " @%p3 st.global.u32 [%rd1+4], %r5;\n"
-        " @%p2 ret;\n"
-        " atom.global.inc.u32 %r6, [%rd1], %r2;\n"
-        " setp.ne.u32 %p1, %r6, %r2;\n"
-        " @%p1 ret;\n"
-        " mov.u64 %rd3, 1;\n"
-        " red.sys.global.add.u64 [%rd2], %rd3;\n"
-        " ret;\n}\n";
+/* the comparison keeps the chain alive: it is false for all but one value; then the block's first
+ * thread counts */
+#define COUNT(label)                                                                               \
+        " setp.eq.u32 %p3, %r5, 3735928559;\n"                                                     \
+        " @%p3 st.global.u32 [%rd1+4], %r5;\n"                                                     \
+        " @%p2 bra " label ";\n"                                                                   \
+        " atom.global.inc.u32 %r6, [%rd1], %r2;\n"                                                 \
+        " setp.ne.u32 %p1, %r6, %r2;\n"                                                            \
+        " @%p1 bra " label ";\n"                                                                   \
+        " red.sys.global.add.u64 [%rd2], %rd3;\n" label ":\n"
+
+static const char ptx[] = ".version 6.0\n.target sm_60\n.address_size 64\n"
+        /* clang-format off */
+        BEGIN("cleave_chain", "")
+        " mov.u32 %r1, %r7;\n"
+        CHAIN("again")
+        COUNT("counted")
+        " ret;\n}\n"
+
+        BEGIN("cleave_chain_together", "")
+        " shr.u32 %r1, %r7, 1;\n"
+        CHAIN("before")
+        " @%p2 bra passed;\n"
+        /* the barrier is open when all blocks of this launch, and so a multiple of all, have come */
+        " add.u32 %r9, %r2, 1;\n"
+        " membar.gl;\n"
+        " atom.global.add.u32 %r8, [%rd1+8], 1;\n"
+        " div.u32 %r8, %r8, %r9;\n"
+        " add.u32 %r8, %r8, 1;\n"
+        " mul.lo.u32 %r8, %r8, %r9;\n"
+        "closed:\n"
+        " ld.volatile.global.u32 %r10, [%rd1+8];\n"
+        " sub.u32 %r10, %r10, %r8;\n"
+        " setp.lt.s32 %p1, %r10, 0;\n"
+        " @%p1 bra closed;\n"
+        "passed:\n"
+        " bar.sync 0;\n"
+        " shr.u32 %r1, %r7, 1;\n"
+        CHAIN("after")
+        COUNT("counted")
+        " ret;\n}\n"
+
+        BEGIN("cleave_chain_until", ", .param .u64 stop")
+        " ld.param.u64 %rd4, [stop];\n"
+        "more:\n"
+        " mov.u32 %r1, %r7;\n"
+        CHAIN("again")
+        COUNT("counted")
+        " mov.u32 %r11, 0;\n"
+        " @!%p2 ld.volatile.global.u32 %r11, [%rd4];\n"
+        " setp.ne.u32 %p4, %r11, 0;\n"
+        " bar.red.or.pred %p4, 0, %p4;\n"
+        " @!%p4 bra more;\n"
+        " ret;\n}\n"
+        /* clang-format on */
+        ;
 
 /* Called when a kernel has just been launched. */
 static void wake(void)
@@ -171,62 +230,176 @@ static uint64_t random_gap(double mean_ns)
         return (uint64_t)(-log(((double)(x >> 11) + 1) / 9007199254740993.0) * mean_ns);
 }
 
-static CUfunction spin;
-static CUdeviceptr arrivals, done;
+static CUfunction load, together, until;
+static CUdeviceptr state, done, stop;
 static unsigned blocks;
+static CUstream stream;
+static CUgraphExec graph;
+#define NODES 1000u /* of a graph */
 
-static void launch(unsigned turns)
+enum kind {
+        KIND_KERNEL,
+        KIND_GRAPH,
+        KIND_COOPERATIVE,
+        KIND_PERSISTENT,
+};
+
+static void launch(enum kind kind, unsigned turns)
 {
         unsigned last = blocks - 1;
-        void *arguments[] = {&arrivals, &done, &turns, &last};
+        void *arguments[] = {&state, &done, &turns, &last, &stop};
 
-        MUST(p_cuLaunchKernel(spin, blocks, 1, 1, 256, 1, 1, 0, NULL, arguments, NULL));
+        switch (kind) {
+        case KIND_KERNEL:
+                MUST(p_cuLaunchKernel(load, blocks, 1, 1, 256, 1, 1, 0, stream, arguments, NULL));
+                return;
+        case KIND_GRAPH:
+                MUST(p_cuGraphLaunch(graph, stream));
+                return;
+        case KIND_COOPERATIVE:
+                MUST(p_cuLaunchCooperativeKernel(
+                        together, blocks, 1, 1, 256, 1, 1, 0, stream, arguments));
+                return;
+        case KIND_PERSISTENT:
+                MUST(p_cuLaunchKernel(until, blocks, 1, 1, 256, 1, 1, 0, stream, arguments, NULL));
+                return;
+        }
+}
+
+static void make_graph(unsigned turns)
+{
+        unsigned last = blocks - 1;
+        void *arguments[] = {&state, &done, &turns, &last};
+        const CUDA_KERNEL_NODE_PARAMS params = {
+                .func = load,
+                .gridDimX = blocks,
+                .gridDimY = 1,
+                .gridDimZ = 1,
+                .blockDimX = 256,
+                .blockDimY = 1,
+                .blockDimZ = 1,
+                .kernelParams = arguments,
+        };
+        CUgraphNode node, before;
+        CUgraph chain;
+
+        MUST(p_cuGraphCreate(&chain, 0));
+        for (unsigned i = 0; i < NODES; i++) {
+                MUST(p_cuGraphAddKernelNode_v2(&node, chain, &before, i > 0, &params));
+                before = node;
+        }
+        MUST(p_cuGraphInstantiateWithFlags(&graph, chain, 0));
+}
+
+/* What count launches of that kind take in a full queue. */
+static double time_of(enum kind kind, unsigned turns, int count)
+{
+        uint64_t start = now_ns();
+
+        for (int i = 0; i < count; i++)
+                launch(kind, turns);
+        MUST(p_cuCtxSynchronize());
+        return (double)(now_ns() - start);
+}
+
+/* One that only ends when it is told: what it does in that time. */
+static double time_of_persistent(unsigned turns, double span_ns)
+{
+        uint64_t before = atomic_load(&page->done), start, end;
+        double took;
+
+        launch(KIND_PERSISTENT, turns);
+        while (atomic_load(&page->done) == before)
+                sleep_ns(100000);
+        before = atomic_load(&page->done);
+        start = now_ns();
+        do
+                sleep_ns((uint64_t)span_ns);
+        while (atomic_load(&page->done) < before + 100);
+        end = now_ns();
+        took = (double)(end - start) / (double)(atomic_load(&page->done) - before);
+        atomic_store(&page->stop, 1);
+        MUST(p_cuCtxSynchronize());
+        atomic_store(&page->stop, 0);
+        return took;
 }
 
 /* The number of turns that take so long, alone, and what that takes in a full queue: three times
  * for about that long. */
-static unsigned calibrate(double wanted_ns, double span_ns)
+static unsigned calibrate(enum kind kind, double wanted_ns, double span_ns)
 {
         unsigned turns = 100000;
-        uint64_t start;
+        double took = 0;
         int n;
 
-        for (int i = 0; i < 6; i++) {
-                start = now_ns();
-                launch(turns);
-                MUST(p_cuCtxSynchronize());
-        }
-        turns = (unsigned)(turns * (wanted_ns / (double)(now_ns() - start)));
-        /* 0 would be 2^32 */
+        for (int i = 0; i < 6; i++)
+                took = time_of(KIND_KERNEL, turns, 1);
+        turns = (unsigned)(turns * (wanted_ns / took));
+        /* 0 would be 2^32, and half of it is wanted, too */
         turns = turns < 100 ? 100 : turns;
         n = (int)(span_ns / wanted_ns);
-        n = n < 1 ? 1 : n;
-        if (n > 900)
-                n = 900;
+        n = n < 1 ? 1 : n > 40000 ? 40000 : n;
         for (int i = 0; i < 3; i++) {
-                start = now_ns();
-                for (int k = 0; k < n; k++)
-                        launch(turns);
-                MUST(p_cuCtxSynchronize());
-                page->unit_ns = (double)(now_ns() - start) / n;
+                page->unit_ns = time_of(KIND_KERNEL, turns, n) / n;
                 turns = i < 2 ? (unsigned)(turns * (wanted_ns / page->unit_ns)) : turns;
                 turns = turns < 100 ? 100 : turns;
+        }
+        switch (kind) {
+        case KIND_KERNEL:
+                break;
+        case KIND_GRAPH:
+                make_graph(turns);
+                launch(kind, turns);
+                MUST(p_cuCtxSynchronize());
+                n = n / (int)NODES + 1;
+                page->unit_ns = time_of(kind, turns, n) / n / NODES;
+                break;
+        case KIND_COOPERATIVE:
+                page->unit_ns = time_of(kind, turns, n) / n;
+                break;
+        case KIND_PERSISTENT:
+                page->unit_ns = time_of_persistent(turns, span_ns);
+                break;
         }
         return turns;
 }
 
+/* Always so much waiting that the device does not run dry, and never more than a stream takes
+ * without blocking. */
+static void keep_queue(enum kind kind, unsigned turns, double wanted_ns)
+{
+        uint64_t each = kind == KIND_GRAPH ? NODES : 1, target = 0;
+        int depth = (int)(2e7 / (wanted_ns * (double)each));
+
+        depth = depth < 4 ? 4 : depth > 500 ? 500 : depth;
+        while (!atomic_load(&page->stop)) {
+                /* a launch may take as long as a kernel: then the queue is never so deep */
+                while (target < atomic_load(&page->done) + (uint64_t)depth * each &&
+                        !atomic_load(&page->stop)) {
+                        launch(kind, turns);
+                        target += each;
+                }
+                sleep_ns(500000);
+        }
+}
+
 int main(int argc, char **argv)
 {
-        uint64_t target = 0, arrival;
+        enum kind kind = KIND_KERNEL;
+        uint64_t arrival;
         double wanted_ns;
         CUcontext context;
         CUmodule module;
         unsigned turns;
         void *library;
-        int depth, sms = 0;
+        int sms = 0;
 
         if (argc < 4)
                 return 2;
+        kind = !strcmp(argv[3], "graph")         ? KIND_GRAPH
+               : !strcmp(argv[3], "cooperative") ? KIND_COOPERATIVE
+               : !strcmp(argv[3], "persistent")  ? KIND_PERSISTENT
+                                                 : KIND_KERNEL;
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         prctl(PR_SET_TIMERSLACK, 1);
         page = mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_SHARED, atoi(argv[1]), 0);
@@ -251,12 +424,17 @@ int main(int argc, char **argv)
         MUST(p_cuDeviceGetAttribute(&sms, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, 0));
         blocks = (unsigned)sms;
         MUST(p_cuModuleLoadData(&module, ptx));
-        MUST(p_cuModuleGetFunction(&spin, module, "cleave_chain"));
-        MUST(p_cuMemAlloc_v2(&arrivals, 8));
-        MUST(p_cuMemsetD8_v2(arrivals, 0, 8));
+        MUST(p_cuModuleGetFunction(&load, module, "cleave_chain"));
+        MUST(p_cuModuleGetFunction(&together, module, "cleave_chain_together"));
+        MUST(p_cuModuleGetFunction(&until, module, "cleave_chain_until"));
+        if (kind == KIND_GRAPH)
+                MUST(p_cuStreamCreate(&stream, 0));
+        MUST(p_cuMemAlloc_v2(&state, 16));
+        MUST(p_cuMemsetD8_v2(state, 0, 16));
         MUST(p_cuMemHostRegister_v2(page, sizeof(*page), CU_MEMHOSTREGISTER_DEVICEMAP));
         MUST(p_cuMemHostGetDevicePointer_v2(&done, (void *)&page->done, 0));
-        turns = calibrate(wanted_ns, argc > 6 ? atof(argv[6]) * 1e6 : 4e8);
+        stop = done + offsetof(struct load_page, stop) - offsetof(struct load_page, done);
+        turns = calibrate(kind, wanted_ns, argc > 6 ? atof(argv[6]) * 1e6 : 4e8);
         if (argc > 5 && atof(argv[5]) > 0) {
                 uint64_t slice = (uint64_t)atof(argv[5]);
 
@@ -269,27 +447,21 @@ int main(int argc, char **argv)
         atomic_store(&page->done, 0);
         atomic_store(&page->state, LOAD_RUNNING);
 
-        /* enough in the queue for 20 ms, and never more than a stream takes without blocking */
-        depth = (int)(2e7 / wanted_ns);
-        depth = depth < 4 ? 4 : depth > 500 ? 500 : depth;
+        if (kind == KIND_PERSISTENT) {
+                launch(kind, turns);
+                MUST(p_cuCtxSynchronize());
+                return 0;
+        }
+        if (kind != KIND_KERNEL || strcmp(argv[3], "queue") == 0)
+                keep_queue(kind, turns, wanted_ns);
         arrival = now_ns();
         while (!atomic_load(&page->stop)) {
-                if (strcmp(argv[3], "queue") == 0) {
-                        /* a launch may take as long as a kernel: then the queue is never so deep */
-                        while (target < atomic_load(&page->done) + (uint64_t)depth &&
-                                !atomic_load(&page->stop)) {
-                                launch(turns);
-                                target++;
-                        }
-                        sleep_ns(500000);
-                        continue;
-                }
                 if (strcmp(argv[3], "host") == 0) {
                         for (int i = 0; i < 64; i++) {
                                 uint64_t before = now_ns();
                                 uint32_t place;
 
-                                launch(turns);
+                                launch(kind, turns);
                                 place = atomic_fetch_add(&page->latencies, 1);
                                 if (place < LOAD_LATENCIES)
                                         page->latency_us[place] = (uint32_t)(now_ns() - before);
@@ -313,7 +485,7 @@ int main(int argc, char **argv)
                                 sleep_ns(arrival - start);
                         start = arrival;
                 }
-                launch(turns);
+                launch(kind, turns);
                 wake();
                 MUST(p_cuCtxSynchronize());
                 took = (uint32_t)((now_ns() - start) / 1000);

@@ -175,7 +175,8 @@ struct work *work_clone(const struct work *work);
 CUresult memory_check(CUdeviceptr pointer, size_t bytes, bool write);
 
 #define RUN_AGAIN 1 /* not yet possible: ask again a little later */
-/* Does it. 0, RUN_AGAIN, or a negated CUresult that breaks the context. */
+#define RUN_ON    2 /* a kernel goes on: takes its time again, and then is asked again */
+/* Does it. 0, RUN_AGAIN, RUN_ON, or a negated CUresult that breaks the context. */
 int work_run(struct work *work);
 /* Whether finishing the op is all there is to do. */
 bool work_is_trivial(const struct work *work);

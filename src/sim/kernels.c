@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The kernels that the simulated GPU can run: those of tests/kernels/cleave.ptx and the one of
+ * The kernels that the simulated GPU can run: those of tests/kernels/cleave.ptx and those of
  * bench/probes/load.c, by name, with the same results in C. Where the order of threads is open on a
  * GPU, it is open here.
  */
@@ -274,6 +274,19 @@ static int run_chain(const struct grid *grid)
         return r;
 }
 
+/* The same until it is told to stop. */
+static int run_chain_until(const struct grid *grid)
+{
+        uint32_t *stop;
+        int r = map(grid, 4, 1, sizeof(*stop), false, &stop);
+
+        if (r == 0)
+                r = run_chain(grid);
+        if (r == 0 && !__atomic_load_n(stop, __ATOMIC_ACQUIRE))
+                r = RUN_ON;
+        return r;
+}
+
 static const struct {
         const char *name;
         unsigned params;
@@ -296,6 +309,8 @@ static const struct {
         {"cleave_smid", 1, run_smid},
         {"cleave_stay", 2, run_stay},
         {"cleave_chain", 4, run_chain},
+        {"cleave_chain_together", 4, run_chain},
+        {"cleave_chain_until", 5, run_chain_until},
 };
 
 int kernels_find(const struct ptx_entry *entry)
@@ -335,7 +350,7 @@ bool kernels_duration(const struct launch *launch, uint64_t *ret_ns)
                 *ret_ns = get(&grid, 0);
         if (kernels[index].run == run_stay)
                 *ret_ns = get(&grid, 1);
-        if (kernels[index].run == run_chain)
+        if (kernels[index].run == run_chain || kernels[index].run == run_chain_until)
                 *ret_ns = CHAIN_NS * get(&grid, 2);
         return true;
 }
