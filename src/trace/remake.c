@@ -320,8 +320,11 @@ static void bind(struct attempt *a, const struct call_reference *reference, cons
                         translation_find_range(known, reference->space, from, &here, &left) &&
                         here == to)
                         break;
-                if (size == 0 && reference->space == CALL_SPACE_DEVICE)
-                        size = UNKNOWN_RANGE;
+                /* of unknown length, it is not taken for what is known to lie behind it */
+                if (size == 0 && reference->space == CALL_SPACE_DEVICE) {
+                        size = translation_room(known, reference->space, from);
+                        size = size < UNKNOWN_RANGE ? size : UNKNOWN_RANGE;
+                }
                 (void)translation_bind_range(known, reference->space, from, to, size);
                 break;
         default:

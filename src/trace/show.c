@@ -140,14 +140,49 @@ static json_t *value_of(const struct trace_parts *parts, unsigned i)
         return object;
 }
 
+/* A kernel's parameters as the numbers of 8 bytes and less that they consist of. */
+static json_t *kernel_parameters(const char *data, uint64_t length)
+{
+        json_t *array = json_array();
+
+        while (length >= sizeof(struct trace_packed)) {
+                struct trace_packed packed;
+                uint64_t padded;
+                json_t *words;
+
+                memcpy(&packed, data, sizeof(packed));
+                data += sizeof(packed);
+                length -= sizeof(packed);
+                padded = ((uint64_t)packed.size + 7) & ~UINT64_C(7);
+                if (padded > length)
+                        break;
+                words = json_array();
+                for (uint64_t at = 0; at < packed.size; at += 8)
+                        json_array_append_new(
+                                words, hexadecimal(number_at(data + at,
+                                               packed.size - at < 8 ? packed.size - at : 8)));
+                json_array_append_new(
+                        array, json_pack("{s:I, s:I, s:o}", "offset", (json_int_t)packed.offset,
+                                       "bytes", (json_int_t)packed.size, "words", words));
+                data += padded;
+                length -= padded;
+        }
+        return array;
+}
+
 static json_t *extra_object(const struct trace_parts *parts, unsigned i)
 {
         static const char *const kinds[] = {
                 "?", "kernel parameters", "kernel buffer", "bytes", "array"};
-        unsigned kind = parts->extra[i].head.kind;
+        const struct trace_extra *head = &parts->extra[i].head;
+        json_t *object = json_pack("{s:s, s:I}", "kind",
+                kinds[head->kind <= TRACE_EXTRA_ARRAY ? head->kind : 0], "bytes",
+                (json_int_t)head->length);
 
-        return json_pack("{s:s, s:I}", "kind", kinds[kind <= TRACE_EXTRA_ARRAY ? kind : 0], "bytes",
-                (json_int_t)parts->extra[i].head.length);
+        if (head->kind == TRACE_EXTRA_KERNEL)
+                json_object_set_new(
+                        object, "value", kernel_parameters(parts->extra[i].data, head->length));
+        return object;
 }
 
 /* -- text -------------------------------------------------------------------------------------- */

@@ -145,3 +145,14 @@ bool translation_find_range(const struct translation *t, unsigned space, uint64_
         *ret_left = r->of[i].size - (theirs - r->of[i].theirs);
         return true;
 }
+
+uint64_t translation_room(const struct translation *t, unsigned space, uint64_t theirs)
+{
+        const struct ranges *r = &t->ranges[space];
+        size_t i = first_behind(r, theirs);
+
+        if (i == r->count)
+                return UINT64_MAX;
+        return r->of[i].theirs > theirs ? r->of[i].theirs - theirs
+                                        : r->of[i].theirs + r->of[i].size - theirs;
+}

@@ -25,3 +25,6 @@ int translation_bind_range(
  * from there on. */
 bool translation_find_range(const struct translation *t, unsigned space, uint64_t theirs,
         uint64_t *ret_ours, uint64_t *ret_left);
+/* How far it is from an address of theirs to where something else begins: the end of the range in
+ * which it stands, or else the beginning of the next one. UINT64_MAX: nothing follows. */
+uint64_t translation_room(const struct translation *t, unsigned space, uint64_t theirs);

@@ -82,6 +82,10 @@ class Trace(unittest.TestCase):
                  for c in self.named(calls, "cuMemGetInfo_v2") if c["result"] == "CUDA_SUCCESS"}
         self.assertEqual(total, {40960 * MIB}, "the trace stands before the guard")
         self.assertEqual({c["result"] for c in self.named(calls, "cuInit")}, {"CUDA_SUCCESS"})
+        given = {c["parameters"]["dptr"].get("value") for c in self.named(calls, "cuMemAlloc_v2")}
+        words = {word for c in self.named(calls, "cuLaunchKernel") for extra in c["extras"]
+                 for p in extra.get("value", ()) for word in p["words"]}
+        self.assertTrue(given & words, f"what kernels were given: {words}")
         answer = json.loads(self.world.cleave("run", *quota, "--", self.world.cleave_path, "replay",
                                               "--values", "-o", "json", self.file, check=False)[1])
         self.assertEqual((answer["calls"], answer["same"]), (len(calls), len(calls)),
