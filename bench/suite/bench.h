@@ -167,6 +167,11 @@ void bench_done(struct bench *bench);
 json_t *bench_json(const struct bench *bench);
 /* The description of the metrics alone. */
 json_t *bench_json_metrics(void);
+/* Several reports as one, of machines that are alike. Of what several of them measured the last
+ * counts; what is not known of one is looked for in the others. names: of the reports, for errors.
+ * 0 and a new reference; -EINVAL with USAGE: one is no report, or of another kind of machine. */
+int bench_merge(json_t *const *reports, const char *const *names, size_t n, json_t **ret,
+        struct cleave_error *error);
 /* A page of its own, from what bench_json() gave. 0 or negative errno. */
 int bench_html(const json_t *report, FILE *out);
 

@@ -30,6 +30,7 @@ enum {
         OPT_PEER_PATH,
         OPT_PEER_ENV,
         OPT_PEER_NAME,
+        OPT_FROM,
         OPT_JSON,
         OPT_HTML,
         OPT_OUTPUT,
@@ -73,6 +74,11 @@ static const struct cli_option options[] = {
                 .argument = "NAME",
                 .help = "What to call the other system.",
                 .preset = "peer"},
+        [OPT_FROM] = {.name = "from",
+                .argument = "FILE",
+                .repeatable = true,
+                .help = "Measure nothing: put together what earlier runs wrote by --json on "
+                        "machines that are alike. Of what several measured the last counts."},
         [OPT_JSON] = {.name = "json",
                 .argument = "FILE",
                 .help = "Write everything there, the single turns, too."},
@@ -430,6 +436,48 @@ static int give_out(const struct cli_args *args, json_t *report)
         return output_end(status);
 }
 
+/* What earlier runs wrote, as one. */
+static int put_together(const struct cli_args *args)
+{
+        static const int measuring[] = {OPT_ONLY, OPT_MODE, OPT_QUICK, OPT_SIM, OPT_PEER_PRELOAD,
+                OPT_PEER_PATH, OPT_PEER_ENV};
+        _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
+        json_t **reports = calloc((size_t)args->n_given + 1, sizeof(*reports)), *merged = NULL;
+        const char **names = calloc((size_t)args->n_given + 1, sizeof(*names));
+        int status = CLI_OK;
+        size_t n = 0;
+
+        for (size_t i = 0; i < ARRAY_SIZE(measuring) && status == CLI_OK; i++)
+                if (args->count[measuring[i]])
+                        status = cli_usage(args->verb,
+                                "--from measures nothing, so --%s is not for it",
+                                options[measuring[i]].name);
+        for (int i = 0; reports && names && status == CLI_OK && i < args->n_given; i++) {
+                json_error_t problem;
+
+                if (args->given[i].option != OPT_FROM)
+                        continue;
+                names[n] = args->given[i].value;
+                reports[n] = json_load_file(names[n], 0, &problem);
+                if (!reports[n]) {
+                        error_set(&error, CLEAVE_REASON_USAGE, "%s cannot be read: %s", names[n],
+                                problem.text);
+                        status = cli_report(args->verb, &error);
+                } else
+                        n++;
+        }
+        if (status == CLI_OK && n > 0)
+                status = bench_merge(reports, names, n, &merged, &error) < 0
+                                 ? cli_report(args->verb, &error)
+                                 : give_out(args, merged);
+        json_decref(merged);
+        for (size_t i = 0; i < n; i++)
+                json_decref(reports[i]);
+        free(reports);
+        free(names);
+        return status;
+}
+
 static int run_bench(const struct cli_args *args)
 {
         _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
@@ -443,6 +491,8 @@ static int run_bench(const struct cli_args *args)
 
         if (args->count[OPT_LIST])
                 return list(args);
+        if (args->count[OPT_FROM])
+                return put_together(args);
         if (args->count[OPT_SIM])
                 wanted.sim = *args->value[OPT_SIM] ? args->value[OPT_SIM] : DAEMON_SIM_MODEL;
         else if (model && *model)
@@ -477,6 +527,8 @@ static const struct cli_example examples[] = {
         {"cleave bench --peer-preload ./libvgpu.so --peer-env "
          "CUDA_DEVICE_MEMORY_LIMIT={memory-mib}m",
                 "another system beside ours"},
+        {"cleave bench --from a.json --from b.json --html bench.html",
+                "one page of two runs with --only or --mode"},
         {NULL, NULL},
 };
 

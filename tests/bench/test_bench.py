@@ -187,6 +187,63 @@ class Bench(unittest.TestCase):
             self.assertGreater(seen["NCCL-003", arm]["median"], 0)
             self.assertIn("not measured yet", seen["NCCL-001", arm]["gap"])
 
+    def test_put_together(self):
+        with tempfile.TemporaryDirectory() as place:
+            a, b, c = (f"{place}/{name}.json" for name in "abc")
+            bench("--sim", "--quick", "--quiet", "--only", "SCHED-002,OH-005", "--mode", "temporal",
+                  "--json", a)
+            bench("--sim", "--quick", "--quiet", "--only", "OH-001,OH-005", "--mode", "native",
+                  "--json", b)
+            with open(a) as first, open(b) as second:
+                parts = json.load(first), json.load(second)
+            status, out, err = bench("--from", a, "--from", b, "-o", "json", "--html", place + "/h")
+            self.assertEqual((status, err), (0, ""))
+            found = json.loads(out)
+            with open(place + "/h", encoding="utf-8") as file:
+                page = Page(file.read())
+            self.assertEqual(page.open, [])
+            self.assertIn("SCHED-002", page.text)
+            self.assertEqual(found["schema"], "cleave.bench/1")
+            self.assertTrue(found["complete"])
+            self.assertEqual(found["arms"], ["native", "control", "temporal"])
+            # in the order of the list, and of what both have the last
+            self.assertEqual([m["id"] for m in found["metrics"]], ["OH-001", "OH-005", "SCHED-002"])
+            seen, (first, second) = results(found), map(results, parts)
+            self.assertEqual(seen["OH-005", "native"], second["OH-005", "native"])
+            self.assertEqual(seen["OH-005", "temporal"], first["OH-005", "temporal"])
+            self.assertEqual(seen["SCHED-002", "control"], first["SCHED-002", "control"])
+            self.assertNotIn(("OH-001", "temporal"), seen)
+            self.assertEqual([p["date"] for p in found["parts"]], [p["date"] for p in parts])
+            self.assertAlmostEqual(found["seconds"], sum(p["seconds"] for p in parts))
+            # what one did not come to is taken from another; on another card of the kind, no uuid
+            parts[1]["metrics"][1]["results"]["native"] |= {"samples": [], "median": None}
+            parts[1]["device"]["uuid"] = "GPU-of-another"
+            with open(c, "w") as file:
+                json.dump(parts[1], file)
+            found = json.loads(bench("--from", a, "--from", c, "-o", "json")[1])
+            self.assertEqual(results(found)["OH-005", "native"], first["OH-005", "native"])
+            self.assertIsNone(found["device"]["uuid"])
+            self.assertEqual([p["uuid"] for p in found["parts"]],
+                             [parts[0]["device"]["uuid"], "GPU-of-another"])
+            # alone it is not complete, which is a failure
+            status, out, _ = bench("--from", c, "-o", "json")
+            self.assertEqual((status, json.loads(out)["complete"]), (1, False))
+            parts[1]["device"]["name"] = "another GPU"
+            with open(c, "w") as file:
+                json.dump(parts[1], file)
+            for words, sentence in (
+                    (["--from", a, "--from", c], "they differ in device"),
+                    (["--from", a, "--quick"], "--quick is not for it"),
+                    (["--from", place + "/h"], "cannot be read"),
+                    (["--from", place + "/none"], "cannot be read")):
+                status, out, err = bench(*words)
+                self.assertNotEqual(status, 0)
+                self.assertEqual(out, "")
+                self.assertIn(sentence, err)
+            with open(c, "w") as file:
+                json.dump({"schema": "other"}, file)
+            self.assertIn("is not what cleave bench --json writes", bench("--from", c)[2])
+
     def test_in_space(self):
         help_text = subprocess.run([os.path.join(BUILD, "cleave"), "run", "--help"], text=True,
                                    capture_output=True, check=True).stdout
