@@ -961,6 +961,12 @@ static int64_t due_of(const struct device *device, const struct seat *seat,
         return (int64_t)due;
 }
 
+/* A guarantee is kept to it at every moment, not only when it comes. */
+static inline bool has_claim(enum arbiter_kind kind)
+{
+        return kind == ARBITER_BACKLOGGED || kind == ARBITER_SYNCHRONOUS;
+}
+
 /* What kind a tenant is, from a window of what it was offered, used and wanted. */
 static void judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
 {
@@ -1072,7 +1078,7 @@ static void judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
                         kind = ARBITER_SPORADIC;
         } else
                 seat->streak = 0;
-        if (kind == seat->kind && (kind == ARBITER_BACKLOGGED || kind == ARBITER_SYNCHRONOUS))
+        if (has_claim(kind) && has_claim(seat->kind))
                 seat->owed_ns += due_of(&arbiter->device[d], seat, tenant, span) - (int64_t)used;
         else
                 seat->owed_ns = 0;
@@ -1351,16 +1357,21 @@ static uint64_t choose_round(struct arbiter *arbiter, unsigned d, unsigned activ
         return ARBITER_ROUND_MAX;
 }
 
-/* Tenants with a backlog, and those who come and go but take more than they are due, or so much at
- * a time that a turn would be theirs. */
-static bool takes_turns(const struct seat *seat)
+/* Tenants with a backlog, and those who come and go but take more than they are due, counting that
+ * each of their runs costs others a switch there and back, or so much at a time that a turn would
+ * be theirs. */
+static bool takes_turns(const struct arbiter *arbiter, const struct seat *seat)
 {
+        double taken = (double)seat->rate_ppm;
+
         if (seat->stands_back)
                 return true;
-        if (seat->kind == ARBITER_SPORADIC)
-                return !seat->first && (seat->rate_ppm > (int64_t)seat->target_ppm ||
-                                               seat->run_ns > ARBITER_TURN / 4);
-        return seat->kind != ARBITER_IDLE;
+        if (seat->kind != ARBITER_SPORADIC)
+                return seat->kind != ARBITER_IDLE;
+        if (seat->run_ns)
+                taken *= 1 + 2 * (double)arbiter->costs.switch_ns / (double)seat->run_ns;
+        return !seat->first &&
+               (taken > (double)seat->target_ppm || seat->run_ns > ARBITER_TURN / 4);
 }
 
 /* Who takes turns. They are needed if a tenant pauses and its slices, of which it uses one run a
@@ -1383,9 +1394,9 @@ static void assign_turns(struct arbiter *arbiter, unsigned d, uint64_t round, bo
                 /* who needs none does not wait for one */
                 if (seat->kind == ARBITER_IDLE || seat->first)
                         seat->turned_at[0] = seat->turned_at[1] = device->settled;
+                contenders += takes_turns(arbiter, seat);
                 if (seat->kind != ARBITER_BACKLOGGED && !pauses)
                         continue;
-                contenders++;
                 below += latency && !seat->first;
                 if (pauses && (!seat->run_ns || (double)seat->run_ns * PPM <
                                                         (double)round * seat->target_ppm))
@@ -1396,7 +1407,7 @@ static void assign_turns(struct arbiter *arbiter, unsigned d, uint64_t round, bo
         for (unsigned i = 0; i < device->count; i++) {
                 struct seat *seat = seat_of(arbiter, d, device->order[i]);
 
-                if (!takes_turns(seat))
+                if (!takes_turns(arbiter, seat))
                         continue;
                 if (seat->target_ppm < TURN_SMALL && !latency) {
                         seat->turn = TURN_POOL;
@@ -1739,22 +1750,19 @@ static void act(struct arbiter *arbiter, struct actions *actions, enum arbiter_a
 }
 
 static void switch_channels(
-        struct arbiter *arbiter, struct actions *actions, bool disable, uint64_t now)
+        struct arbiter *arbiter, unsigned d, struct actions *actions, bool disable, uint64_t now)
 {
-        for (unsigned d = 0; d < arbiter->devices; d++) {
-                const struct device *device = &arbiter->device[d];
+        const struct device *device = &arbiter->device[d];
 
-                arbiter->batch++;
-                for (unsigned i = 0; i < device->count; i++) {
-                        struct seat *seat = seat_of(arbiter, d, device->order[i]);
+        arbiter->batch++;
+        for (unsigned i = 0; i < device->count; i++) {
+                struct seat *seat = seat_of(arbiter, d, device->order[i]);
 
-                        if (seat->disabled_wanted != disable || seat->disabled == disable ||
-                                !may_call(seat, CALL_SWITCH, now) ||
-                                actions->count == ARBITER_MAX_ACTIONS)
-                                continue;
-                        act(arbiter, actions, disable ? ARBITER_DISABLE : ARBITER_ENABLE, d,
-                                device->order[i], now);
-                }
+                if (seat->disabled_wanted != disable || seat->disabled == disable ||
+                        !may_call(seat, CALL_SWITCH, now) || actions->count == ARBITER_MAX_ACTIONS)
+                        continue;
+                act(arbiter, actions, disable ? ARBITER_DISABLE : ARBITER_ENABLE, d,
+                        device->order[i], now);
         }
 }
 
@@ -1880,9 +1888,12 @@ unsigned arbiter_step(struct arbiter *arbiter, uint64_t now, struct arbiter_acti
                                                 seat->sight.demand == ARBITER_DEMAND_NONE));
                 }
         }
-        /* First off, then on: the other way round they would meet and switch to and fro. */
-        switch_channels(arbiter, &list, true, now);
-        switch_channels(arbiter, &list, false, now);
+        /* First off, then on: the other way round they would meet and switch to and fro. Device by
+           device: one that waits for the calls of all others is idle for so long. */
+        for (unsigned d = 0; d < arbiter->devices; d++) {
+                switch_channels(arbiter, d, &list, true, now);
+                switch_channels(arbiter, d, &list, false, now);
+        }
         set_weights(arbiter, &list, now);
         arbiter->next = MAX_OF(next, now + NAP_MIN);
         return list.count;

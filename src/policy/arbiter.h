@@ -35,7 +35,8 @@
  *   and loses the engine for a whole round each time: 0.21 + 0.21. It is worth holding the
  *   engine idle for it as long as its pause is shorter than switching away and back (2 * 138 us).
  *   If its slices, of which it uses one run a round, would not give it what it is due, it and
- *   everybody with a backlog (also who comes and goes but takes more than he is due) get the device
+ *   everybody with a backlog (also who comes and goes but takes more than he is due, two switches
+ * for each of his runs counted in, or much at a time) get the device
  *   in turns of about ARBITER_TURN, as long as their shares, while the others' channels are
  *   disabled: two calls, 0.5 ms lost a turn, 0.419 + 0.419. Small shares have one turn together and
  *   divide it by slices. A tenant that only now and then has something to do takes no part and

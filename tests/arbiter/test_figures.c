@@ -193,6 +193,29 @@ static void loop_and_queue(const char *name, uint64_t kernel, enum fidelity fide
         world_done(&world);
 }
 
+/* Who has little to do, but often, may not cost a loop its guarantee by switches; nor may one that
+ * hardly ever pauses, only because it does. */
+static void loop_beside(
+        const char *name, struct program other, unsigned share, bool queued, double least)
+{
+        struct client *client[2];
+        uint64_t start;
+        double got;
+
+        begin(4, SEES_ALL);
+        client[0] = add(1, 36, 0, queued ? ARBITER_NORMAL : ARBITER_LOW, loop(234 * US));
+        client[1] = add(2, share, 0, ARBITER_NORMAL, other);
+        if (queued)
+                add(3, 20, 0, ARBITER_LOW, queue(321 * US));
+        world_run(&world, world.now + 3 * SEC);
+        start = world_work(&world, client[0]);
+        world_run(&world, world.now + 10 * SEC);
+        got = (double)(world_work(&world, client[0]) - start) / (10. * SEC);
+        printf("2  %-46s %.3f", name, got);
+        verdict(got >= least, got >= .36);
+        world_done(&world);
+}
+
 /* 3: a cap on a lone tenant. */
 static void cap(unsigned percent, struct program program, const char *name, enum fidelity fidelity)
 {
@@ -462,6 +485,15 @@ int main(void)
         loop_and_queue("loop of 100 us beside a queue, only use seen", 100 * US, SEES_USED);
         loop_and_queue("loop of 100 us beside a queue, switches seen", 100 * US, SEES_SWITCHES);
         loop_and_queue("loop of 2 ms beside a queue, switches seen", 2 * MS, SEES_SWITCHES);
+        loop_beside("loop of 36 % beside 48 us each 410 us",
+                (struct program){.kind = PROGRAM_LOOP, .kernel_ns = 48 * US, .pause_ns = 362 * US},
+                3, true, .30);
+        loop_beside("low loop of 36 % beside 125 ms with pauses of 1.3 ms",
+                (struct program){.kind = PROGRAM_PHASES,
+                        .kernel_ns = 196 * US,
+                        .work_ns = 125 * MS,
+                        .pause_ns = 1324 * US},
+                0, false, .30);
         test_caps();
         test_changes();
         test_priority(SEES_ALL);
