@@ -700,6 +700,8 @@ static enum replay_state prepare(struct attempt *a)
 
         if (is_outside(a->entry->how.symbol))
                 return REPLAY_OUTSIDE;
+        if (a->parts.returned && a->parts.result == CUDA_ERROR_DEINITIALIZED)
+                return REPLAY_ENDING;
         a->args = give(a, a->entry->how.args_size);
         if (!a->args)
                 return REPLAY_TOO_LARGE;

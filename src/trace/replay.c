@@ -377,6 +377,7 @@ static const struct {
         [REPLAY_NO_PARAMETERS] = {"unknown-parameters",
                 "launches a kernel whose parameters could not be recorded"},
         [REPLAY_OUTSIDE] = {"outside", "reaches beyond its process"},
+        [REPLAY_ENDING] = {"process-ending", "came when its process was ending"},
         [REPLAY_TOO_LARGE] = {"too-large", "needs more memory than there is"},
         [REPLAY_FORKED] = {"forked", "is of a process forked from one that used CUDA"},
         [REPLAY_NO_ENTRY] = {"no-entry", "is not in the library here"},

@@ -32,6 +32,7 @@ enum replay_state {
         REPLAY_LOST_HANDLE,   /* `which` is one whose call failed, or was not made, here */
         REPLAY_NO_PARAMETERS, /* the traced driver did not tell the kernel's parameters */
         REPLAY_OUTSIDE,       /* reaches beyond the process: other processes, files, displays */
+        REPLAY_ENDING,        /* its process was ending, and the driver had ended before it */
         REPLAY_TOO_LARGE,     /* parameter `which` */
         REPLAY_FORKED,        /* its process was forked from one that used CUDA already */
         REPLAY_NO_ENTRY,      /* the library here does not have it */

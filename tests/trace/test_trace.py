@@ -126,6 +126,15 @@ class Trace(unittest.TestCase):
         self.assertEqual(text.returncode, 1)
         self.assertIn("CUDA_ERROR_OUT_OF_MEMORY, not CUDA_SUCCESS", text.stdout)
 
+    def test_ending(self):
+        """What the driver answered when its process was ending is no difference."""
+        self.trace(self.calls, "copy", status=1,
+                   env=dict(self.bare, CLEAVE_SIM_FAULTS="fail=4@cuMemFree_v2:1"))
+        answer = self.replay()
+        self.assertEqual([(d["state"], d["recorded"], d["replayed"]) for d in answer["differences"]],
+                         [("process-ending", "CUDA_ERROR_DEINITIALIZED", None)])
+        self.assertEqual((answer["different"], answer["skipped"]), (0, 1))
+
     def test_contents(self):
         """What copies carry stands in the trace only if it is wanted; then it is compared too."""
         marker = b"MARKED CONTENT"
