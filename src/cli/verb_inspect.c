@@ -114,6 +114,8 @@ static void print_space(const json_t *tenant)
 {
         const json_t *space = json_object_get(tenant, "space"), *name;
         const json_t *others = json_object_get(space, "fault_domain");
+        const json_t *same = json_object_get(space, "shared_with");
+        double part = json_number_value(json_object_get(space, "part"));
         const char *why = json_string_value(json_object_get(tenant, "sharing_why"));
         char text[160];
         size_t i;
@@ -131,6 +133,22 @@ static void print_space(const json_t *tenant)
                 json_is_true(json_object_get(space, "best_effort")) ? ", what is left over" : "",
                 (long long)json_integer_value(json_object_get(space, "sms_held")));
         line("SMs", text);
+        if (part > 0 && json_array_size(same) > 0) {
+                snprintf(text, sizeof(text),
+                        "%.0f %% guaranteed, %.1f %% aimed at, by turns at a gate in its processes",
+                        part * 100, json_number_value(json_object_get(space, "part_target")) * 100);
+                line("of their time", text);
+                printf("  %s%-18s%s", output_tone(TONE_FAINT), "shared with",
+                        output_tone(TONE_PLAIN));
+                json_array_foreach(same, i, name)
+                        printf("%s%s", i == 0 ? "" : ", ", json_string_value(name));
+                putchar('\n');
+        } else if (part > 0) {
+                snprintf(text, sizeof(text),
+                        "all of it, %.0f %% guaranteed: others with shares as small may come to it",
+                        part * 100);
+                line("of their time", text);
+        }
         snprintf(text, sizeof(text), "%s, process %lld, started again %lld times",
                 output_text(json_object_get(space, "server"), "?"),
                 (long long)json_integer_value(json_object_get(space, "server_pid")),

@@ -77,7 +77,8 @@ static const struct cli_option options[] = {
                                 "(SMs) of the command's own beside others', by NVIDIA's MPS; or as "
                                 "auto chooses by priority, share, trust and what runs already. "
                                 "cleave inspect says why. In space --compute is a share of the "
-                                "SMs; without it the command has what is left over.",
+                                "SMs, and one below the least set a share of such a set's "
+                                "time; without it the command has what is left over.",
                         .preset = "temporal",
                 },
         [OPT_SM_STEP] =
@@ -533,6 +534,7 @@ static void tell_space(const struct run *run)
 {
         const json_t *space = json_object_get(json_object_get(run->created, "tenant"), "space");
         const json_t *others = json_object_get(space, "fault_domain"), *name;
+        const json_t *part = json_object_get(space, "part");
         size_t i;
 
         if (!json_is_object(space) || run->args->count[OPT_QUIET] > 0)
@@ -540,6 +542,8 @@ static void tell_space(const struct run *run)
         fprintf(stderr, "cleave run: on %lld of %lld SMs",
                 (long long)json_integer_value(json_object_get(space, "sms")),
                 (long long)json_integer_value(json_object_get(space, "sms_device")));
+        if (json_is_number(part))
+                fprintf(stderr, ", %.0f %% of their time", json_number_value(part) * 100);
         json_array_foreach(others, i, name) fprintf(
                 stderr, "%s%s", i == 0 ? ", side by side with " : ", ", json_string_value(name));
         fprintf(stderr,

@@ -2,7 +2,8 @@
 /*
  * Compute at the gate: on devices whose driver does not let anybody steer its scheduler, turns are
  * given as leases in the tenants' grant pages (policy/gate.h), and the guards let launches pass by
- * them (guard/gate.c). Nothing of this runs while no device has a gate.
+ * them (guard/gate.c). So are turns on a set of SMs that several tenants have in common, as their
+ * shares are less than the least set (policy/space.h). Nothing of this runs while there is no gate.
  */
 #include <linux/futex.h>
 #include <sys/syscall.h>
@@ -16,6 +17,13 @@
 #define REST_NS       20000000ull   /* between steps while no tenant has a process */
 #define BOUND_NS      (10 * SECOND) /* what a tenant says is believed so far */
 
+/* Of a set that tenants have in common. */
+struct gated_set {
+        struct gated_set *next, *prev;
+        unsigned device, group; /* as in the device's plan */
+        struct gate *gate;
+};
+
 struct gates {
         struct manager *manager;
         sd_event_source *timer;
@@ -23,6 +31,7 @@ struct gates {
                 struct gate *gate; /* NULL: it has none */
                 char *why;
         } device[ARBITER_MAX_DEVICES];
+        struct gated_set *sets;
 };
 
 static uint64_t now_ns(void)
@@ -37,6 +46,29 @@ static struct gate *gate_of(const struct manager *manager, unsigned index)
 {
         return manager->gates && index < ARBITER_MAX_DEVICES ? manager->gates->device[index].gate
                                                              : NULL;
+}
+
+static struct gated_set *find_set(const struct manager *manager, unsigned device, unsigned group)
+{
+        struct gated_set *set = NULL;
+
+        if (manager->gates && group)
+                DL_FOREACH(manager->gates->sets, set)
+        if (set->device == device && set->group == group)
+                break;
+        return set;
+}
+
+/* The gate that a tenant has on a device of its; NULL: none. */
+static struct gate *gate_for(const struct tenant *tenant, unsigned i)
+{
+        unsigned index = tenant->device[i].index;
+        const struct gated_set *set;
+
+        if (!tenant->space.on)
+                return tenant->steered ? gate_of(tenant->manager, index) : NULL;
+        set = find_set(tenant->manager, index, tenant->space.group);
+        return set ? set->gate : NULL;
 }
 
 const char *gates_why(const struct manager *manager, unsigned index)
@@ -88,7 +120,7 @@ static void write_lease(
 void gates_clear(struct tenant *tenant)
 {
         for (unsigned i = 0; i < tenant->devices; i++)
-                if (!gate_of(tenant->manager, tenant->device[i].index)) {
+                if (!gate_for(tenant, i)) {
                         set_flag(tenant, i, false);
                         if (tenant->pages.grant)
                                 wake(cleave_gate(tenant->pages.grant, i));
@@ -154,42 +186,53 @@ static void see(struct tenant *tenant, unsigned i, uint64_t now, struct gate_sig
                         ret->busy_until = MAX_OF(ret->busy_until, atomic_load(&slot->gate_busy[i]));
         }
         ret->busy_until = MIN_OF(ret->busy_until, now + BOUND_NS);
+        /* what is used of a set is not the device's time */
         count_use(device, atomic_load(&tenant->pages.usage->gate[i].used_ns), ret->busy_until, now,
-                !compute_is_watched(tenant->manager, device->index, now));
+                !tenant->space.on && !compute_is_watched(tenant->manager, device->index, now));
         ret->used_ns = device->gate_ns;
 }
 
 /* ---- steps ----------------------------------------------------------------------------------- */
 
-static void step_device(struct gates *gates, unsigned index, uint64_t now)
+static void step_gate(struct gates *gates, struct gate *gate, uint64_t now)
 {
-        struct gate *gate = gates->device[index].gate;
         struct gate_sight sight;
         struct gate_lease lease;
 
         for (struct tenant *t = gates->manager->tenants; t; t = t->hh.next)
-                for (unsigned i = 0; t->steered && i < t->devices; i++)
-                        if (t->device[i].index == index) {
+                for (unsigned i = 0; i < t->devices; i++)
+                        if (gate_for(t, i) == gate) {
                                 see(t, i, now, &sight);
                                 (void)gate_observe(gate, t->id, &sight);
                         }
         gate_step(gate, now);
         for (struct tenant *t = gates->manager->tenants; t; t = t->hh.next)
-                for (unsigned i = 0; t->steered && i < t->devices; i++)
-                        if (t->device[i].index == index && gate_get(gate, t->id, &lease) == 0)
+                for (unsigned i = 0; i < t->devices; i++)
+                        if (gate_for(t, i) == gate && gate_get(gate, t->id, &lease) == 0)
                                 write_lease(t, i, &lease, now);
+}
+
+static bool is_used(struct tenant *tenant)
+{
+        for (unsigned i = 0; tenant->sessions && i < tenant->devices; i++)
+                if (gate_for(tenant, i))
+                        return true;
+        return false;
 }
 
 static void schedule(struct gates *gates)
 {
         uint64_t next = UINT64_MAX;
+        struct gated_set *set;
         bool rest = true;
 
         for (unsigned d = 0; d < ARBITER_MAX_DEVICES; d++)
                 if (gates->device[d].gate)
                         next = MIN_OF(next, gate_next(gates->device[d].gate));
+        DL_FOREACH(gates->sets, set)
+        next = MIN_OF(next, gate_next(set->gate));
         for (struct tenant *t = gates->manager->tenants; t && rest; t = t->hh.next)
-                rest = !t->steered || !t->sessions;
+                rest = !is_used(t);
         if (rest)
                 next = MAX_OF(next, now_ns() + REST_NS);
         sd_event_source_set_time(gates->timer, next / NSEC_PER_USEC);
@@ -200,12 +243,15 @@ static int tick(sd_event_source *source, uint64_t usec, void *userdata)
 {
         struct gates *gates = userdata;
         uint64_t now = now_ns();
+        struct gated_set *set;
 
         (void)source;
         (void)usec;
         for (unsigned d = 0; d < ARBITER_MAX_DEVICES; d++)
                 if (gates->device[d].gate)
-                        step_device(gates, d, now);
+                        step_gate(gates, gates->device[d].gate, now);
+        DL_FOREACH(gates->sets, set)
+        step_gate(gates, set->gate, now);
         schedule(gates);
         return 0;
 }
@@ -218,7 +264,7 @@ void gates_enter(struct tenant *tenant)
         bool any = false;
 
         for (unsigned i = 0; i < tenant->devices; i++) {
-                struct gate *gate = gate_of(manager, tenant->device[i].index);
+                struct gate *gate = gate_for(tenant, i);
 
                 if (!gate)
                         continue;
@@ -235,7 +281,7 @@ void gates_change(struct tenant *tenant)
         bool any = false;
 
         for (unsigned i = 0; i < tenant->devices; i++) {
-                struct gate *gate = gate_of(manager, tenant->device[i].index);
+                struct gate *gate = gate_for(tenant, i);
 
                 any |= gate && gate_change(gate, now_ns(), tenant->id, &tenant->terms) == 0;
         }
@@ -248,7 +294,7 @@ void gates_leave(struct tenant *tenant)
         struct manager *manager = tenant->manager;
 
         for (unsigned i = 0; i < tenant->devices; i++) {
-                struct gate *gate = gate_of(manager, tenant->device[i].index);
+                struct gate *gate = gate_for(tenant, i);
 
                 if (gate)
                         (void)gate_leave(gate, now_ns(), tenant->id);
@@ -280,6 +326,28 @@ static struct gates *gates_new(struct manager *manager)
         return gates;
 }
 
+/* Those that there are, or new ones; NULL: no memory. */
+static struct gates *gates_of(struct manager *manager)
+{
+        if (!manager->gates)
+                manager->gates = gates_new(manager);
+        return manager->gates;
+}
+
+static void free_if_none(struct manager *manager)
+{
+        struct gates *gates = manager->gates;
+
+        if (!gates || gates->sets)
+                return;
+        for (unsigned d = 0; d < ARBITER_MAX_DEVICES; d++)
+                if (gates->device[d].gate)
+                        return;
+        sd_event_source_disable_unref(gates->timer);
+        manager->gates = NULL;
+        free(gates);
+}
+
 int gates_begin(struct manager *manager, unsigned index, const char *why)
 {
         _cleanup_free_ char *copy = NULL;
@@ -293,9 +361,7 @@ int gates_begin(struct manager *manager, unsigned index, const char *why)
         copy = strdup(why);
         if (!copy)
                 return -ENOMEM;
-        if (!manager->gates)
-                manager->gates = gates_new(manager);
-        if (!manager->gates)
+        if (!gates_of(manager))
                 return -ENOMEM;
         r = gate_new(&gate);
         if (r < 0)
@@ -316,28 +382,99 @@ int gates_begin(struct manager *manager, unsigned index, const char *why)
 
 void gates_stop(struct manager *manager)
 {
-        struct gates *gates = TAKE_PTR(manager->gates);
-
-        if (gates) {
-                sd_event_source_disable_unref(gates->timer);
-                for (unsigned d = 0; d < ARBITER_MAX_DEVICES; d++) {
-                        gate_free(gates->device[d].gate);
-                        free(gates->device[d].why);
-                }
-                free(gates);
+        for (unsigned d = 0; manager->gates && d < ARBITER_MAX_DEVICES; d++) {
+                manager->gates->device[d].gate = gate_free(manager->gates->device[d].gate);
+                free(manager->gates->device[d].why);
+                manager->gates->device[d].why = NULL;
         }
+        free_if_none(manager);
         for (struct tenant *t = manager->tenants; t; t = t->hh.next) {
                 for (unsigned i = 0; i < t->devices; i++)
-                        t->device[i].gate_known = false;
+                        if (!t->space.on)
+                                t->device[i].gate_known = false;
                 gates_clear(t);
         }
+}
+
+/* ---- sets of SMs that tenants have in common ------------------------------------------------- */
+
+static unsigned members_of(const struct space_plan *plan, unsigned group)
+{
+        unsigned members = 0;
+
+        for (unsigned i = 0; plan && i < plan->tenants; i++)
+                members += plan->tenant[i].group == group;
+        return members;
+}
+
+static struct gated_set *set_new(struct manager *manager, unsigned device, unsigned group)
+{
+        struct gated_set *set = calloc(1, sizeof(*set));
+
+        if (set && gates_of(manager) && gate_new(&set->gate) == 0) {
+                set->device = device;
+                set->group = group;
+                DL_APPEND(manager->gates->sets, set);
+                return set;
+        }
+        free(set);
+        return NULL;
+}
+
+/* The share is one of the set's time now. */
+static int enter_set(struct tenant *tenant, const struct space_tenant *planned)
+{
+        struct arbiter_terms terms = tenant->terms;
+        struct gated_set *set = find_set(tenant->manager, tenant->device[0].index, planned->group);
+
+        if (!set)
+                set = set_new(tenant->manager, tenant->device[0].index, planned->group);
+        if (!set)
+                return -ENOMEM;
+        terms.share = planned->part;
+        terms.cap = 0;
+        tenant->space.group = planned->group;
+        return gate_admit(set->gate, now_ns(), tenant->id, &terms);
+}
+
+void gates_share_sets(struct manager *manager, unsigned device, const struct space_plan *plan)
+{
+        struct gated_set *set, *next;
+        struct tenant *tenant;
+
+        if (manager->gates)
+                DL_FOREACH_SAFE(manager->gates->sets, set, next)
+        if (set->device == device && members_of(plan, set->group) < 2) {
+                DL_DELETE(manager->gates->sets, set);
+                gate_free(set->gate);
+                free(set);
+        }
+        for (unsigned i = 0; plan && i < plan->tenants; i++) {
+                const struct space_tenant *planned = &plan->tenant[i];
+                int r = 0;
+
+                tenant = tenant_by_id(manager, planned->id);
+                if (!tenant)
+                        continue;
+                /* who has a set to himself needs no gate */
+                tenant->space.group = 0;
+                if (planned->group && members_of(plan, planned->group) > 1)
+                        r = enter_set(tenant, planned);
+                if (r < 0 && r != -EEXIST)
+                        manager_warn(manager, "tenant %s has no part of its SMs' time: %s",
+                                tenant->name, strerror(-r));
+                gates_clear(tenant);
+        }
+        free_if_none(manager);
+        if (manager->gates)
+                schedule(manager->gates);
 }
 
 /* ---- what is told ---------------------------------------------------------------------------- */
 
 bool gates_inspect(struct tenant *tenant, unsigned i, struct gate_state *ret)
 {
-        const struct gate *gate = gate_of(tenant->manager, tenant->device[i].index);
+        const struct gate *gate = gate_for(tenant, i);
 
         return gate && gate_inspect(gate, tenant->id, ret) == 0;
 }

@@ -136,6 +136,8 @@ struct tenant_space {
         bool on;
         bool best_effort; /* it has what is left over */
         unsigned units;   /* guaranteed: units of policy/space.h */
+        unsigned part;    /* hundredths of its one unit, 0: its units are its own */
+        unsigned group;   /* of those that have that unit in common; 0: nobody else has it now */
         unsigned percent; /* as asked, 0: best effort */
 };
 
@@ -430,8 +432,11 @@ void compute_count_second(struct tenant_device *device, uint64_t now);
 int gates_begin(struct manager *manager, unsigned index, const char *why);
 /* Why a device has a gate, or NULL: it has none. */
 const char *gates_why(const struct manager *manager, unsigned index);
-/* No device has one any more. */
+/* No device has one any more; sets may. */
 void gates_stop(struct manager *manager);
+/* Has a gate before each set of SMs that several tenants have in common, after the plan of a device
+ * has changed. NULL: there is none any more. */
+void gates_share_sets(struct manager *manager, unsigned device, const struct space_plan *plan);
 /* Opens the gates that a tenant's pages have of an earlier daemon, of devices that have none now.
  */
 void gates_clear(struct tenant *tenant);

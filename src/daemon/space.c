@@ -19,6 +19,7 @@
 #include "base/process.h"
 #include "daemon/control.h"
 #include "partition/mps.h"
+#include "policy/gate.h"
 #include "proto/environment.h"
 
 #define RACE_TRIES    4
@@ -138,10 +139,13 @@ static bool collides(struct space *space, struct space_plan *before)
                 claim = claimed(tenant);
                 for (unsigned k = 0; k < 2; k++)
                         claim.word[k] &= old->set.word[k] | old->held.word[k];
-                for (unsigned k = 0; k < space->plan.tenants; k++)
-                        if (space->plan.tenant[k].id != old->id &&
-                                space_meet(&claim, &space->plan.tenant[k].set))
+                for (unsigned k = 0; k < space->plan.tenants; k++) {
+                        const struct space_tenant *new = &space->plan.tenant[k];
+
+                        if (new->id != old->id && !(old->group && new->group == old->group) &&
+                                space_meet(&claim, &new->set))
                                 return true;
+                }
         }
         return false;
 }
@@ -156,10 +160,12 @@ static void renew(struct space *space)
                 space_replan(&space->plan);
                 write_pages(space);
                 if (!collides(space, &before))
-                        return;
+                        break;
                 space->plan = before;
                 write_pages(space);
         }
+        if (space->planned)
+                gates_share_sets(space->manager, space->device, &space->plan);
 }
 
 static int admit(struct space *space, struct tenant *tenant)
@@ -170,8 +176,11 @@ static int admit(struct space *space, struct tenant *tenant)
         for (unsigned i = 0; i < RACE_TRIES; i++) {
                 before = space->plan;
                 read_claims(space);
-                r = space_admit(
-                        &space->plan, tenant->id, tenant->space.units, tenant->space.best_effort);
+                if (tenant->space.part)
+                        r = space_admit_part(&space->plan, tenant->id, tenant->space.part);
+                else
+                        r = space_admit(&space->plan, tenant->id, tenant->space.units,
+                                tenant->space.best_effort);
                 if (r < 0) {
                         space->plan = before;
                         return r;
@@ -213,6 +222,7 @@ static void space_free(struct space *space, bool stop)
         close_safe(space->fd);
         free(space->pipe_directory);
         free(space->in);
+        gates_share_sets(space->manager, space->device, NULL);
         space->manager->device[space->device].space = NULL;
         free(space);
 }
@@ -549,9 +559,14 @@ static struct sharing_case case_of(struct manager *manager, const struct space_w
                                         c.temporal += !t->space.on;
                                         c.spatial += t->space.on;
                                 }
-        if (space && space->planned)
+        if (space && space->planned) {
+                unsigned part = space_part_of(&space->plan.geometry, c.share);
+
                 c.available =
                         100 * space_available(&space->plan, false) / space->plan.geometry.units;
+                if (part && space_has_room(&space->plan, part))
+                        c.available = MAX_OF(c.available, c.share);
+        }
         return c;
 }
 
@@ -608,6 +623,7 @@ int space_decide(struct manager *manager, const struct space_wish *wish,
                 .best_effort = request->terms.share == 0,
                 .percent = request->terms.share,
                 .units = request->terms.share ? space_units_of(geometry, request->terms.share) : 1,
+                .part = space_part_of(geometry, request->terms.share),
         };
         request->compute = false;
         return 0;
@@ -652,14 +668,17 @@ int space_admit_tenant(struct tenant *tenant, struct cleave_error *error)
         if (!space)
                 return 0;
         r = admit(space, tenant);
-        if (r == 0)
+        if (r == 0) {
+                gates_share_sets(space->manager, space->device, &space->plan);
                 return 0;
+        }
         tenant->space.on = false;
         read_claims(space);
         if (r == -EBUSY || r == -ENOSPC) {
                 error_set(error, CLEAVE_REASON_BEYOND_COMPUTE,
-                        "%u of the %u units of SMs of device %u were wanted, %u are free%s", units,
-                        space->plan.geometry.units, space->device,
+                        "%u of the %u units of SMs of device %u were wanted%s, %u are free%s",
+                        units, space->plan.geometry.units, space->device,
+                        tenant->space.part ? " or room in one that is shared" : "",
                         space_available(&space->plan, false),
                         r == -EBUSY ? ", as contexts of tenants without a share live on others"
                                     : "");
@@ -678,6 +697,7 @@ void space_leave_tenant(struct tenant *tenant)
 
         if (!space || !space->planned)
                 return;
+        gates_leave(tenant);
         tenant->space.on = false;
         if (space_leave(&space->plan, tenant->id) == 0)
                 renew(space);
@@ -717,6 +737,7 @@ void space_restore_tenant(struct tenant *tenant, const json_t *record)
                 .on = true,
                 .units = (unsigned)json_integer_value(json_object_get(record, "units")),
                 .percent = (unsigned)json_integer_value(json_object_get(record, "percent")),
+                .part = (unsigned)json_integer_value(json_object_get(record, "part")),
                 .best_effort = json_is_true(json_object_get(record, "best_effort")),
         };
         tenant->sharing_why = "it was so before the daemon's restart";
@@ -729,8 +750,12 @@ void space_restore_tenant(struct tenant *tenant, const json_t *record)
         }
         if (r == 0 && tenant->pages.grant &&
                 cleave_space_read(tenant->pages.grant, set.word, &version))
-                r = space_restore(&space->plan, tenant->id, tenant->space.units,
-                        tenant->space.best_effort, &set);
+                r = tenant->space.part
+                            ? space_restore_part(&space->plan, tenant->id, tenant->space.part, &set)
+                            : space_restore(&space->plan, tenant->id, tenant->space.units,
+                                      tenant->space.best_effort, &set);
+        if (r == 0 && space->planned)
+                gates_share_sets(tenant->manager, device, &space->plan);
         if (r < 0)
                 manager_warn(tenant->manager, "the SMs of tenant %s are not known any more: %s",
                         tenant->name, strerror(-r));
@@ -759,11 +784,11 @@ json_t *space_record(struct tenant *tenant)
 
         if (!space || !space->planned)
                 return NULL;
-        return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:b}", "sms",
+        return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:b}", "sms",
                 (int)space->plan.geometry.sms, "step", (int)space->plan.geometry.step, "of",
                 (int)space->plan.geometry.units, "rest", (int)space->plan.geometry.rest, "units",
-                (int)tenant->space.units, "percent", (int)tenant->space.percent, "best_effort",
-                (int)tenant->space.best_effort);
+                (int)tenant->space.units, "part", (int)tenant->space.part, "percent",
+                (int)tenant->space.percent, "best_effort", (int)tenant->space.best_effort);
 }
 
 void space_add_environment(struct tenant *tenant, json_t *environment)
@@ -780,7 +805,8 @@ void space_add_tenant_json(struct tenant *tenant, json_t *object)
         struct space *space = space_of(tenant);
         const struct space_tenant *t =
                 space && space->planned ? space_find(&space->plan, tenant->id) : NULL;
-        json_t *units = json_array(), *others = json_array();
+        json_t *units = json_array(), *others = json_array(), *same = json_array();
+        struct gate_state gate = {0};
 
         json_object_set_new(object, "untrusted", json_boolean(tenant->untrusted));
         json_object_set_new(object, "sharing_why",
@@ -788,6 +814,7 @@ void space_add_tenant_json(struct tenant *tenant, json_t *object)
         if (!t) {
                 json_decref(units);
                 json_decref(others);
+                json_decref(same);
                 json_object_set_new(object, "space", json_null());
                 return;
         }
@@ -798,16 +825,23 @@ void space_add_tenant_json(struct tenant *tenant, json_t *object)
         for (unsigned i = 0; i < space->plan.tenants; i++) {
                 struct tenant *other = tenant_by_id(space->manager, space->plan.tenant[i].id);
 
-                if (other && other != tenant)
-                        json_array_append_new(others, json_string(other->name));
+                if (!other || other == tenant)
+                        continue;
+                json_array_append_new(others, json_string(other->name));
+                if (t->group && space->plan.tenant[i].group == t->group)
+                        json_array_append_new(same, json_string(other->name));
         }
+        (void)gates_inspect(tenant, 0, &gate);
         json_object_set_new(object, "space",
-                json_pack("{s:i, s:i, s:i, s:i, s:b, s:o, s:i, s:o, s:s, s:s, s:o, s:i}", "sms",
-                        (int)space_sms(&space->plan.geometry, &t->set), "sms_device",
+                json_pack("{s:i, s:i, s:i, s:i, s:b, s:o, s:o, s:f, s:o, s:i, s:o, s:s, s:s, s:o, "
+                          "s:i}",
+                        "sms", (int)space_sms(&space->plan.geometry, &t->set), "sms_device",
                         (int)space->plan.geometry.sms, "step", (int)space->plan.geometry.step,
                         "units_guaranteed", (int)t->units, "best_effort", (int)t->best_effort,
-                        "units", units, "sms_held", (int)space_sms(&space->plan.geometry, &t->held),
-                        "fault_domain", others, "pipe_directory", space->pipe_directory, "server",
+                        "part", t->part ? json_real(t->part / 100.0) : json_null(), "shared_with",
+                        same, "part_target", (double)gate.target_ppm / 1e6, "units", units,
+                        "sms_held", (int)space_sms(&space->plan.geometry, &t->held), "fault_domain",
+                        others, "pipe_directory", space->pipe_directory, "server",
                         space->down_since ? "down"
                         : space->ready    ? "serves"
                                           : "starting",

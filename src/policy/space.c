@@ -63,6 +63,13 @@ unsigned space_units_of(const struct space_geometry *geometry, unsigned percent)
         return units < geometry->units ? units : geometry->units;
 }
 
+unsigned space_part_of(const struct space_geometry *geometry, unsigned percent)
+{
+        unsigned part = percent * geometry->units;
+
+        return part < 100 ? part : 0;
+}
+
 int space_plan_init(struct space_plan *plan, const struct space_geometry *geometry)
 {
         int r = space_geometry_check(geometry);
@@ -78,6 +85,59 @@ struct space_tenant *space_find(struct space_plan *plan, uint64_t id)
                 if (plan->tenant[i].id == id)
                         return &plan->tenant[i];
         return NULL;
+}
+
+/* ---- units in common ---- */
+
+/* The first of those that have their unit in common with a tenant; itself if it has its own. */
+static unsigned first_of(const struct space_plan *plan, unsigned i)
+{
+        for (unsigned k = 0; k < i; k++)
+                if (plan->tenant[i].group && plan->tenant[k].group == plan->tenant[i].group)
+                        return k;
+        return i;
+}
+
+static bool share_unit(const struct space_tenant *a, const struct space_tenant *b)
+{
+        return a->group && a->group == b->group;
+}
+
+/* Hundredths of a group's unit that are given out. */
+static unsigned given_of(const struct space_plan *plan, unsigned group)
+{
+        unsigned given = 0;
+
+        for (unsigned i = 0; i < plan->tenants; i++)
+                if (plan->tenant[i].group == group)
+                        given += plan->tenant[i].part;
+        return given;
+}
+
+/* The fullest group that has room for it, 0: none has. */
+static unsigned group_for(const struct space_plan *plan, unsigned part)
+{
+        unsigned best = 0, most = 0;
+
+        for (unsigned i = 0; i < plan->tenants; i++) {
+                unsigned group = plan->tenant[i].group;
+                unsigned given = group ? given_of(plan, group) : 0;
+
+                if (given > most && given + part <= 100) {
+                        best = group;
+                        most = given;
+                }
+        }
+        return best;
+}
+
+static unsigned new_group(const struct space_plan *plan)
+{
+        unsigned group = 1;
+
+        while (given_of(plan, group) > 0)
+                group++;
+        return group;
 }
 
 /* ---- making the sets ---- */
@@ -135,7 +195,7 @@ static bool grow(const struct space_plan *plan, struct space_set *free, struct s
 void space_replan(struct space_plan *plan)
 {
         struct space_set free, wanted[SPACE_TENANTS_MAX];
-        unsigned order[SPACE_TENANTS_MAX], n = plan->tenants;
+        unsigned order[SPACE_TENANTS_MAX], n = plan->tenants, sets = 0;
         bool more = true;
 
         clear(&free);
@@ -144,21 +204,25 @@ void space_replan(struct space_plan *plan)
         /* what contexts live on stays with them */
         for (unsigned i = 0; i < n; i++) {
                 const struct space_tenant *t = &plan->tenant[i];
+                struct space_set *all = &wanted[first_of(plan, i)];
 
                 clear(&wanted[i]);
                 if (!space_empty(&t->held))
-                        wanted[i] = t->best_effort ? t->held : t->set;
-                subtract(&free, &wanted[i]);
+                        *all = t->best_effort ? t->held : t->set;
+                subtract(&free, all);
         }
-        /* largest first, of equals the older */
-        for (unsigned i = 0; i < n; i++) {
-                unsigned at = i;
+        /* largest first, of equals the older; those with a unit in common once */
+        for (unsigned i = 0; i < plan->tenants; i++) {
+                unsigned at = sets;
 
+                if (first_of(plan, i) != i)
+                        continue;
                 for (; at > 0 && plan->tenant[order[at - 1]].units < plan->tenant[i].units; at--)
                         order[at] = order[at - 1];
                 order[at] = i;
+                sets++;
         }
-        for (unsigned i = 0; i < n; i++) {
+        for (unsigned i = 0; i < sets; i++) {
                 unsigned has = space_count(&wanted[order[i]]);
                 unsigned units = plan->tenant[order[i]].units;
 
@@ -176,7 +240,7 @@ void space_replan(struct space_plan *plan)
                 more = least && grow(plan, &free, least);
         }
         for (unsigned i = 0; i < n; i++)
-                plan->tenant[i].set = wanted[i];
+                plan->tenant[i].set = wanted[first_of(plan, i)];
 }
 
 /* ---- who has what ---- */
@@ -189,7 +253,8 @@ unsigned space_available(const struct space_plan *plan, bool held_too)
                 const struct space_tenant *t = &plan->tenant[i];
                 unsigned held = t->best_effort && !held_too ? space_count(&t->held) : 0;
 
-                used += held > t->units ? held : t->units;
+                if (first_of(plan, i) == i)
+                        used += held > t->units ? held : t->units;
         }
         return used < plan->geometry.units ? plan->geometry.units - used : 0;
 }
@@ -201,6 +266,13 @@ static int check(struct space_plan *plan, uint64_t id, unsigned units)
         return units == 0 || units > plan->geometry.units ? -EINVAL : 0;
 }
 
+static int has_units(const struct space_plan *plan, unsigned units)
+{
+        if (plan->tenants == SPACE_TENANTS_MAX || units > space_available(plan, true))
+                return -ENOSPC;
+        return units > space_available(plan, false) ? -EBUSY : 0;
+}
+
 int space_admit(struct space_plan *plan, uint64_t id, unsigned units, bool best_effort)
 {
         int r;
@@ -208,23 +280,40 @@ int space_admit(struct space_plan *plan, uint64_t id, unsigned units, bool best_
         if (best_effort)
                 units = 1;
         r = check(plan, id, units);
+        if (r == 0)
+                r = has_units(plan, units);
         if (r < 0)
                 return r;
-        if (units > space_available(plan, true))
-                return -ENOSPC;
-        if (units > space_available(plan, false))
-                return -EBUSY;
-        /* each has a unit, so there are at most as many tenants as units */
         plan->tenant[plan->tenants++] =
                 (struct space_tenant){.id = id, .units = units, .best_effort = best_effort};
         space_replan(plan);
         return 0;
 }
 
-int space_restore(struct space_plan *plan, uint64_t id, unsigned units, bool best_effort,
-        const struct space_set *set)
+int space_admit_part(struct space_plan *plan, uint64_t id, unsigned part)
 {
-        int r = check(plan, id, units);
+        unsigned group = group_for(plan, part);
+        int r = part == 0 || part >= 100 ? -EINVAL : check(plan, id, 1);
+
+        if (r == 0)
+                r = has_units(plan, group ? 0 : 1);
+        if (r < 0)
+                return r;
+        plan->tenant[plan->tenants++] = (struct space_tenant){
+                .id = id, .units = 1, .part = part, .group = group ?: new_group(plan)};
+        space_replan(plan);
+        return 0;
+}
+
+bool space_has_room(const struct space_plan *plan, unsigned part)
+{
+        return has_units(plan, group_for(plan, part) ? 0 : 1) == 0;
+}
+
+/* group: of those that may have it too */
+static int restore(struct space_plan *plan, struct space_tenant tenant, const struct space_set *set)
+{
+        int r = check(plan, tenant.id, tenant.units);
 
         if (r < 0)
                 return r;
@@ -232,14 +321,42 @@ int space_restore(struct space_plan *plan, uint64_t id, unsigned units, bool bes
                 if (space_has(set, i))
                         return -EINVAL;
         for (unsigned i = 0; i < plan->tenants; i++)
-                if (space_meet(&plan->tenant[i].set, set))
+                if (!share_unit(&plan->tenant[i], &tenant) && space_meet(&plan->tenant[i].set, set))
                         return -EINVAL;
-        if (plan->tenants == SPACE_TENANTS_MAX || units > space_available(plan, true))
+        if (plan->tenants == SPACE_TENANTS_MAX)
+                return -EINVAL;
+        if (!(tenant.group && given_of(plan, tenant.group)) &&
+                tenant.units > space_available(plan, true))
                 return -EINVAL;
         /* held until its processes say what they use */
-        plan->tenant[plan->tenants++] = (struct space_tenant){
-                .id = id, .units = units, .best_effort = best_effort, .set = *set, .held = *set};
+        tenant.set = tenant.held = *set;
+        plan->tenant[plan->tenants++] = tenant;
         return 0;
+}
+
+int space_restore(struct space_plan *plan, uint64_t id, unsigned units, bool best_effort,
+        const struct space_set *set)
+{
+        return restore(plan,
+                (struct space_tenant){.id = id, .units = units, .best_effort = best_effort}, set);
+}
+
+int space_restore_part(
+        struct space_plan *plan, uint64_t id, unsigned part, const struct space_set *set)
+{
+        unsigned group = 0;
+
+        if (part == 0 || part >= 100 || space_count(set) != 1)
+                return -EINVAL;
+        for (unsigned i = 0; i < plan->tenants && !group; i++)
+                if (plan->tenant[i].group && space_equal(&plan->tenant[i].set, set))
+                        group = plan->tenant[i].group;
+        if (group && given_of(plan, group) + part > 100)
+                return -EINVAL;
+        return restore(plan,
+                (struct space_tenant){
+                        .id = id, .units = 1, .part = part, .group = group ?: new_group(plan)},
+                set);
 }
 
 int space_leave(struct space_plan *plan, uint64_t id)
@@ -264,7 +381,7 @@ int space_hold(struct space_plan *plan, uint64_t id, const struct space_set *hel
         for (unsigned i = plan->geometry.units; i < SPACE_UNITS_MAX; i++)
                 take(&known, i);
         for (unsigned i = 0; i < plan->tenants; i++)
-                if (&plan->tenant[i] != t) {
+                if (&plan->tenant[i] != t && !share_unit(&plan->tenant[i], t)) {
                         struct space_set theirs = plan->tenant[i].set;
 
                         add(&theirs, &plan->tenant[i].held);

@@ -9,9 +9,12 @@
  *
  * - A tenant with a share has so many units from its admission to its end, and its set never
  * changes while a context of it lives: so it is chosen where it leaves the largest room behind.
+ * - A share that is less than a unit is a part of one: tenants with such shares have a unit in
+ * common, as long as their parts of it add up to 1, and divide its time (policy/gate.h).
  * - A best-effort tenant has at least one unit too, and divides with its like what is left over;
  * its set for new contexts grows and shrinks as tenants come and go.
- * - No unit is in two sets, and none is given away while a context of another tenant lives on it
+ * - But for those, no unit is in two sets, and none is given away while a context of another tenant
+ * lives on it
  *   ("held"): whoever wants it waits or is refused.
  */
 #pragma once
@@ -64,10 +67,14 @@ int space_geometry_check(const struct space_geometry *geometry);
 unsigned space_sms(const struct space_geometry *geometry, const struct space_set *set);
 /* Units for so many percent of the device, from 1 to 100: the nearest number, at least one. */
 unsigned space_units_of(const struct space_geometry *geometry, unsigned percent);
+/* The same as hundredths of one unit; 0: it is one unit or more. */
+unsigned space_part_of(const struct space_geometry *geometry, unsigned percent);
 
 struct space_tenant {
         uint64_t id;
         unsigned units; /* that it is guaranteed; best effort: 1 */
+        unsigned part;  /* hundredths of its one unit's time; 0: its units are its own */
+        unsigned group; /* those with a unit in common have the same, above 0; the others 0 */
         bool best_effort;
         struct space_set set;  /* for contexts to come */
         struct space_set held; /* by contexts that live; always as its owner was told last */
@@ -91,9 +98,16 @@ unsigned space_available(const struct space_plan *plan, bool held_too);
  * space_available(plan, true), now and until somebody leaves; -EBUSY: as long as contexts of
  * best-effort tenants hold units. Nothing has changed then. */
 int space_admit(struct space_plan *plan, uint64_t id, unsigned units, bool best_effort);
+/* The same for one that gets so many hundredths of a unit, 1 to 99: of the fullest that has room,
+ * else of one of its own. */
+int space_admit_part(struct space_plan *plan, uint64_t id, unsigned part);
+/* Whether one would be found now. */
+bool space_has_room(const struct space_plan *plan, unsigned part);
 /* Puts a tenant back with the set it was given earlier, after a restart. 0; -EEXIST; -EINVAL. */
 int space_restore(struct space_plan *plan, uint64_t id, unsigned units, bool best_effort,
         const struct space_set *set);
+int space_restore_part(
+        struct space_plan *plan, uint64_t id, unsigned part, const struct space_set *set);
 /* It has ended. 0; -ENOENT. */
 int space_leave(struct space_plan *plan, uint64_t id);
 /* What its living contexts hold now. Units held by two tenants, which only a tenant that lies can

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -137,6 +138,63 @@ class Space(unittest.TestCase):
         for process in (time, done):
             process.terminate()
         self.end(side, auto, time, done)
+
+    def test_shares_below_a_set(self):
+        """1, 2 and 3 % have one set in common, and turns on it by their shares."""
+        names = {"a": 1, "b": 2, "c": 3}
+
+        def tool(name, share):
+            one = self.world.tool("--quiet", *SPACE, "--name", name, "--compute", str(share))
+            one("info")
+            return one
+        beside = tool("beside", 12)
+        tools = {name: tool(name, share) for name, share in names.items()}
+        shown = {name: self.space(name) for name in names}
+        self.assertEqual([(s["sms"], s["part"]) for s in shown.values()],
+                         [(8, 0.16), (8, 0.32), (8, 0.48)])
+        self.assertEqual(len({tuple(s["units"]) for s in shown.values()}), 1)
+        self.assertFalse(set(shown["a"]["units"]) & set(self.space("beside")["units"]))
+        self.assertEqual((shown["b"]["shared_with"], self.space("beside")["shared_with"]),
+                         (["a", "c"], []))
+        for one in (beside, *tools.values()):
+            one("queue", 2000)
+
+        def parts(seconds=2):
+            everybody = [*tools.values(), beside]
+            start, before = time.monotonic(), [one("launched") for one in everybody]
+            time.sleep(seconds)
+            took = time.monotonic() - start
+            return [(one("launched") - b) * 0.002 / took for one, b in zip(everybody, before)]
+
+        def right():
+            seen.append(parts())
+            *small, large = seen[-1]
+            total = sum(small)
+            return 0.7 < total < 1.1 and large > 0.7 and all(
+                abs(part / total - share / 6) < 0.06 for part, share in zip(small, (1, 2, 3)))
+        seen = []
+        self.assertTrue(eventually(right, 40), (seen, self.world.log()))
+        text = self.world.cleave("inspect", "c")[1]
+        self.assertIn("48 % guaranteed", text)
+        self.assertIn("shared with       a, b", text)
+        # with nobody beside it, one has the set to itself, and no gate
+        for name in ("a", "b"):
+            tools.pop(name).end()
+        self.assertTrue(eventually(lambda: self.space("c")["shared_with"] == []))
+        self.assertTrue(eventually(lambda: (seen.append(parts(1)), seen[-1][0] > 0.8)[1], 30), seen)
+        self.assertIn("all of it, 48 % guaranteed", self.world.cleave("inspect", "c")[1])
+        # another daemon finds them as they were
+        again = tool("again", 2)
+        self.world.kill_daemon()
+        self.assertTrue(eventually(self.world.daemon_pid))
+        self.assertTrue(eventually(lambda: self.space("c")["shared_with"] == ["again"]))
+        self.assertEqual(self.space("again")["units"], self.space("c")["units"])
+        again("queue", 2000)
+        tools["again"] = again
+        self.assertTrue(eventually(lambda: (seen.append(parts(1)), abs(
+            seen[-1][1] / sum(seen[-1][:2]) - 0.4) < 0.1)[1], 30), (seen, self.world.log()))
+        for one in (beside, *tools.values()):
+            one.end()
 
     def test_run_says_what_is_shared(self):
         process = self.world.run(*SPACE, program=["true"])

@@ -131,6 +131,72 @@ static void test_liar(void **state)
         assert_int_equal(space_count(&space_find(&plan, 2)->set), 10);
 }
 
+/* Shares of less than a unit. */
+static void test_parts(void **state)
+{
+        struct space_plan plan;
+        struct space_set none = {{0}}, unit;
+
+        (void)state;
+        assert_int_equal(space_part_of(&h100, 1), 16);
+        assert_int_equal(space_part_of(&h100, 6), 96);
+        assert_int_equal(space_part_of(&h100, 7), 0);
+        assert_int_equal(space_part_of(&h100_fine, 1), 66);
+        assert_int_equal(space_part_of(&h100_fine, 2), 0);
+        assert_int_equal(space_plan_init(&plan, &h100), 0);
+        assert_int_equal(space_admit(&plan, 9, 14, false), 0);
+        assert_int_equal(space_admit_part(&plan, 1, 16), 0);
+        assert_int_equal(space_available(&plan, false), 1);
+        assert_int_equal(space_admit_part(&plan, 1, 16), -EEXIST);
+        assert_int_equal(space_admit_part(&plan, 2, 0), -EINVAL);
+        assert_int_equal(space_admit_part(&plan, 2, 100), -EINVAL);
+        /* 1, 2 and 3 % have one unit, and it is nobody else's */
+        assert_int_equal(space_admit_part(&plan, 2, 32), 0);
+        assert_int_equal(space_admit_part(&plan, 3, 48), 0);
+        assert_int_equal(space_available(&plan, false), 1);
+        assert_int_equal(set_of(&plan, 1), 0x4000);
+        assert_int_equal(set_of(&plan, 2), 0x4000);
+        assert_int_equal(set_of(&plan, 3), 0x4000);
+        assert_int_equal(space_find(&plan, 1)->group, space_find(&plan, 3)->group);
+        /* the next finds no room in it, and opens another; who fits in both goes to the fuller */
+        assert_true(space_has_room(&plan, 16));
+        assert_int_equal(space_admit_part(&plan, 4, 80), 0);
+        assert_int_equal(set_of(&plan, 4), 0x8000);
+        assert_int_not_equal(space_find(&plan, 4)->group, space_find(&plan, 1)->group);
+        assert_int_equal(space_leave(&plan, 3), 0);
+        assert_int_equal(space_admit_part(&plan, 5, 16), 0);
+        assert_int_equal(set_of(&plan, 5), 0x8000);
+        assert_false(space_has_room(&plan, 64));
+        assert_int_equal(space_admit_part(&plan, 6, 64), -ENOSPC);
+        assert_int_equal(space_admit(&plan, 6, 1, true), -ENOSPC);
+        /* all of them may live on it; nobody else */
+        unit = space_find(&plan, 1)->set;
+        space_hold(&plan, 1, &unit);
+        space_hold(&plan, 2, &unit);
+        space_hold(&plan, 4, &unit);
+        assert_true(space_equal(&space_find(&plan, 2)->held, &unit));
+        assert_true(space_empty(&space_find(&plan, 4)->held));
+        /* it is theirs until the last has gone, and stays where it is while one lives on it */
+        assert_int_equal(space_leave(&plan, 1), 0);
+        assert_int_equal(space_leave(&plan, 9), 0);
+        assert_int_equal(set_of(&plan, 2), 0x4000);
+        assert_int_equal(space_available(&plan, false), 14);
+        space_hold(&plan, 2, &none);
+        assert_int_equal(space_leave(&plan, 2), 0);
+        assert_int_equal(space_available(&plan, false), 15);
+
+        /* after a restart they find each other again */
+        assert_int_equal(space_plan_init(&plan, &h100), 0);
+        unit = range(3, 1);
+        assert_int_equal(space_restore_part(&plan, 1, 32, &unit), 0);
+        assert_int_equal(space_restore_part(&plan, 2, 48, &unit), 0);
+        assert_int_equal(space_restore_part(&plan, 3, 48, &unit), -EINVAL);
+        assert_int_equal(space_restore(&plan, 3, 1, false, &unit), -EINVAL);
+        assert_int_equal(space_find(&plan, 1)->group, space_find(&plan, 2)->group);
+        assert_int_equal(space_admit_part(&plan, 3, 16), 0);
+        assert_int_equal(set_of(&plan, 3), 1 << 3);
+}
+
 static uint64_t seed = 88172645463325252ull;
 
 static unsigned any(unsigned below)
@@ -141,8 +207,8 @@ static unsigned any(unsigned below)
         return (unsigned)(seed % below);
 }
 
-/* At every moment: sets disjoint, also from what others' contexts hold; all units accounted for;
- * nobody below his guarantee, and nobody with a share above it. */
+/* At every moment: sets disjoint but those of parts of a unit, also from what others' contexts
+ * hold; all units accounted for; nobody below his guarantee, and nobody with a share above it. */
 static void check_plan(struct space_plan *plan)
 {
         struct space_set all = {{0}};
@@ -151,12 +217,24 @@ static void check_plan(struct space_plan *plan)
 
         for (unsigned i = 0; i < plan->tenants; i++) {
                 struct space_tenant *t = &plan->tenant[i];
-                unsigned count = space_count(&t->set);
+                unsigned count = space_count(&t->set), parts = 0;
+                bool counted = false;
 
-                assert_false(space_meet(&all, &t->set));
-                for (unsigned k = 0; k < plan->tenants; k++)
-                        assert_false(k != i && space_meet(&t->set, &plan->tenant[k].held));
+                for (unsigned k = 0; k < plan->tenants; k++) {
+                        const struct space_tenant *other = &plan->tenant[k];
+
+                        if (t->group && other->group == t->group) {
+                                assert_true(space_equal(&t->set, &other->set));
+                                parts += other->part;
+                                counted = counted || k < i;
+                        } else
+                                assert_false(k != i && space_meet(&t->set, &other->held));
+                }
+                assert_true(parts <= 100 && (t->part > 0) == (t->group > 0));
                 assert_true(t->best_effort ? count >= 1 : count == t->units);
+                if (counted)
+                        continue;
+                assert_false(space_meet(&all, &t->set));
                 all.word[0] |= t->set.word[0];
                 all.word[1] |= t->set.word[1];
                 sms += space_sms(&plan->geometry, &t->set);
@@ -184,7 +262,8 @@ static void random_tenancy(const struct space_geometry *geometry, unsigned chang
                 if (what < 4 || !t) {
                         struct space_plan before = plan;
                         unsigned units = 1 + any(geometry->units / 2);
-                        int r = space_admit(&plan, next, units, any(3) == 0);
+                        int r = any(3) == 0 ? space_admit_part(&plan, next, 1 + any(99))
+                                            : space_admit(&plan, next, units, any(3) == 0);
 
                         if (r == 0) {
                                 admitted++;
@@ -310,6 +389,7 @@ int main(void)
                 cmocka_unit_test(test_guaranteed),
                 cmocka_unit_test(test_best_effort),
                 cmocka_unit_test(test_restored),
+                cmocka_unit_test(test_parts),
                 cmocka_unit_test(test_liar),
                 cmocka_unit_test(test_random),
                 cmocka_unit_test(test_choice),
