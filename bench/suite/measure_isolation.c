@@ -164,10 +164,13 @@ int measure_response(struct cell *cell, double *ret)
         free(second);
         json_decref(replies[0]);
         json_decref(replies[1]);
-        if (!(fabs(settled - 0.5) < 0.1))
-                return cell_fail(cell, "work did not come to be as the new shares");
         cell_note(cell, "part_afterwards", settled);
         *ret = ((double)step - changed) * 10;
+        if (!(fabs(settled - 0.5) < 0.1))
+                return cell_fail(cell,
+                        "work did not come to be as the new shares: from %.0f ms on the first had "
+                        "%.2f of it instead of half",
+                        *ret, settled);
         return 0;
 }
 

@@ -7,10 +7,12 @@ usage: nvml.py LIBRARY sample       until standard input ends, then one JSON obj
        nvml.py LIBRARY gone PID     waits until NVML no longer counts the process, prints the
                                     monotonic time
 """
+import contextlib
 import ctypes
 import json
 import select
 import sys
+import threading
 import time
 
 MOST = 4096
@@ -43,6 +45,48 @@ class Nvml:
         self.must(self.lib.nvmlDeviceGetComputeRunningProcesses_v3(
             self.device, ctypes.byref(count), self.room), "processes")
         return {p.pid: p.memory for p in self.room[:count.value] if p.memory != UNKNOWN}
+
+
+class Card:
+    """The SMs' clock, the power drawn and what holds the clock back, while something runs."""
+    HELD = {0x4: "power", 0x8: "hardware", 0x20: "heat", 0x40: "heat, hardware", 0x80: "brake"}
+
+    def __init__(self, library):
+        self.nvml = Nvml(library)
+
+    def asked(self, name, *words, kind=ctypes.c_uint):
+        value = kind()
+        result = getattr(self.nvml.lib, name)(self.nvml.device, *words, ctypes.byref(value))
+        return None if result else value.value
+
+    @contextlib.contextmanager
+    def watched(self, told):
+        """Puts medians of clock_mhz and power_w and the set of held_by into told."""
+        clocks, powers, held, end = [], [], set(), threading.Event()
+
+        def watch():
+            while not end.wait(0.05):
+                clocks.append(self.asked("nvmlDeviceGetClockInfo", 1))
+                powers.append(self.asked("nvmlDeviceGetPowerUsage"))
+                bits = self.asked("nvmlDeviceGetCurrentClocksEventReasons",
+                                  kind=ctypes.c_ulonglong) or 0
+                held.update(word for bit, word in self.HELD.items() if bits & bit)
+
+        def middle(values):
+            values = sorted(v for v in values if v is not None)
+            return values[len(values) // 2] if values else None
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        try:
+            yield told
+        finally:
+            end.set()
+            thread.join()
+            watts = middle(powers)
+            told["clock_mhz"] = middle(clocks)
+            told["power_w"] = watts and round(watts / 1000)
+            told["held_by"] = sorted(held)
 
 
 def sample(nvml):
