@@ -63,8 +63,7 @@ void driver_files_companions(json_t *mounts)
                 "libnvidia-nvvm*.so.*", "libnvidia-gpucomp.so.*", "libnvidia-cfg.so.*",
                 "libnvidia-allocator.so.*", "libnvidia-opencl.so.*", "libnvidia-tileiras.so.*",
                 "libcudadebugger.so.*", "libnvcuvid.so.*", "libnvidia-encode.so.*"};
-        static const char *const tools[] = {
-                "/usr/bin/nvidia-smi", "/usr/local/nvidia/bin/nvidia-smi"};
+        static const char *const tools[] = {DRIVER_FILES_SMI, "/usr/local/nvidia/bin/nvidia-smi"};
         _cleanup_free_ char *libcuda = driver_file_locate("libcuda.so.1");
         char *slash = libcuda ? strrchr(libcuda, '/') : NULL;
         glob_t found = {0};

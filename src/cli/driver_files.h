@@ -6,6 +6,9 @@
 #include <jansson.h>
 #include <stdbool.h>
 
+/* Where programs find it inside. */
+#define DRIVER_FILES_SMI "/usr/bin/nvidia-smi"
+
 /* The file behind the name that a program gives to dlopen, in new memory, or NULL. */
 char *driver_file_locate(const char *soname);
 

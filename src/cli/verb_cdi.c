@@ -160,6 +160,7 @@ static void add_nodes(struct spec *spec)
 
 static void add_simulated(struct spec *spec)
 {
+        _cleanup_free_ char *smi = path_join(spec->sim_dir, "nvidia-smi");
         const char *given = getenv(CLEAVE_ENV_SIM_DIR);
         char own[64];
 
@@ -167,6 +168,8 @@ static void add_simulated(struct spec *spec)
         driver_files_mount(spec->mounts, given && *given ? given : own, INSIDE_SIM_DIR, true);
         add_env(spec, CLEAVE_ENV_SIM_DIR, INSIDE_SIM_DIR);
         add_env(spec, CLEAVE_ENV_SIM, output_text(json_object_get(spec->info, "sim"), ""));
+        if (smi && access(smi, X_OK) == 0)
+                driver_files_mount(spec->mounts, smi, DRIVER_FILES_SMI, false);
 }
 
 /* What a client of the device's MPS server needs: its variable, and what it meets the server in.

@@ -368,6 +368,7 @@ static int set_environment(void *context)
         struct run *run = context;
         json_t *preload = json_object_get(run->created, "preload");
         const char *library = json_string_value(json_object_get(run->created, "library_path"));
+        const char *programs = json_string_value(json_object_get(run->created, "program_path"));
         const char *name;
         json_t *value;
         int r = 0;
@@ -379,6 +380,8 @@ static int set_environment(void *context)
                 r = trace_preload(NULL);
         if (r == 0)
                 r = prepend("LD_LIBRARY_PATH", library);
+        if (r == 0 && getenv("PATH"))
+                r = prepend("PATH", programs);
         if (r == 0)
                 r = show_devices(json_object_get(run->created, "tenant"));
         if (r == 0 && setenv(CLEAVE_ENV_RUNTIME, run->directory, 1) < 0)

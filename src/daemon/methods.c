@@ -639,6 +639,12 @@ static void make_name(struct manager *manager, uid_t uid, const char *program, c
                 snprintf(ret, 64, "%s-%u", base, i);
 }
 
+/* Where the simulated driver's libraries and programs are; NULL: real GPUs are served. */
+static const char *simulated_path(const struct manager *manager)
+{
+        return manager->backend == &device_backend_sim ? manager->sim_directory : NULL;
+}
+
 /* Where the dynamic linker shall look first. In the guard's directory are also the names without a
  * version, which some programs try (numba: libcuda.so); as the same files they lead to the library
  * that is preloaded already. The simulated driver's comes after it. New memory, or NULL. */
@@ -646,7 +652,7 @@ static char *library_path(const struct manager *manager)
 {
         const char *slash = manager->guard_library ? strrchr(manager->guard_library, '/') : NULL;
         int guard = slash ? (int)(slash - manager->guard_library) : 0;
-        const char *sim = manager->backend == &device_backend_sim ? manager->sim_directory : NULL;
+        const char *sim = simulated_path(manager);
         char *path;
 
         if (!guard)
@@ -670,10 +676,11 @@ static json_t *created_json(struct tenant *tenant)
         if (manager->sim)
                 json_object_set_new(environment, CLEAVE_ENV_SIM, json_string(manager->sim));
         space_add_environment(tenant, environment);
-        return json_pack("{s:o, s:o, s:[s, s*], s:s?, s:s, s:s?, s:s}", "tenant",
+        return json_pack("{s:o, s:o, s:[s, s*], s:s?, s:s?, s:s, s:s?, s:s}", "tenant",
                 tenant_json(tenant), "environment", environment, "preload", manager->guard_library,
-                manager->guard_nvml_library, "library_path", libraries, "identity",
-                cgroup ? "cgroup" : "process-tree", "cgroup", cgroup, "secret", tenant->secret);
+                manager->guard_nvml_library, "library_path", libraries, "program_path",
+                simulated_path(manager), "identity", cgroup ? "cgroup" : "process-tree", "cgroup",
+                cgroup, "secret", tenant->secret);
 }
 
 static void tell_created(struct tenant *tenant)

@@ -161,10 +161,10 @@ class Status(Run):
 class Surroundings(Run):
     def test_environment(self):
         self.daemon.grant.update(environment={"CLEAVE_TENANT": "0123456789abcdef"},
-                                 library_path="/sim/lib")
+                                 library_path="/sim/lib", program_path="/sim/bin")
         self.env.update(LD_LIBRARY_PATH="/own/lib", LD_PRELOAD="libm.so.6", OWN="kept")
         out = self.run_("env")[1].splitlines()
-        for line in (f"LD_PRELOAD={GUARD}:libm.so.6", f"CUDA_VISIBLE_DEVICES={self.daemon.uuids[0]}", "LD_LIBRARY_PATH=/sim/lib:/own/lib",
+        for line in (f"LD_PRELOAD={GUARD}:libm.so.6", f"PATH=/sim/bin:{self.env['PATH']}", f"CUDA_VISIBLE_DEVICES={self.daemon.uuids[0]}", "LD_LIBRARY_PATH=/sim/lib:/own/lib",
                      "CLEAVE_TENANT=0123456789abcdef", "OWN=kept",
                      f"CLEAVE_RUNTIME_DIR={self.daemon.directory}"):
             self.assertIn(line, out)

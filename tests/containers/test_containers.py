@@ -188,6 +188,18 @@ class Containers(Base):
         # and nothing of it stays
         self.assertTrue(eventually(lambda: self.daemon.tenants() == []))
 
+    def test_nvidia_smi_shows_one_gib(self):
+        done = self.run_in("mem-1G", "nvidia-smi")
+        self.assertRegex(done.stdout, r" 0MiB /   1024MiB ", done.stderr)
+        self.assertEqual(done.stdout.count("MiB /"), 1)
+        # beside a program that holds something, of its own container and of another one
+        _, facts = self.start("mem-2G", "--name", "watched")
+        self.start("mem-4G")
+        for words, answer in (("--query-gpu=memory.total,memory.used", (2048, facts["used"] // MIB)),
+                              ("--query-compute-apps=pid,used_memory", (1, facts["used"] // MIB))):
+            done = self.exec("watched", "nvidia-smi", words, "--format=csv,noheader,nounits")
+            self.assertEqual(done.stdout, "{}, {}\n".format(*answer), done.stderr)
+
     def test_every_name_of_the_library_leads_to_the_guard(self):
         for directory in (f"/usr/{MULTIARCH}/", "/usr/lib64/", ""):
             for number in (".1", ""):
@@ -300,7 +312,7 @@ def copy_build(place, user):
     for name in ("src/guard", "src/sim"):
         shutil.copytree(f"{BUILD}/{name}", f"{place}/build/{name}", symlinks=True,
                         ignore=lambda d, names: [n for n in names if ".so" not in n and
-                                                 n != "nvidia-cuda-mps-control"])
+                                                 not n.startswith("nvidia-")])
     for name in ("cleave", "cleaved"):
         shutil.copy(f"{BUILD}/{name}", f"{place}/build/{name}")
     if user:

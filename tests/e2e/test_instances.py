@@ -61,6 +61,12 @@ class Instances(unittest.TestCase):
         self.world.running.append(process)
         return Tool(self.world, process) if check else process.communicate(timeout=60)[1]
 
+    def smi(self, *words):
+        place = os.path.join(BUILD, "src", "sim")
+        return subprocess.run([place + "/nvidia-smi", *words], text=True, check=True, timeout=60,
+                              env=dict(self.world.env, LD_LIBRARY_PATH=place),
+                              stdout=subprocess.PIPE).stdout
+
     def tenant(self, *words):
         return Tool(self.world, self.world.run(*words, program=MONITOR))
 
@@ -72,6 +78,11 @@ class Programs(Instances):
         devices = self.cut("1g.10gb,3g.40gb")
         self.assertEqual(sorted(name for name, _ in devices), ["1g.10gb", "3g.40gb"])
         uuids = dict(devices)
+        listed = self.smi("-L")
+        for name, uuid in devices:
+            self.assertRegex(listed, rf"\n  MIG {name} +Device +\d: \(UUID: {uuid}\)\n")
+        self.assertRegex(self.smi(), r"Enabled \|\n(.*\n)*\| MIG devices: (.*\n)*"
+                         r"\|    0  +\d +0 +\d   NVIDIA H100 80GB HBM3 MIG 3g.40gb +0MiB /  40448MiB \|")
         whole = {"1g.10gb": (SMALL, 16), "3g.40gb": (HALF, 60)}
         for name, (memory, sms) in whole.items():
             for visible in (uuids[name], uuids[name][4:].upper().join(("MIG-", ""))):

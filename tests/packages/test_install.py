@@ -28,6 +28,7 @@ lib/cleave/guard/libnvidia-ml.so
 lib/cleave/guard/libnvidia-ml.so.1
 lib/cleave/sim/libcuda.so.1
 lib/cleave/sim/libnvidia-ml.so.1
+lib/cleave/sim/nvidia-smi
 lib/systemd/system/cleaved.service
 lib/systemd/system/cleaved.socket
 lib/sysusers.d/cleave.conf
