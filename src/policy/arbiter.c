@@ -36,6 +36,7 @@
 #define FILL_ALL         970000u
 #define PROBE_SETTLES    (12 * ARBITER_MS) /* what was seen up to then is of the time before */
 #define PROBE_MOST       (400 * ARBITER_MS)
+#define LATELY           (1000 * ARBITER_MS)
 #define PROBE_OTHERS     200u /* us, the others' slices: ends can still be told by them */
 
 enum call {
@@ -84,11 +85,12 @@ struct seat {
         uint64_t pause_ns;    /* and mean time without work between them, 0: unknown */
         uint64_t run_ns;      /* mean time on the engine between two idle moments, 0: unknown */
         uint64_t mean_run_ns; /* the same, over about a third of a second */
-        uint64_t worked;      /* when it was last seen to use the device */
-        uint64_t wait_ppm;    /* part of the window with work, PPM if unknown */
-        int64_t rate_ppm;     /* of the device that it used, last window */
-        int64_t mean_ppm;     /* the same, over about a third of a second */
-        int64_t owed_ns;      /* of its guarantee, while it had a backlog or was a loop */
+        double lately_ns, lately_starts; /* used, and starts, over about a second */
+        uint64_t worked;                 /* when it was last seen to use the device */
+        uint64_t wait_ppm;               /* part of the window with work, PPM if unknown */
+        int64_t rate_ppm;                /* of the device that it used, last window */
+        int64_t mean_ppm;                /* the same, over about a third of a second */
+        int64_t owed_ns; /* of its guarantee, while it had a backlog or was a loop */
         uint64_t trial_at, trial_pause;
         bool trial; /* takes turns to see whether it fills one */
         unsigned target_ppm;
@@ -132,6 +134,7 @@ struct device {
         uint64_t settled;
         bool stale; /* targets and slices are to be worked out again */
         uint64_t round, round_since;
+        uint64_t round_due;        /* what it will be when that one has stayed long enough */
         unsigned active;           /* when the round was chosen */
         bool latency;              /* somebody is served first */
         uint32_t switching_ppm;    /* what that costs everybody */
@@ -984,6 +987,7 @@ static void judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
         bool exact = !sight->used_known || (sight->starts_known && sight->wanted_known);
         enum arbiter_kind kind;
         int64_t credit;
+        double keep;
         bool idle;
 
         if (sight->demand == ARBITER_DEMAND_NONE &&
@@ -1020,6 +1024,9 @@ static void judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
         else
                 seat->mean_ppm = seat->rate_ppm;
         seat->fill_ppm = offered ? (uint32_t)MIN_OF(used * PPM / offered, (uint64_t)PPM) : PPM;
+        keep = span < LATELY ? 1 - (double)span / LATELY : 0;
+        seat->lately_ns = seat->lately_ns * keep + (double)used;
+        seat->lately_starts = seat->lately_starts * keep + (double)starts;
         seat->run_ns = sight->starts_known && starts ? used / starts : 0;
         if (seat->run_ns)
                 seat->mean_run_ns = seat->mean_run_ns ? seat->mean_run_ns - seat->mean_run_ns / 8 +
@@ -1053,10 +1060,12 @@ static void judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
         } else if (sight->starts_known && sight->wanted_known) {
                 uint64_t limit = seat->kind == ARBITER_SYNCHRONOUS ? away + away / 2 : away;
 
-                /* now and then a queue has nothing for an instant, between two kernels: who is cut
-                   several times before that, and may have paused for no time, has a backlog */
+                /* now and then a queue has nothing for an instant, between two kernels, or seems
+                   to: who is mostly cut before that, and may have paused for no time, has a
+                   backlog */
                 if (doubt && !probed && !arbiter->device[d].latency && seat->pause_ns <= limit &&
-                        seat->run_ns > 3 * slice_in_force(seat) * 1000 &&
+                        seat->lately_ns >
+                                seat->lately_starts * 3000 * (double)slice_in_force(seat) &&
                         seat->kind != ARBITER_SYNCHRONOUS)
                         kind = ARBITER_BACKLOGGED;
                 else if (doubt ? !is_synchronous(arbiter, d, t, seat->pause_ns,
@@ -1333,14 +1342,16 @@ static bool find_latency(struct arbiter *arbiter, unsigned d)
         return any;
 }
 
-/* Round length: one of a few, so that small changes of what is seen cost no calls. */
-static uint64_t choose_round(struct arbiter *arbiter, unsigned d, unsigned active)
+/* Round length: one of a few, so that small changes of what is seen cost no calls. sum: of the
+ * targets. */
+static uint64_t choose_round(struct arbiter *arbiter, unsigned d, unsigned active, uint64_t sum)
 {
         static const uint64_t rounds[] = {ARBITER_ROUND_MIN, 12 * ARBITER_MS, 18 * ARBITER_MS,
-                26 * ARBITER_MS, ARBITER_ROUND_MAX};
+                26 * ARBITER_MS, 36 * ARBITER_MS, ARBITER_ROUND_MAX};
         const struct device *device = &arbiter->device[d];
         uint64_t wanted = active * (arbiter->costs.switch_ns + arbiter->costs.save_ns) /
                           ARBITER_SWITCH_LOSS * PPM;
+        uint64_t longest = ARBITER_ROUND_MAX;
 
         for (unsigned i = 0; i < device->count; i++) {
                 const struct seat *seat = seat_of(arbiter, d, device->order[i]);
@@ -1350,9 +1361,15 @@ static uint64_t choose_round(struct arbiter *arbiter, unsigned d, unsigned activ
                         seat->target_ppm && seat->rate_ppm < (int64_t)seat->target_ppm * 95 / 100)
                         wanted = MIN_OF(
                                 wanted, (uint64_t)((double)seat->run_ns * PPM / seat->target_ppm));
+                if (seat->kind != ARBITER_IDLE && seat->target_ppm && seat->target_ppm < sum) {
+                        double part = (double)seat->target_ppm / (double)sum;
+
+                        longest = MIN_OF(
+                                longest, (uint64_t)(ARBITER_WINDOW_OFF / (part * (1 - part))));
+                }
         }
-        for (unsigned i = 0; i < ARRAY_SIZE(rounds); i++)
-                if (wanted <= rounds[i])
+        for (unsigned i = 0; i + 1 < ARRAY_SIZE(rounds); i++)
+                if (wanted <= rounds[i] || longest < rounds[i + 1])
                         return rounds[i];
         return ARBITER_ROUND_MAX;
 }
@@ -1439,7 +1456,7 @@ static void set_slices(struct arbiter *arbiter, unsigned d)
         if (latency != device->latency)
                 device->urgent = true;
         device->latency = latency;
-        round = choose_round(arbiter, d, active);
+        device->round_due = round = choose_round(arbiter, d, active, sum);
         if (active == device->active && device->settled < device->round_since + ROUND_STAYS)
                 round = device->round;
         if (round != device->round || active != device->active) {
@@ -1844,6 +1861,8 @@ unsigned arbiter_step(struct arbiter *arbiter, uint64_t now, struct arbiter_acti
                                         owed_limit(seat, &arbiter->tenant[device->order[i]]))
                                 device->stale = true;
                 }
+                if (device->round_due != device->round && now >= device->round_since + ROUND_STAYS)
+                        device->stale = true;
                 if (device->stale) {
                         set_targets(arbiter, d);
                         set_slices(arbiter, d);

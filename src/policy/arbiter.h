@@ -15,9 +15,10 @@
  *   normal, then low, within a class by weight (default: the same for all) to those without a cap,
  *   then up to their cap to those with one. Nobody who is active is set below ARBITER_FLOOR.
  *   switch = 230 us (thread-block mode 138), drag = 1.7 %, H100. The round is as long as
- *   switching needs to cost ARBITER_SWITCH_LOSS, but at most ARBITER_ROUND_MAX: a window of w ns
- *   that cuts a round is off by up to round * s * (1 - s), 0.9 points of 1 s at 36 ms and one half.
- *   Where a tenant that keeps going idle gets less than it is due, the round shrinks until its
+ *   switching needs to cost ARBITER_SWITCH_LOSS, but at most ARBITER_ROUND_MAX, and only so long
+ *   that nobody's part of a window that cuts a round is off by more than ARBITER_WINDOW_OFF, which is
+ *   round * s * (1 - s): 36 ms at one half, 0.9 points of 1 s. Where a tenant that keeps going idle
+ *   gets less than it is due, the round shrinks until its
  *   slice is no longer than its bursts (not below ARBITER_ROUND_MIN): it waits less for the others.
  *
  * Duty cycles (caps). In each period a capped tenant has budget cap * period + carry; when it has
@@ -92,7 +93,8 @@
 
 #define ARBITER_MS          1000000ull
 #define ARBITER_ROUND_MIN   (8 * ARBITER_MS)
-#define ARBITER_ROUND_MAX   (36 * ARBITER_MS)
+#define ARBITER_ROUND_MAX   (52 * ARBITER_MS)
+#define ARBITER_WINDOW_OFF  (9 * ARBITER_MS)
 #define ARBITER_SWITCH_LOSS 12500u /* ppm */
 #define ARBITER_FLOOR       5000u  /* ppm */
 #define ARBITER_SLICE_MIN   50u    /* us */

@@ -12,6 +12,11 @@
  * an H100, for slices of 0.2 to 24 ms: 58 to 115 us, most often 73 or 90, where the cost is 98. */
 #define EARLY 45000u
 #define BAND  40000u
+/* Other kernels than those of 0.1 and 5 ms may be cut sooner or later than that: where a slice is so
+ * long that a run hardly ends there by chance, anything from the slice's end on is taken for a cut,
+ * up to a 64th of the slice later. */
+#define SLICE_LONG 2000000u
+#define LATE_PART  64u
 /* Of shorter slices a run that ends at random ends so rather often. */
 #define SLICE_TELLS (4 * (EARLY + BAND))
 /* So many slices in a row are told by the end of the last. */
@@ -342,7 +347,10 @@ enum place {
 static enum place place_of_end(
         const struct switches *switches, const struct switches_owner *owner, uint64_t length)
 {
-        uint64_t least = owner->slice_ns + excess(switches, owner) - EARLY;
+        bool is_long = owner->slice_ns >= SLICE_LONG;
+        uint64_t early = is_long ? excess(switches, owner) : EARLY;
+        uint64_t width = early + band(owner) + (is_long ? owner->slice_ns / LATE_PART : 0);
+        uint64_t least = owner->slice_ns + excess(switches, owner) - early;
         uint64_t slices;
 
         if (length < least)
@@ -352,11 +360,11 @@ static enum place place_of_end(
         if (slices > 1 && switches->disturbed)
                 return UNTOLD;
         /* of the shortest each moment is one where such a run may end */
-        if (owner->slice_ns <= EARLY + band(owner))
+        if (owner->slice_ns <= width)
                 return AT_END;
         if (slices > SLICES_TOLD)
                 return UNTOLD;
-        return (length - least) % owner->slice_ns <= EARLY + band(owner) ? AT_END : INSIDE;
+        return (length - least) % owner->slice_ns <= width ? AT_END : INSIDE;
 }
 
 /* The engine was idle while the owner could have had it. */

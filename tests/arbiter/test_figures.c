@@ -30,10 +30,15 @@ static struct program loop(uint64_t kernel)
         return (struct program){.kind = PROGRAM_LOOP, .kernel_ns = kernel, .pause_ns = HOST_PAUSE};
 }
 
+static uint32_t rough_ppm;
+static uint64_t rough_ns;
+
 static void begin(uint64_t seed, enum fidelity fidelity)
 {
         world_init(&world, 1, seed, true);
         world.fidelity = fidelity;
+        world.rough_ppm = rough_ppm;
+        world.rough_ns = rough_ns;
 }
 
 static struct client *add(uint64_t id, unsigned share, unsigned cap, enum arbiter_priority priority,
@@ -89,7 +94,8 @@ static void shares(const char *name, const unsigned *share, unsigned count, cons
                "%.2f %%",
                 name, most, 100 * relative, worst, (double)total / (10. * SEC),
                 (double)world.call_ns / (11. * SEC) * 100);
-        verdict(most <= 1 && relative <= .1, worst <= 1);
+        /* so much of one program's work must be left by what switching costs */
+        verdict(most <= 1 && relative <= .1 && (double)total >= .94 * 10 * SEC, worst <= 1);
         world_done(&world);
 }
 
@@ -100,7 +106,8 @@ static void test_shares(void)
         static const uint64_t mixed[8] = {
                 10 * US, 50 * MS, 100 * US, 5 * MS, 1 * MS, 10 * US, 50 * MS, 5 * MS};
         static const unsigned a[] = {1, 99}, b[] = {10, 90}, c[] = {25, 75}, d[] = {50, 50},
-                              e[] = {20, 30, 50}, f[] = {12, 13, 12, 13, 12, 13, 12, 13};
+                              e[] = {20, 30, 50}, f[] = {12, 13, 12, 13, 12, 13, 12, 13},
+                              g[] = {33, 33, 34}, h[] = {20, 20, 20, 20, 20};
 
         shares("1:99", a, 2, same, SEES_ALL);
         shares("1:99, 10 us and 50 ms kernels", a, 2, mixed, SEES_ALL);
@@ -109,14 +116,30 @@ static void test_shares(void)
         shares("50:50", d, 2, same, SEES_ALL);
         shares("50:50, 10 us and 50 ms kernels", d, 2, mixed, SEES_ALL);
         shares("20:30:50", e, 3, mixed, SEES_ALL);
+        shares("3 equal", g, 3, same, SEES_ALL);
+        shares("5 equal", h, 5, same, SEES_ALL);
+        shares("3 equal, switches seen", g, 3, same, SEES_SWITCHES);
+        shares("5 equal, switches seen", h, 5, same, SEES_SWITCHES);
         shares("8 equal", f, 8, same, SEES_ALL);
         shares("8 equal, all kernels", f, 8, mixed, SEES_ALL);
         shares("8 equal, nothing seen", f, 8, mixed, SEES_NOTHING);
         shares("20:30:50, only use seen", e, 3, mixed, SEES_USED);
         shares("1:99, switches seen", a, 2, mixed, SEES_SWITCHES);
         shares("20:30:50, switches seen", e, 3, mixed, SEES_SWITCHES);
-        shares("8 equal, switches seen", f, 8, mixed, SEES_SWITCHES);
+        shares("8 equal, switches seen", f, 8, same, SEES_SWITCHES);
+        shares("8 equal, all kernels, switches seen", f, 8, mixed, SEES_SWITCHES);
         shares("20:30:50, only coarse use seen", e, 3, mixed, SEES_COARSE);
+        /* some runs end a little sooner than others do, or a queue has nothing for an instant */
+        rough_ppm = 50000;
+        for (rough_ns = 70 * US; rough_ns <= 840 * US; rough_ns *= 12) {
+                printf("   of each 20 ends one is seen %.2f ms too early:\n",
+                        (double)rough_ns / MS);
+                shares("1:99, switches seen", a, 2, same, SEES_SWITCHES);
+                shares("50:50, switches seen", d, 2, same, SEES_SWITCHES);
+                shares("20:30:50, switches seen", e, 3, same, SEES_SWITCHES);
+                shares("8 equal, switches seen", f, 8, same, SEES_SWITCHES);
+        }
+        rough_ppm = 0;
 }
 
 /* 2: what is left of one program's work at 50:50. */

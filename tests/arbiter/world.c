@@ -414,10 +414,14 @@ static void watch(struct world *world, unsigned d)
         while (watcher->records < gpu->records) {
                 const struct schedule_record *record =
                         &gpu->record[watcher->records % SCHEDULE_RECORDS];
+                uint64_t at = record->at;
 
                 if (record->at > world->now)
                         break;
-                switches_record(&watcher->switches, record->owner, record->at, record->start);
+                if (!record->start && world->rough_ppm &&
+                        world_random(world, 1000000) < world->rough_ppm)
+                        at -= world->rough_ns;
+                switches_record(&watcher->switches, record->owner, at, record->start);
                 watcher->records++;
         }
         switches_look(&watcher->switches, world->now);

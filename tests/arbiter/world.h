@@ -111,8 +111,10 @@ struct world {
                 uint64_t sampled, idle_ns;
         } watcher[WORLD_DEVICES];
         uint64_t steps, calls, call_ns;
-        uint64_t steered_ns[2];                        /* call_ns by lane */
-        bool fixed;                                    /* calls take their mean time */
+        uint64_t steered_ns[2]; /* call_ns by lane */
+        bool fixed;             /* calls take their mean time */
+        uint32_t rough_ppm;     /* of the ends that are recorded, so many bear a time that is */
+        uint64_t rough_ns;      /* so much too early, as if the owner had run out of work */
         void (*check)(struct world *world, void *arg); /* after each step of the arbiter */
         void *arg;
 };
