@@ -173,6 +173,7 @@ int measure_precision(struct cell *cell, double *ret)
         *ret = answer_number(answer, "bf16_tflops") / answer_number(answer, "f32_tflops");
         cell_note(cell, "bf16_tflops", answer_number(answer, "bf16_tflops"));
         cell_note(cell, "f32_tflops", answer_number(answer, "f32_tflops"));
+        cell_note(cell, "blas_version", answer_number(answer, "blas_version"));
         json_decref(answer);
         return 0;
 }

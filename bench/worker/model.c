@@ -26,6 +26,7 @@ static struct {
                 const void *alpha, const void *a, int type_a, int lda, long long stride_a,
                 const void *b, int type_b, int ldb, long long stride_b, const void *beta, void *c,
                 int type_c, int ldc, long long stride_c, int batch, int compute, int algorithm);
+        int version; /* 120804 for 12.8.4; 0: not known */
 } blas;
 
 /* Products begin faster than the card's power lets them go on. */
@@ -37,6 +38,7 @@ static int find_blas(void)
 {
         static const char *const names[] = {
                 "libcublas.so.13", "libcublas.so.12", "libcublas.so.11", "libcublas.so"};
+        int (*property)(int which, int *value); /* 0 to 2: major, minor, patch */
         int status;
 
         if (blas.handle)
@@ -54,6 +56,13 @@ static int find_blas(void)
                 (__typeof__(blas.gemm_strided))dlsym(blas.library, "cublasGemmStridedBatchedEx");
         if (!blas.create || !blas.gemm || !blas.gemm_strided)
                 return fail("%s", dlerror());
+        property = (__typeof__(property))dlsym(blas.library, "cublasGetProperty");
+        for (int i = 0; property && i < 3; i++) {
+                int part = 0;
+
+                property(i, &part);
+                blas.version = blas.version * 100 + part;
+        }
         status = blas.create(&blas.handle);
         if (status) {
                 blas.handle = NULL;
@@ -183,6 +192,7 @@ static int run_precision(int argc, char **argv)
         NEED(time_product(n, n, n, TYPE_32F, WARM_NS, ns, &single));
         say("bf16_tflops", flops / half / 1e3);
         say("f32_tflops", flops / single / 1e3);
+        say("blas_version", blas.version ? blas.version : NAN);
         return DONE;
 }
 
