@@ -64,11 +64,13 @@ static int sim_directory(char **ret, struct cleave_error *error)
 
 unsigned daemon_take_sim(const char *models)
 {
+        unsigned named = has_models() || (models && *models) ? DAEMON_MODEL : 0;
+
         if (!models)
-                return 0;
-        if (*models || !has_models())
+                return named;
+        if (*models || !named)
                 setenv(CLEAVE_ENV_SIM, *models ? models : DAEMON_SIM_MODEL, 1);
-        return DAEMON_SIM;
+        return DAEMON_SIM | named;
 }
 
 int daemon_directory(unsigned flags, char **ret, bool *ret_system, struct cleave_error *error)
@@ -314,6 +316,16 @@ static int prefer_simulated(
         return 0;
 }
 
+/* Nobody must get other simulated GPUs than he has named because others run already. */
+static int insist_on_models(struct client *client, struct cleave_error *error)
+{
+        json_t *params = json_pack("{s:s}", "env_sim", getenv(CLEAVE_ENV_SIM)), *result = NULL;
+        int r = client_call(client, "device.list", params, &result, error);
+
+        json_decref(result);
+        return r;
+}
+
 int daemon_connect(
         unsigned flags, struct client **ret, char **ret_directory, struct cleave_error *error)
 {
@@ -331,6 +343,8 @@ int daemon_connect(
                 directory, system ? flags & ~(unsigned)DAEMON_START : flags, &client, error);
         if (r == 0 && (flags & DAEMON_SIM || has_models()))
                 r = prefer_simulated(flags, &client, &directory, error);
+        if (r == 0 && flags & DAEMON_MODEL)
+                r = insist_on_models(client, error);
         if (r < 0)
                 return r;
         *ret = TAKE_PTR(client);

@@ -24,6 +24,7 @@ enum daemon_flags {
         DAEMON_START = 1, /* start this user's own daemon if none listens */
         DAEMON_QUIET = 2, /* no line that says so when starting takes a while */
         DAEMON_SIM = 4,   /* the daemon of the simulated GPU */
+        DAEMON_MODEL = 8, /* and no other models than those of CLEAVE_SIM */
 };
 
 /* The runtime directory of the daemon that we speak with, as runtime_dir(); with DAEMON_SIM, or
@@ -35,10 +36,13 @@ enum daemon_flags {
 int daemon_directory(unsigned flags, char **ret, bool *ret_system, struct cleave_error *error);
 
 /* What --sim asks for: sets CLEAVE_SIM, for this process and the daemon that it starts. models: the
- * option's value, NULL where it was not given. The flags that go with it. */
+ * option's value, NULL where it was not given. The flags that go with it: DAEMON_MODEL where models
+ * were named, by the option or by CLEAVE_SIM. */
 unsigned daemon_take_sim(const char *models);
 
-/* Connects. ret_directory: its runtime directory in new memory, may be NULL.
+/* Connects. ret_directory: its runtime directory in new memory, may be NULL. With DAEMON_MODEL a
+ * daemon that simulates other models goes over to these, or, while those are in use, this fails
+ * with BUSY.
  * 0, or negative errno with UNREACHABLE, NOT_PERMITTED or another reason in error. */
 int daemon_connect(
         unsigned flags, struct client **ret, char **ret_directory, struct cleave_error *error);

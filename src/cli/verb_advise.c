@@ -227,18 +227,20 @@ static int ask_user(struct advise_ask *ask, struct cleave_error *error)
         return 0;
 }
 
-/* The daemon's GPUs; NULL where no daemon runs. A new reference. */
-static json_t *daemon_devices(unsigned flags)
+/* The daemon's GPUs, a new reference. */
+static int daemon_devices(unsigned flags, json_t **ret, struct cleave_error *error)
 {
         _cleanup_client_ struct client *client = NULL;
-        json_t *result = NULL, *devices;
+        json_t *result = NULL;
+        int r;
 
-        if (daemon_connect(DAEMON_START | DAEMON_QUIET | flags, &client, NULL, NULL) < 0 ||
-                client_call(client, "device.list", NULL, &result, NULL) < 0)
-                return NULL;
-        devices = json_incref(json_object_get(result, "devices"));
+        r = daemon_connect(DAEMON_START | DAEMON_QUIET | flags, &client, NULL, error);
+        if (r == 0)
+                r = client_call(client, "device.list", NULL, &result, error);
+        if (r == 0)
+                *ret = json_incref(json_object_get(result, "devices"));
         json_decref(result);
-        return devices;
+        return r;
 }
 
 /* The least memory of a list's GPUs, which sysfs does not tell; 0: not known. */
@@ -490,7 +492,8 @@ static int run_advise(const struct cli_args *args)
         struct advise_answer answer;
         struct names names = {0};
         json_t *gpus = NULL, *devices = NULL;
-        unsigned sim = daemon_take_sim(args->value[OPT_SIM]);
+        unsigned flags = daemon_take_sim(args->value[OPT_SIM]);
+        bool sim = flags & DAEMON_SIM;
         struct host host;
         int r = 0;
 
@@ -507,8 +510,11 @@ static int run_advise(const struct cli_args *args)
                 if (r < 0)
                         error_set_errno(&error, r, "cannot look at the machine's devices");
                 else {
+                        /* where no daemon runs, sysfs says enough; but not of simulated GPUs */
                         if (!args->value[OPT_SYSFS] || sim)
-                                devices = daemon_devices(sim);
+                                r = daemon_devices(flags, &devices, sim ? &error : NULL);
+                        if (!sim)
+                                r = 0;
                         name_devices(gpus, devices, &names);
                         survey_machine(gpus, smallest_memory(devices), &machine);
                         if (machine.gpus == 0 || sim)

@@ -438,10 +438,9 @@ static int check_sizes(const struct cli_args *args, struct cleave_error *error)
 static int run_cdi(const struct cli_args *args)
 {
         _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
-        const char *models = args->value[OPT_SIM], *given = getenv(CLEAVE_ENV_SIM);
         const char *device = *(args->value[OPT_SPACE] ?: "") ? args->value[OPT_SPACE] : "0";
         struct spec spec = {0};
-        unsigned flags = 0, space = (unsigned)strtoul(device, NULL, 10);
+        unsigned flags, space = (unsigned)strtoul(device, NULL, 10);
         int r;
 
         if (args->count[OPT_SPACE] && !args->count[OPT_ARGUMENTS])
@@ -449,11 +448,7 @@ static int run_cdi(const struct cli_args *args)
         if (device[strspn(device, "0123456789")] || strlen(device) > 3)
                 return cli_usage(args->verb, "'%s' is no index of a device", device);
 
-        if (args->count[OPT_SIM]) {
-                flags |= DAEMON_SIM;
-                if (*models || !given || !*given)
-                        setenv(CLEAVE_ENV_SIM, *models ? models : DAEMON_SIM_MODEL, 1);
-        }
+        flags = daemon_take_sim(args->value[OPT_SIM]);
         r = check_sizes(args, &error);
         if (r == 0)
                 r = collect(&spec, flags, &error);

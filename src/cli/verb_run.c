@@ -174,7 +174,11 @@ static int wanted_devices(struct run *run, json_t **ret, struct cleave_error *er
                 }
         if ((n == 0 && !memory.part[0].device) || quota_has_part(&memory) ||
                 quota_has_part(&most)) {
-                r = client_call(run->client, "device.list", NULL, &result, error);
+                const char *models = getenv(CLEAVE_ENV_SIM);
+
+                r = client_call(run->client, "device.list",
+                        models && *models ? json_pack("{s:s}", "env_sim", models) : NULL, &result,
+                        error);
                 if (r < 0)
                         return r;
                 listed = json_object_get(result, "devices");
@@ -583,7 +587,8 @@ static int run_run(const struct cli_args *args)
                                              "in --memory 8G");
         if (args->count[OPT_QUIET])
                 run.flags |= DAEMON_QUIET;
-        run.flags |= daemon_take_sim(args->value[OPT_SIM]);
+        /* which models, the daemon is told with the tenant */
+        run.flags |= daemon_take_sim(args->value[OPT_SIM]) & ~(unsigned)DAEMON_MODEL;
         r = run_tenant(&run);
         run.client = client_free(run.client);
         json_decref(run.created);

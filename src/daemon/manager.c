@@ -215,6 +215,7 @@ int manager_open_devices(struct manager *manager, const char *sim)
 {
         _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
         _cleanup_free_ char *library = NULL;
+        bool others = sim && manager->sim && strcmp(sim, manager->sim) != 0;
         int r;
 
         if (sim) {
@@ -232,6 +233,9 @@ int manager_open_devices(struct manager *manager, const char *sim)
                         library = strdup(manager->config.nvml);
                 else if (manager->sim_directory)
                         library = path_join(manager->sim_directory, "libnvidia-ml.so.1");
+                /* the library stays with its machine until the last who uses it has closed it */
+                if (others)
+                        close_devices(manager);
                 if (library)
                         r = open_backend(manager, &device_backend_sim, library, &error);
                 else

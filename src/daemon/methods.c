@@ -517,6 +517,37 @@ static int device_acquire(struct connection *connection, json_t *params, json_in
         return *ret_result ? 0 : no_memory(error);
 }
 
+/* The simulated GPU and the real ones are not served at the same time by one daemon. */
+static int check_sim(struct connection *connection, json_t *params, struct cleave_error *error)
+{
+        struct manager *manager = connection->manager;
+        const char *wanted = json_string_value(json_object_get(params, "env_sim"));
+
+        if (wanted && !*wanted)
+                wanted = NULL;
+        if ((!wanted && !manager->sim) ||
+                (wanted && manager->sim && strcmp(wanted, manager->sim) == 0))
+                return 0;
+        /* with nothing in use, a daemon of the user's own goes over to what is asked for */
+        if (!manager->system && !manager->tenants && !space_is_used(manager)) {
+                int r;
+
+                if (!wanted) {
+                        unsetenv(CLEAVE_ENV_SIM);
+                        free(manager->sim);
+                        manager->sim = NULL;
+                }
+                r = manager_open_devices(manager, wanted);
+                return r < 0 ? error_set_errno(error, r, "the GPUs cannot be opened") : 0;
+        }
+        error_set(error, CLEAVE_REASON_BUSY, "the daemon's tenants use %s%s, and %s%s is asked for",
+                manager->sim ? "the simulated GPU " : "real GPUs", manager->sim ?: "",
+                wanted ? "the simulated GPU " : "a real one", wanted ?: "");
+        error_set_hint(error, "Wait until they have ended, or set %s to another directory.",
+                CLEAVE_ENV_RUNTIME);
+        return -EBUSY;
+}
+
 static int device_list(struct connection *connection, json_t *params, json_int_t id,
         json_t **ret_result, struct cleave_error *error)
 {
@@ -525,6 +556,8 @@ static int device_list(struct connection *connection, json_t *params, json_int_t
         int r;
 
         r = check_released(manager, error);
+        if (r == 0 && json_is_string(json_object_get(params, "env_sim")))
+                r = check_sim(connection, params, error);
         if (r < 0)
                 return r;
         devices = json_array();
@@ -712,37 +745,6 @@ static int grant(struct tenant *tenant, struct cleave_error *error)
         tell_created(tenant);
         manager_arm_audit(manager);
         return 0;
-}
-
-/* The simulated GPU and the real ones are not served at the same time by one daemon. */
-static int check_sim(struct connection *connection, json_t *params, struct cleave_error *error)
-{
-        struct manager *manager = connection->manager;
-        const char *wanted = json_string_value(json_object_get(params, "env_sim"));
-
-        if (wanted && !*wanted)
-                wanted = NULL;
-        if ((!wanted && !manager->sim) ||
-                (wanted && manager->sim && strcmp(wanted, manager->sim) == 0))
-                return 0;
-        /* with nothing in use, a daemon of the user's own goes over to what is asked for */
-        if (!manager->system && !manager->tenants) {
-                int r;
-
-                if (!wanted) {
-                        unsetenv(CLEAVE_ENV_SIM);
-                        free(manager->sim);
-                        manager->sim = NULL;
-                }
-                r = manager_open_devices(manager, wanted);
-                return r < 0 ? error_set_errno(error, r, "the GPUs cannot be opened") : 0;
-        }
-        error_set(error, CLEAVE_REASON_BUSY, "the daemon's tenants use %s%s, and %s%s is asked for",
-                manager->sim ? "the simulated GPU " : "real GPUs", manager->sim ?: "",
-                wanted ? "the simulated GPU " : "a real one", wanted ?: "");
-        error_set_hint(error, "Wait until they have ended, or set %s to another directory.",
-                CLEAVE_ENV_RUNTIME);
-        return -EBUSY;
 }
 
 static int tenant_create(struct connection *connection, json_t *params, json_int_t id,
@@ -1399,7 +1401,7 @@ static const struct method {
 } methods[] = {
         {"daemon.info", daemon_info, {{0}}},
         {"daemon.stop", daemon_stop, {{"force", PARAM_BOOLEAN, false}}},
-        {"device.list", device_list, {{0}}},
+        {"device.list", device_list, {{"env_sim", PARAM_TEXT, false}}},
         {"device.release", device_release, {{0}}},
         {"device.acquire", device_acquire, {{0}}},
         {"tenant.create", tenant_create,

@@ -417,6 +417,44 @@ class BesideAnother(EndToEnd):
         self.assertIn("cleave run --sim", err)
 
 
+class OtherModels(EndToEnd):
+    """Who names a model gets that one, whichever is simulated already."""
+    sim = "a30"
+
+    def test_others_in_use(self):
+        tool = self.world.tool("--memory", "1G")
+        for verb, *words in (["devices"], ["devices", "-o", "csv"], ["cdi"], ["cdi", "--arguments"],
+                             ["advise", "--memory", "1G"], ["run", "--memory", "1G", "--", "true"]):
+            status, out, err = self.world.cleave(verb, "--sim=h200", *words, check=False)
+            self.assertNotEqual(status, 0, verb)
+            self.assertIn("the simulated GPU a30, and the simulated GPU h200 is asked for", err)
+            self.assertEqual(out, "")
+        self.world.env["CLEAVE_SIM"] = "h200"
+        self.assertNotEqual(self.world.cleave("devices", check=False)[0], 0)
+        self.assertEqual(len(self.world.json("ps")["tenants"]), 1)
+        # nobody has named any
+        del self.world.env["CLEAVE_SIM"]
+        self.assertIn("NVIDIA A30", self.world.cleave("devices", "--sim")[1])
+        self.assertIn("NVIDIA A30", self.world.cleave("devices", "--sim=a30")[1])
+        self.assertEqual(tool.end()[0], 0)
+
+    def test_others_idle(self):
+        daemon = self.world.daemon_pid()
+        self.assertEqual(self.world.tool("--memory", "1G", "--compute", "30").end()[0], 0)
+        for model, name, mib in (("h200", "NVIDIA H200", 143771), ("t4", "Tesla T4", 15360)):
+            self.assertTrue(eventually(lambda: not self.world.tenants()))
+            self.assertIn(name, self.world.cleave("devices", "--sim=" + model)[1])
+            device, = self.world.devices()
+            self.assertEqual((device["name"], device["memory_total"] // MIB), (name, mib))
+        # with the tenant itself, too
+        for model, quota in (("h100x2", "60G"), ("b200", "160G")):
+            self.assertTrue(eventually(lambda: not self.world.tenants()))
+            tool = self.world.tool("--sim=" + model, "--memory", quota, "--compute", "30")
+            self.assertEqual(tool("info")[1], int(quota[:-1]) * GIB)
+            self.assertEqual(tool.end()[0], 0)
+        self.assertEqual(self.world.daemon_pid(), daemon)
+
+
 if __name__ == "__main__":
     BUILD = sys.argv.pop(1)
     # A shell that runs us in the background may have had it ignored, which is inherited.
