@@ -277,6 +277,9 @@ static int run_metric(struct bench *bench, size_t index)
                 else if (gap || (arm == BENCH_SPATIAL && !bench->options.spatial_known)) {
                         cell_gap(&cells[arm], "%s", gap ?: "cleave run has no --sharing spatial");
                         absent[arm] = true;
+                } else if (arm == BENCH_SPATIAL && metric->devices > 1) {
+                        cell_gap(&cells[arm], "a tenant in space has one device");
+                        absent[arm] = true;
                 }
         }
         for (unsigned turn = 0; turn < turns && result == 0; turn++) {

@@ -105,7 +105,9 @@ static void make_command(const struct bench *bench, enum bench_arm arm,
                 words[n++] = numbers[0];
                 words[n++] = "--device";
                 words[n++] = json_string_value(json_object_get(bench->about, "uuid"));
-                if (second && *second && !terms->compute && !terms->compute_max) {
+                /* in space a tenant has one device */
+                if (second && *second && !terms->compute && !terms->compute_max &&
+                        arm == BENCH_TEMPORAL) {
                         words[n++] = "--device";
                         words[n++] = second;
                 }

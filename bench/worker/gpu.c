@@ -148,6 +148,15 @@ static int warm_up(void)
         return DONE;
 }
 
+int gpu_load(enum kernel kernel, CUfunction *ret)
+{
+        CUmodule module;
+
+        TRY(p_cuModuleLoadData(&module, kernels_ptx));
+        TRY(p_cuModuleGetFunction(ret, module, names[kernel]));
+        return DONE;
+}
+
 static int load_kernels(void)
 {
         enum { SCRATCH = 4096 };

@@ -214,7 +214,7 @@ static int introduce(const char *needed)
 static int obey(char *line)
 {
         static const struct command *const tables[] = {
-                call_commands, work_commands, memory_commands, model_commands};
+                call_commands, work_commands, memory_commands, model_commands, several_commands};
         char *words[WORDS_MAX], *state = NULL;
         int n = 0;
 

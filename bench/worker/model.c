@@ -26,6 +26,7 @@ static struct {
                 const void *alpha, const void *a, int type_a, int lda, long long stride_a,
                 const void *b, int type_b, int ldb, long long stride_b, const void *beta, void *c,
                 int type_c, int ldc, long long stride_c, int batch, int compute, int algorithm);
+        int (*set_stream)(void *handle, CUstream stream);
         int version; /* 120804 for 12.8.4; 0: not known */
 } blas;
 
@@ -54,7 +55,8 @@ static int find_blas(void)
         blas.gemm = (__typeof__(blas.gemm))dlsym(blas.library, "cublasGemmEx");
         blas.gemm_strided =
                 (__typeof__(blas.gemm_strided))dlsym(blas.library, "cublasGemmStridedBatchedEx");
-        if (!blas.create || !blas.gemm || !blas.gemm_strided)
+        blas.set_stream = (__typeof__(blas.set_stream))dlsym(blas.library, "cublasSetStream_v2");
+        if (!blas.create || !blas.gemm || !blas.gemm_strided || !blas.set_stream)
                 return fail("%s", dlerror());
         property = (__typeof__(property))dlsym(blas.library, "cublasGetProperty");
         for (int i = 0; property && i < 3; i++) {
@@ -547,6 +549,146 @@ static int run_whole(int argc, char **argv)
         return DONE;
 }
 
+/* A layer of two products, as in a decoder: its tokens go through a wide middle. */
+struct layer {
+        struct pair *pair; /* NULL: one device has all of it */
+        void *handle[2];
+        CUdeviceptr x[2], first[2], middle[2], second[2], out;
+        int tokens, width, wide; /* wide: of one device's part */
+};
+
+static int step_layer(void *context)
+{
+        struct layer *l = context;
+        int devices = l->pair ? 2 : 1;
+
+        for (int i = 0; i < devices; i++) {
+                /* where both have a part, the sum of theirs is the layer's */
+                CUdeviceptr out = l->pair ? l->pair->from[i] : l->out;
+                int status;
+
+                if (l->pair)
+                        TRY(p_cuCtxSetCurrent(l->pair->context[i]));
+                status = blas.gemm(l->handle[i], OP_N, OP_N, l->wide, l->tokens, l->width, &one,
+                        (void *)l->first[i], TYPE_16BF, l->wide, (void *)l->x[i], TYPE_16BF,
+                        l->width, &zero, (void *)l->middle[i], TYPE_16BF, l->wide, COMPUTE_32F,
+                        ALGORITHM_DEFAULT);
+                if (status == 0)
+                        status = blas.gemm(l->handle[i], OP_N, OP_N, l->width, l->tokens, l->wide,
+                                &one, (void *)l->second[i], TYPE_16BF, l->width,
+                                (void *)l->middle[i], TYPE_16BF, l->wide, &zero, (void *)out,
+                                TYPE_16BF, l->width, COMPUTE_32F, ALGORITHM_DEFAULT);
+                if (status)
+                        return fail("cublasGemmEx: status %d", status);
+        }
+        return l->pair ? pair_submit(l->pair, ALL_REDUCE, true) : DONE;
+}
+
+/* Mean nanoseconds of a step, by which both devices are done. */
+static int time_layer(struct layer *l, uint64_t ns, double *ret)
+{
+        uint64_t begin = now_ns(), warm = begin, end, steps = 0;
+
+        do {
+                for (int i = 0; i < 8; i++, steps++)
+                        NEED(step_layer(l));
+                if (l->pair)
+                        NEED(pair_wait(l->pair));
+                else
+                        TRY(p_cuCtxSynchronize());
+                end = now_ns();
+                if (warm && end - warm >= WARM_NS) {
+                        warm = 0;
+                        begin = end;
+                        steps = 0;
+                }
+        } while (warm || end - begin < ns);
+        *ret = (double)(end - begin) / (double)steps;
+        return DONE;
+}
+
+static int make_layer(struct layer *l, int i)
+{
+        size_t weights = (size_t)l->width * (size_t)l->wide;
+
+        NEED(matrix(&l->x[i], (size_t)l->tokens * (size_t)l->width, TYPE_16BF, true));
+        NEED(matrix(&l->first[i], weights, TYPE_16BF, true));
+        NEED(matrix(&l->second[i], weights, TYPE_16BF, true));
+        NEED(matrix(&l->middle[i], (size_t)l->tokens * (size_t)l->wide, TYPE_16BF, true));
+        TRY(p_cuCtxSynchronize());
+        return DONE;
+}
+
+static int free_layer(struct layer *l, int i)
+{
+        TRY(p_cuMemFree_v2(l->x[i]));
+        TRY(p_cuMemFree_v2(l->first[i]));
+        TRY(p_cuMemFree_v2(l->second[i]));
+        TRY(p_cuMemFree_v2(l->middle[i]));
+        return DONE;
+}
+
+/* Both devices' halves of the layer; ns_one is what one device takes for all of it. */
+static int scale_layer(struct layer *l, struct pair *pair, uint64_t ns, double ns_one)
+{
+        static void *second;
+        double ns_two;
+        int status = 0;
+
+        l->pair = pair;
+        l->wide /= 2;
+        TRY(p_cuCtxSetCurrent(pair->context[1]));
+        if (!second)
+                status = blas.create(&second);
+        l->handle[1] = second;
+        for (int i = 0; i < 2; i++) {
+                TRY(p_cuCtxSetCurrent(pair->context[i]));
+                if (status == 0)
+                        status = blas.set_stream(l->handle[i], pair->stream[i]);
+                if (status)
+                        return fail("cuBLAS on device %d: status %d", i, status);
+                NEED(make_layer(l, i));
+        }
+        NEED(time_layer(l, ns, &ns_two));
+        for (int i = 0; i < 2; i++) {
+                TRY(p_cuCtxSetCurrent(pair->context[i]));
+                NEED(free_layer(l, i));
+                status = blas.set_stream(l->handle[i], NULL);
+                if (status)
+                        return fail("cublasSetStream: status %d", status);
+        }
+        say("one_steps_per_s", 1e9 / ns_one);
+        say("two_steps_per_s", 1e9 / ns_two);
+        say("scaling", ns_one / ns_two);
+        return DONE;
+}
+
+/* scale TOKENS WIDTH WIDE MS: a layer's steps a second on two devices, each with half of the middle
+ * and an allreduce after it, against one device's */
+static int run_scale(int argc, char **argv)
+{
+        struct layer l = {.tokens = atoi(argv[0]), .width = atoi(argv[1]), .wide = atoi(argv[2])};
+        uint64_t ns = strtoull(argv[3], NULL, 10) * 1000000u;
+        struct pair pair;
+        double ns_one;
+        int r, s;
+
+        if (gpu.devices < 2)
+                return gap("needs two GPUs; this program has one");
+        NEED(find_blas());
+        l.handle[0] = blas.handle;
+        NEED(make_layer(&l, 0));
+        TRY(p_cuMemAlloc_v2(&l.out, (size_t)l.tokens * (size_t)l.width * 2));
+        NEED(time_layer(&l, ns, &ns_one));
+        TRY(p_cuMemFree_v2(l.out));
+        NEED(free_layer(&l, 0));
+        r = pair_open(&pair, (size_t)l.tokens * (size_t)l.width * 2);
+        if (r == DONE)
+                r = scale_layer(&l, &pair, ns, ns_one);
+        s = r == FAILED ? r : pair_close(&pair);
+        return r ? r : s;
+}
+
 const struct command model_commands[] = {
         {"precision", 2, run_precision},
         {"batches", 4, run_batches},
@@ -556,6 +698,7 @@ const struct command model_commands[] = {
         {"pipeline", 3, run_pipeline},
         {"streams", 3, run_streams},
         {"requests", 3, run_requests},
+        {"scale", 4, run_scale},
         {"whole", 3, run_whole},
         {NULL, 0, NULL},
 };

@@ -151,6 +151,29 @@ int launch_spin(uint64_t ns, CUstream stream);
 /* Fills and reads a little memory and compares: whether this process's GPU still works. */
 int gpu_check(void);
 
+/* A kernel of ours, loaded into the current context, which need not be the first device's. */
+int gpu_load(enum kernel kernel, CUfunction *ret);
+
+/* The first two devices of this process, and what they tell each other; bench/worker/several.c.
+ * Each has `from`, and room for twice as much at `to`; floats, the first device's 1 and the
+ * second's 2. */
+struct pair {
+        CUcontext context[2];
+        CUstream stream[2];
+        CUdeviceptr from[2], to[2];
+        CUfunction add[2]; /* on a simulated GPU */
+        size_t bytes;
+};
+enum collective { ALL_REDUCE, ALL_GATHER, BROADCAST };
+
+/* A gap where there is one device, or no NCCL; pair_close() is to be called then, too. They leave
+ * some context current, pair_close() the first device's. */
+int pair_open(struct pair *pair, size_t bytes);
+/* Puts one into both streams. half: the numbers are bf16. */
+int pair_submit(struct pair *pair, enum collective what, bool half);
+int pair_wait(struct pair *pair);
+int pair_close(struct pair *pair);
+
 /* An array of n doubles; ends the process where there is no memory. */
 double *doubles(size_t n);
 
@@ -160,7 +183,8 @@ struct command {
         int (*run)(int argc, char **argv);
 };
 
-extern const struct command call_commands[], work_commands[], memory_commands[], model_commands[];
+extern const struct command call_commands[], work_commands[], memory_commands[], model_commands[],
+        several_commands[];
 
 /* One process of the command `swarm`: what it is started as. */
 int swarm_member(int argc, char **argv);

@@ -180,12 +180,15 @@ class Bench(unittest.TestCase):
 
     def test_second_gpu(self):
         status, out, _ = bench("--sim=h100x2", "--quick", "--quiet", "-o", "json", "--only",
-                               "NCCL", "--mode", "temporal")
+                               "NCCL,LLM-010,SCHED-002")
         seen = results(json.loads(out))
         self.assertEqual(status, 0)
+        self.assertIsNotNone(seen["SCHED-002", "spatial"]["median"])
+        self.assertIn("one device", seen["NCCL-001", "spatial"]["gap"])
         for arm in ("native", "control", "temporal"):
-            self.assertGreater(seen["NCCL-003", arm]["median"], 0)
-            self.assertIn("not measured yet", seen["NCCL-001", arm]["gap"])
+            for name in ("NCCL-001", "NCCL-002", "NCCL-003", "NCCL-004"):
+                self.assertGreater(seen[name, arm]["median"], 0, seen[name, arm])
+            self.assertIn("does not multiply", seen["LLM-010", arm]["gap"])
 
     def test_put_together(self):
         with tempfile.TemporaryDirectory() as place:
