@@ -27,10 +27,8 @@ struct gated_set {
 struct gates {
         struct manager *manager;
         sd_event_source *timer;
-        struct {
-                struct gate *gate; /* NULL: it has none */
-                char *why;
-        } device[ARBITER_MAX_DEVICES];
+        struct gate *time;              /* of all devices that have one; NULL: none has */
+        char *why[ARBITER_MAX_DEVICES]; /* NULL: the device has none */
         struct gated_set *sets;
 };
 
@@ -44,8 +42,9 @@ static uint64_t now_ns(void)
 
 static struct gate *gate_of(const struct manager *manager, unsigned index)
 {
-        return manager->gates && index < ARBITER_MAX_DEVICES ? manager->gates->device[index].gate
-                                                             : NULL;
+        const struct gates *gates = manager->gates;
+
+        return gates && index < ARBITER_MAX_DEVICES && gates->why[index] ? gates->time : NULL;
 }
 
 static struct gated_set *find_set(const struct manager *manager, unsigned device, unsigned group)
@@ -59,7 +58,8 @@ static struct gated_set *find_set(const struct manager *manager, unsigned device
         return set;
 }
 
-/* The gate that a tenant has on a device of its; NULL: none. */
+/* The gate that a tenant has on a device of its; NULL: none. A set is what it has in place of a
+ * device, and its gate knows it as the first. */
 static struct gate *gate_for(const struct tenant *tenant, unsigned i)
 {
         unsigned index = tenant->device[i].index;
@@ -73,7 +73,7 @@ static struct gate *gate_for(const struct tenant *tenant, unsigned i)
 
 const char *gates_why(const struct manager *manager, unsigned index)
 {
-        return gate_of(manager, index) ? manager->gates->device[index].why : NULL;
+        return gate_of(manager, index) ? manager->gates->why[index] : NULL;
 }
 
 /* ---- pages ----------------------------------------------------------------------------------- */
@@ -194,6 +194,12 @@ static void see(struct tenant *tenant, unsigned i, uint64_t now, struct gate_sig
 
 /* ---- steps ----------------------------------------------------------------------------------- */
 
+/* The device by the gate's count. */
+static unsigned known_as(const struct tenant *tenant, unsigned i)
+{
+        return tenant->space.on ? 0 : tenant->device[i].index;
+}
+
 static void step_gate(struct gates *gates, struct gate *gate, uint64_t now)
 {
         struct gate_sight sight;
@@ -203,7 +209,7 @@ static void step_gate(struct gates *gates, struct gate *gate, uint64_t now)
                 for (unsigned i = 0; i < t->devices; i++)
                         if (gate_for(t, i) == gate) {
                                 see(t, i, now, &sight);
-                                (void)gate_observe(gate, t->id, &sight);
+                                (void)gate_observe(gate, t->id, known_as(t, i), &sight);
                         }
         gate_step(gate, now);
         for (struct tenant *t = gates->manager->tenants; t; t = t->hh.next)
@@ -226,9 +232,8 @@ static void schedule(struct gates *gates)
         struct gated_set *set;
         bool rest = true;
 
-        for (unsigned d = 0; d < ARBITER_MAX_DEVICES; d++)
-                if (gates->device[d].gate)
-                        next = MIN_OF(next, gate_next(gates->device[d].gate));
+        if (gates->time)
+                next = MIN_OF(next, gate_next(gates->time));
         DL_FOREACH(gates->sets, set)
         next = MIN_OF(next, gate_next(set->gate));
         for (struct tenant *t = gates->manager->tenants; t && rest; t = t->hh.next)
@@ -247,9 +252,8 @@ static int tick(sd_event_source *source, uint64_t usec, void *userdata)
 
         (void)source;
         (void)usec;
-        for (unsigned d = 0; d < ARBITER_MAX_DEVICES; d++)
-                if (gates->device[d].gate)
-                        step_gate(gates, gates->device[d].gate, now);
+        if (gates->time)
+                step_gate(gates, gates->time, now);
         DL_FOREACH(gates->sets, set)
         step_gate(gates, set->gate, now);
         schedule(gates);
@@ -268,7 +272,8 @@ void gates_enter(struct tenant *tenant)
 
                 if (!gate)
                         continue;
-                (void)gate_admit(gate, now_ns(), tenant->id, &tenant->terms);
+                (void)gate_admit(
+                        gate, now_ns(), tenant->id, tenant->device[i].index, &tenant->terms);
                 any = true;
         }
         if (any)
@@ -338,11 +343,8 @@ static void free_if_none(struct manager *manager)
 {
         struct gates *gates = manager->gates;
 
-        if (!gates || gates->sets)
+        if (!gates || gates->sets || gates->time)
                 return;
-        for (unsigned d = 0; d < ARBITER_MAX_DEVICES; d++)
-                if (gates->device[d].gate)
-                        return;
         sd_event_source_disable_unref(gates->timer);
         manager->gates = NULL;
         free(gates);
@@ -351,8 +353,8 @@ static void free_if_none(struct manager *manager)
 int gates_begin(struct manager *manager, unsigned index, const char *why)
 {
         _cleanup_free_ char *copy = NULL;
-        struct gate *gate;
-        int r;
+        struct gates *gates;
+        int r = 0;
 
         if (index >= MIN_OF(manager->devices, ARBITER_MAX_DEVICES))
                 return -EINVAL;
@@ -361,17 +363,18 @@ int gates_begin(struct manager *manager, unsigned index, const char *why)
         copy = strdup(why);
         if (!copy)
                 return -ENOMEM;
-        if (!gates_of(manager))
+        gates = gates_of(manager);
+        if (!gates)
                 return -ENOMEM;
-        r = gate_new(&gate);
+        if (!gates->time)
+                r = gate_new(&gates->time);
         if (r < 0)
                 return r;
-        manager->gates->device[index].gate = gate;
-        manager->gates->device[index].why = TAKE_PTR(copy);
+        gates->why[index] = TAKE_PTR(copy);
         for (struct tenant *t = manager->tenants; t; t = t->hh.next)
                 for (unsigned i = 0; t->steered && i < t->devices; i++)
                         if (t->device[i].index == index)
-                                (void)gate_admit(gate, now_ns(), t->id, &t->terms);
+                                (void)gate_admit(gates->time, now_ns(), t->id, index, &t->terms);
         schedule(manager->gates);
         events_add(&manager->events, EVENT_COMPUTE_GATED,
                 (struct event_subject){.device = manager->device[index].info.uuid_text},
@@ -382,10 +385,12 @@ int gates_begin(struct manager *manager, unsigned index, const char *why)
 
 void gates_stop(struct manager *manager)
 {
-        for (unsigned d = 0; manager->gates && d < ARBITER_MAX_DEVICES; d++) {
-                manager->gates->device[d].gate = gate_free(manager->gates->device[d].gate);
-                free(manager->gates->device[d].why);
-                manager->gates->device[d].why = NULL;
+        if (manager->gates) {
+                manager->gates->time = gate_free(manager->gates->time);
+                for (unsigned d = 0; d < ARBITER_MAX_DEVICES; d++) {
+                        free(manager->gates->why[d]);
+                        manager->gates->why[d] = NULL;
+                }
         }
         free_if_none(manager);
         for (struct tenant *t = manager->tenants; t; t = t->hh.next) {
@@ -434,7 +439,7 @@ static int enter_set(struct tenant *tenant, const struct space_tenant *planned)
         terms.share = planned->part;
         terms.cap = 0;
         tenant->space.group = planned->group;
-        return gate_admit(set->gate, now_ns(), tenant->id, &terms);
+        return gate_admit(set->gate, now_ns(), tenant->id, 0, &terms);
 }
 
 void gates_share_sets(struct manager *manager, unsigned device, const struct space_plan *plan)

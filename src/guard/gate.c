@@ -14,6 +14,10 @@
  * Nothing waits while a lock is held, ours or, as we stand before it, the driver's. What goes wrong
  * with a marker is not the program's concern: the launch passes, and is counted as predicted.
  *
+ * A tenant's devices have one lease (policy/gate.h), but it ends while something is being launched:
+ * a launch that passed on one device may be the half of a collective. So what is launched on
+ * another just behind it passes too.
+ *
  * Not seen here: copies and memsets that the driver does by kernels of its own, launches that
  * kernels make, and what a kernel does that is running.
  */
@@ -46,6 +50,7 @@
 #define LOAD_NS  (200 * US) /* a first launch that takes the host longer has loaded its kernel */
 #define RENEW_MS 4000.0     /* the event that times are counted from is replaced after that */
 #define BURST_NS (20 * MS)  /* that is saved up while there is no daemon */
+#define JUST_NS  (2 * MS)   /* behind a launch on one device, its partners on others pass */
 
 /* What a kernel takes. */
 struct price {
@@ -591,6 +596,32 @@ static bool has_rate(struct device *device, int index, uint32_t rate, uint64_t n
         return left > 0;
 }
 
+static bool has_several(void)
+{
+        return atomic_load_explicit(&guard_session()->grant->gates, memory_order_relaxed) > 1;
+}
+
+/* Tells the launches on other devices that one has passed here. */
+static void tell_partners(int index, uint64_t now)
+{
+        struct cleave_gate_use *use = use_of(index);
+
+        if (now > atomic_load_explicit(&use->passed_at, memory_order_relaxed) + JUST_NS / 20)
+                atomic_store_explicit(&use->passed_at, now, memory_order_relaxed);
+}
+
+/* Whether one has passed on another device just now, by the lease. */
+static bool has_partner(int index, uint64_t now)
+{
+        for (int i = 0; i < (int)guard_session()->grant->devices; i++) {
+                uint64_t at = atomic_load_explicit(&use_of(i)->passed_at, memory_order_relaxed);
+
+                if (i != index && at <= now && now < at + JUST_NS)
+                        return true;
+        }
+        return false;
+}
+
 /* Whether a launch may pass now. If not, how long it may sleep, and the version to wait on.
  * ret_vain: it is its turn, and it waits for work to end that should have ended. */
 static bool may_pass(int index, struct stream *s, uint64_t now, uint64_t *ret_nap,
@@ -618,6 +649,12 @@ static bool may_pass(int index, struct stream *s, uint64_t now, uint64_t *ret_na
                 may = now >= from && now + in_flight < until;
                 if (now < from)
                         *ret_nap = least(NAP_NS, from - now);
+        }
+        if (has_several()) {
+                if (may)
+                        tell_partners(index, now);
+                else
+                        may = has_partner(index, now);
         }
         if (in_flight > window) {
                 may = false;

@@ -11,30 +11,44 @@
 struct member {
         uint64_t id; /* 0: free */
         struct arbiter_terms terms;
-        struct gate_sight sight;
-        bool known; /* sight.used_ns has been read once */
-        uint64_t counted_ns;
-        uint64_t active_at; /* when it last wanted something */
+        uint32_t devices; /* a bit for each */
+        struct {
+                struct gate_sight sight;
+                bool known; /* sight.used_ns has been read once */
+                uint64_t counted_ns;
+        } on[ARBITER_MAX_DEVICES];
+        uint64_t used_ns;    /* the most that was used on one of them, step by step */
+        uint64_t busy_until; /* the last of them */
+        uint64_t active_at;  /* when it last wanted something */
         bool wants, active;
         uint32_t target; /* ppm */
         double passed;   /* virtual time */
+        bool due;        /* is not ahead: priority counts */
         int64_t budget;  /* of its cap, ns */
         uint64_t period_end;
         struct gate_lease lease;
+        /* its turn, on all of its devices */
+        bool holds;                        /* it has it, or had it until the next one's begins */
+        bool passed_by;                    /* others were chosen before it, in this step */
+        uint64_t turn_end;                 /* GATE_FOREVER: nobody else wants one */
+        uint64_t draining;                 /* since then, 0: it is its turn still */
+        uint64_t turn_begin, turn_used_ns; /* when it began, and used_ns by then */
 };
 
 struct gate {
         uint64_t now, next;
-        struct member *holder; /* whose turn it is, or was until the next one's begins */
-        uint64_t turn_end;     /* GATE_FOREVER: nobody else wants one */
-        uint64_t draining;     /* since then, 0: it is its turn still */
-        uint64_t turn_begin, turn_used_ns; /* when it began, and used_ns by then */
+        struct member *holder[ARBITER_MAX_DEVICES];
+        uint64_t free_at[ARBITER_MAX_DEVICES]; /* the work of the last holder has ended */
         struct member member[GATE_MAX_TENANTS];
 };
 
 #define EACH(gate, m)                                                                              \
         for (struct member *m = (gate)->member; m < (gate)->member + GATE_MAX_TENANTS; m++)        \
                 if (m->id)
+
+#define EACH_DEVICE(m, d)                                                                          \
+        for (unsigned d = 0; d < ARBITER_MAX_DEVICES; d++)                                         \
+                if ((m)->devices >> d & 1)
 
 int gate_new(struct gate **ret)
 {
@@ -107,41 +121,66 @@ static bool is_spent(const struct member *m)
 
 /* ---- who comes and goes ---------------------------------------------------------------------- */
 
-/* The least virtual time of those who want to launch: where others begin. */
-static double virtual_now(const struct gate *gate)
+/* The least virtual time of those on some devices who want to launch: where others begin. */
+static double virtual_now(const struct gate *gate, uint32_t devices)
 {
-        double least = 0;
+        double least = 0, most = 0;
         bool any = false;
 
         EACH((struct gate *)gate, m)
-        if (m->wants && (!any || m->passed < least)) {
-                least = m->passed;
-                any = true;
+        {
+                if (!(m->devices & devices))
+                        continue;
+                most = MAX_OF(most, m->passed);
+                if (m->wants && (!any || m->passed < least)) {
+                        least = m->passed;
+                        any = true;
+                }
         }
-        if (!any)
-                EACH((struct gate *)gate, m)
-        least = MAX_OF(least, m->passed);
-        return least;
+        return any ? least : most;
 }
 
-int gate_admit(struct gate *gate, uint64_t now, uint64_t id, const struct arbiter_terms *terms)
+static void give_up_turn(struct gate *gate, struct member *m)
 {
-        if (!id)
-                return -EINVAL;
-        if (find(gate, id))
-                return -EEXIST;
-        for (unsigned i = 0; i < GATE_MAX_TENANTS; i++) {
-                struct member *m = &gate->member[i];
+        for (unsigned d = 0; d < ARBITER_MAX_DEVICES; d++)
+                if (gate->holder[d] == m)
+                        gate->holder[d] = NULL;
+        m->holds = false;
+        m->draining = 0;
+}
 
-                if (m->id)
-                        continue;
-                *m = (struct member){
-                        .id = id, .terms = *terms, .passed = virtual_now(gate), .target = PPM};
+static struct member *find_free(struct gate *gate)
+{
+        for (unsigned i = 0; i < GATE_MAX_TENANTS; i++)
+                if (!gate->member[i].id)
+                        return &gate->member[i];
+        return NULL;
+}
+
+int gate_admit(struct gate *gate, uint64_t now, uint64_t id, unsigned device,
+        const struct arbiter_terms *terms)
+{
+        struct member *m = find(gate, id);
+
+        if (!id || device >= ARBITER_MAX_DEVICES)
+                return -EINVAL;
+        if (m && m->devices >> device & 1)
+                return -EEXIST;
+        if (!m) {
+                m = find_free(gate);
+                if (!m)
+                        return -EUSERS;
+                *m = (struct member){.id = id,
+                        .terms = *terms,
+                        .passed = virtual_now(gate, 1u << device),
+                        .target = PPM};
                 begin_cap(m, now);
-                gate->next = now;
-                return 0;
         }
-        return -EUSERS;
+        /* its next turn is on this one, too */
+        give_up_turn(gate, m);
+        m->devices |= 1u << device;
+        gate->next = now;
+        return 0;
 }
 
 int gate_change(struct gate *gate, uint64_t now, uint64_t id, const struct arbiter_terms *terms)
@@ -165,23 +204,22 @@ int gate_leave(struct gate *gate, uint64_t now, uint64_t id)
 
         if (!m)
                 return -ENOENT;
-        if (gate->holder == m)
-                gate->holder = NULL;
+        give_up_turn(gate, m);
         m->id = 0;
         gate->next = now;
         return 0;
 }
 
-int gate_observe(struct gate *gate, uint64_t id, const struct gate_sight *sight)
+int gate_observe(struct gate *gate, uint64_t id, unsigned device, const struct gate_sight *sight)
 {
         struct member *m = find(gate, id);
 
-        if (!m)
+        if (!m || device >= ARBITER_MAX_DEVICES || !(m->devices >> device & 1))
                 return -ENOENT;
-        if (!m->known)
-                m->counted_ns = sight->used_ns;
-        m->known = true;
-        m->sight = *sight;
+        if (!m->on[device].known)
+                m->on[device].counted_ns = sight->used_ns;
+        m->on[device].known = true;
+        m->on[device].sight = *sight;
         return 0;
 }
 
@@ -197,22 +235,23 @@ static unsigned weight_of(const struct member *m)
         return m->terms.weight ? m->terms.weight : 100;
 }
 
-/* Pours what is left to those of a class, by weight, up to their caps. What remains. */
-static uint32_t pour(struct gate *gate, enum arbiter_priority priority, bool capped, uint32_t left)
+/* Pours what is left of a device to those of a class, by weight, up to their caps. What remains. */
+static uint32_t pour(struct gate *gate, unsigned device, enum arbiter_priority priority,
+        bool capped, uint32_t left)
 {
         for (;;) {
                 uint64_t weights = 0;
                 uint32_t given = 0;
 
                 EACH(gate, m)
-                if (m->active && m->terms.priority == priority && is_capped(m) == capped &&
-                        m->target < cap_ppm(m))
+                if (m->devices >> device & 1 && m->active && m->terms.priority == priority &&
+                        is_capped(m) == capped && m->target < cap_ppm(m))
                         weights += weight_of(m);
                 if (!weights || !left)
                         return left;
                 EACH(gate, m)
-                if (m->active && m->terms.priority == priority && is_capped(m) == capped &&
-                        m->target < cap_ppm(m)) {
+                if (m->devices >> device & 1 && m->active && m->terms.priority == priority &&
+                        is_capped(m) == capped && m->target < cap_ppm(m)) {
                         uint32_t part = (uint32_t)(left * weight_of(m) / weights);
 
                         part = MIN_OF(part, cap_ppm(m) - m->target);
@@ -225,58 +264,82 @@ static uint32_t pour(struct gate *gate, enum arbiter_priority priority, bool cap
         }
 }
 
+/* Of several devices, the least that one of them leaves it. */
 static void set_targets(struct gate *gate)
 {
-        uint32_t left = PPM;
+        uint32_t least[GATE_MAX_TENANTS];
 
-        EACH(gate, m)
-        {
-                m->target = m->active ? MIN_OF(m->terms.share * 10000, left) : 0;
-                left -= m->target;
+        for (unsigned i = 0; i < GATE_MAX_TENANTS; i++)
+                least[i] = PPM;
+        for (unsigned d = 0; d < ARBITER_MAX_DEVICES; d++) {
+                uint32_t left = PPM;
+
+                EACH(gate, m)
+                if (m->devices >> d & 1) {
+                        m->target = m->active ? MIN_OF(m->terms.share * 10000, left) : 0;
+                        left -= m->target;
+                }
+                for (int p = ARBITER_HIGH; p >= ARBITER_LOW; p--) {
+                        left = pour(gate, d, (enum arbiter_priority)p, false, left);
+                        left = pour(gate, d, (enum arbiter_priority)p, true, left);
+                }
+                EACH(gate, m)
+                if (m->devices >> d & 1)
+                        least[m - gate->member] = MIN_OF(least[m - gate->member], m->target);
         }
-        for (int p = ARBITER_HIGH; p >= ARBITER_LOW; p--) {
-                left = pour(gate, (enum arbiter_priority)p, false, left);
-                left = pour(gate, (enum arbiter_priority)p, true, left);
-        }
         EACH(gate, m)
-        m->target = MAX_OF(m->target, GATE_FLOOR);
+        m->target = MAX_OF(least[m - gate->member], GATE_FLOOR);
 }
 
 /* ---- time ------------------------------------------------------------------------------------ */
 
-static void look_for_demand(struct gate *gate, uint64_t now)
+/* Takes in what was seen. What was used, by which the account grows. */
+static int64_t take_in(struct member *m, uint64_t now)
 {
-        EACH(gate, m)
+        int64_t most = 0;
+        bool any = false;
+
+        m->wants = false;
+        m->busy_until = 0;
+        EACH_DEVICE(m, d)
         {
-                m->wants = m->sight.busy_until > now ||
-                           (m->sight.wanted_at && m->sight.wanted_at + GATE_WANTS > now);
-                if (m->wants || m->sight.used_ns != m->counted_ns)
-                        m->active_at = now;
-                m->active = m->active_at && m->active_at + GATE_LINGER > now;
+                const struct gate_sight *sight = &m->on[d].sight;
+                /* may have been corrected downwards */
+                int64_t used = (int64_t)(sight->used_ns - m->on[d].counted_ns);
+
+                m->on[d].counted_ns = sight->used_ns;
+                most = any ? MAX_OF(most, used) : used;
+                any = true;
+                m->busy_until = MAX_OF(m->busy_until, sight->busy_until);
+                m->wants |= sight->busy_until > now ||
+                            (sight->wanted_at && sight->wanted_at + GATE_WANTS > now);
         }
+        m->used_ns += (uint64_t)most;
+        if (m->wants || most != 0)
+                m->active_at = now;
+        m->active = m->active_at && m->active_at + GATE_LINGER > now;
+        return most;
 }
 
-/* After targets are set: who has just come is charged by his own. */
+/* What each has used is charged by what he is due now: who has just come by his own. */
 static void settle(struct gate *gate, uint64_t now)
 {
-        double at;
+        int64_t used[GATE_MAX_TENANTS] = {0};
 
         EACH(gate, m)
+        used[m - gate->member] = take_in(m, now);
+        set_targets(gate);
+        EACH(gate, m)
         {
-                /* may have been corrected downwards */
-                int64_t used = (int64_t)(m->sight.used_ns - m->counted_ns);
-
-                m->counted_ns = m->sight.used_ns;
-                m->passed += (double)used * PPM / m->target;
+                m->passed += (double)used[m - gate->member] * PPM / m->target;
                 if (is_capped(m)) {
-                        m->budget -= used;
+                        m->budget -= used[m - gate->member];
                         roll_period(m, now);
                 }
         }
-        at = virtual_now(gate);
         EACH(gate, m)
         if (!m->wants)
-                m->passed = MAX_OF(m->passed, at - (double)GATE_ROUND);
+                m->passed = MAX_OF(m->passed, virtual_now(gate, m->devices) - (double)GATE_ROUND);
 }
 
 /* ---- turns ----------------------------------------------------------------------------------- */
@@ -291,171 +354,235 @@ static bool can_run(const struct member *m)
         return m->wants && !is_spent(m);
 }
 
-/* Of two who want a turn, whether a comes first; at: virtual time now. */
-static bool before(const struct member *a, const struct member *b, double at)
+static void look_who_is_due(struct gate *gate)
 {
         double lead = (double)GATE_TURN_MIN;
-        bool a_due = a->passed <= at + lead * PPM / a->target;
-        bool b_due = b->passed <= at + lead * PPM / b->target;
 
-        if (a->terms.priority != b->terms.priority && a_due && b_due)
+        EACH(gate, m)
+        m->due = m->passed <= virtual_now(gate, m->devices) + lead * PPM / m->target;
+}
+
+/* Of two who want a turn, whether a comes first. */
+static bool before(const struct member *a, const struct member *b)
+{
+        if (a->terms.priority != b->terms.priority && a->due && b->due)
                 return a->terms.priority > b->terms.priority;
         return a->passed < b->passed;
 }
 
-static struct member *choose(struct gate *gate, const struct member *but)
+/* Of those who want a turn on one of its devices and have none, the first; NULL. */
+static struct member *rival_of(struct gate *gate, const struct member *m)
 {
         struct member *best = NULL;
-        double at = virtual_now(gate);
 
-        EACH(gate, m)
-        if (m != but && can_run(m) && (!best || before(m, best, at)))
-                best = m;
+        EACH(gate, other)
+        if (other != m && other->devices & m->devices && !other->holds && can_run(other) &&
+                (!best || before(other, best)))
+                best = other;
         return best;
 }
 
-static void end_turn(struct gate *gate, uint64_t now)
+static void end_turn(struct member *m, uint64_t now)
 {
-        if (!gate->draining)
-                gate->draining = now;
-        gate->turn_end = MIN_OF(gate->turn_end, now);
+        if (!m->draining)
+                m->draining = now;
+        m->turn_end = MIN_OF(m->turn_end, now);
 }
 
 /* A turn costs what it has lasted while others waited, also where the device was not used all the
  * time: what one leaves unused is lost to the others. */
-static void charge_turn(struct gate *gate, uint64_t end)
+static void charge_turn(struct member *m, uint64_t end)
 {
-        struct member *h = gate->holder;
-        int64_t used = (int64_t)(h->sight.used_ns - gate->turn_used_ns);
-        int64_t lasted = (int64_t)(end - MIN_OF(gate->turn_begin, end));
+        int64_t used = (int64_t)(m->used_ns - m->turn_used_ns);
+        int64_t lasted = (int64_t)(end - MIN_OF(m->turn_begin, end));
 
-        if (gate->turn_end != GATE_FOREVER && used < lasted)
-                h->passed += (double)(lasted - MAX_OF(used, 0)) * PPM / h->target;
+        if (m->turn_end != GATE_FOREVER && used < lasted)
+                m->passed += (double)(lasted - MAX_OF(used, 0)) * PPM / m->target;
 }
 
-static void begin_turn(struct gate *gate, uint64_t begin)
+static void begin_turn(struct member *m, uint64_t begin)
 {
-        gate->turn_begin = begin;
-        gate->turn_used_ns = gate->holder->sight.used_ns;
+        m->turn_begin = begin;
+        m->turn_used_ns = m->used_ns;
 }
 
-static void look_at_turn(struct gate *gate, const struct member *other, uint64_t now)
+static void look_at_turn(struct gate *gate, struct member *m, uint64_t now)
 {
-        struct member *h = gate->holder;
+        const struct member *other = rival_of(gate, m);
 
-        if (!h || gate->draining)
+        if (m->draining)
                 return;
-        if (is_spent(h) || !h->active)
-                end_turn(gate, now);
+        if (is_spent(m) || !m->active)
+                end_turn(m, now);
         else if (!other)
-                gate->turn_end = GATE_FOREVER;
-        else if (gate->turn_end == GATE_FOREVER) {
+                m->turn_end = GATE_FOREVER;
+        else if (m->turn_end == GATE_FOREVER) {
                 /* somebody has come: it has had its turn, and may end what it is at */
-                gate->turn_end = now + GATE_TURN_MIN;
-                begin_turn(gate, now);
-        } else if (now >= gate->turn_end || !h->wants ||
-                   (other->terms.priority > h->terms.priority &&
-                           before(other, h, virtual_now(gate))))
-                end_turn(gate, now);
+                m->turn_end = now + GATE_TURN_MIN;
+                begin_turn(m, now);
+        } else if (now >= m->turn_end || !m->wants ||
+                   (other->terms.priority > m->terms.priority && before(other, m)))
+                end_turn(m, now);
 }
 
-/* The turn of the next one begins when the work of the last has ended. */
-static void hand_over(struct gate *gate, uint64_t now)
+/* When its turn is over and its work has ended, its devices are free. */
+static void hand_back(struct gate *gate, struct member *m, uint64_t now)
 {
-        struct member *h = gate->holder, *next;
         uint64_t from = now;
 
-        if (h && !gate->draining)
+        if (!m->draining)
                 return;
-        if (h && h->sight.busy_until > now && now < gate->draining + GATE_DRAIN) {
-                if (h->sight.busy_until > now + GATE_LOOK)
+        if (m->busy_until > now && now < m->draining + GATE_DRAIN) {
+                if (m->busy_until > now + GATE_LOOK)
                         return;
-                from = h->sight.busy_until;
+                from = m->busy_until;
         }
-        if (h)
-                charge_turn(gate, from);
-        next = choose(gate, NULL);
-        gate->holder = next;
-        gate->draining = 0;
-        if (!next)
+        charge_turn(m, from);
+        EACH_DEVICE(m, d)
+        gate->free_at[d] = from;
+        give_up_turn(gate, m);
+}
+
+/* When a device is expected to be free; now or before: it is. */
+static uint64_t expected(const struct gate *gate, unsigned device, uint64_t now)
+{
+        const struct member *m = gate->holder[device];
+
+        if (!m)
+                return now;
+        if (m->draining)
+                return MAX_OF(m->busy_until, now + 1);
+        return m->turn_end == GATE_FOREVER ? now + GATE_TURN_MIN : MAX_OF(m->turn_end, now + 1);
+}
+
+/* Its turn on all of its devices if they are free, before `until`, when those who come first need
+ * them; else nobody may have them for longer than it has to wait for the last. */
+static void hand_over(struct gate *gate, struct member *m, uint64_t until[], uint64_t now)
+{
+        uint64_t from = now, ready = now, end = GATE_FOREVER;
+
+        EACH_DEVICE(m, d)
+        {
+                from = MAX_OF(from, gate->free_at[d]);
+                ready = MAX_OF(ready, expected(gate, d, now));
+                end = MIN_OF(end, until[d]);
+        }
+        if (ready > now) {
+                EACH_DEVICE(m, d)
+                until[d] = MIN_OF(until[d], ready);
                 return;
-        begin_turn(gate, from);
-        next->lease.from = from;
-        gate->turn_end = from + turn_of(next);
+        }
+        if (end != GATE_FOREVER && end < from + GATE_TURN_MIN)
+                return;
+        EACH_DEVICE(m, d)
+        gate->holder[d] = m;
+        m->holds = true;
+        m->draining = 0;
+        m->lease.from = from;
+        m->turn_end = MIN_OF(end, from + turn_of(m));
+        begin_turn(m, from);
+}
+
+static void hand_over_all(struct gate *gate, uint64_t now)
+{
+        uint64_t until[ARBITER_MAX_DEVICES];
+
+        for (unsigned d = 0; d < ARBITER_MAX_DEVICES; d++)
+                until[d] = GATE_FOREVER;
+        EACH(gate, m)
+        m->passed_by = false;
+        for (;;) {
+                struct member *best = NULL;
+
+                EACH(gate, m)
+                if (!m->holds && !m->passed_by && can_run(m) && (!best || before(m, best)))
+                        best = m;
+                if (!best)
+                        return;
+                best->passed_by = true;
+                hand_over(gate, best, until, now);
+        }
 }
 
 /* ---- leases ---------------------------------------------------------------------------------- */
 
-static uint64_t lease_end(const struct gate *gate, const struct member *m, uint64_t now)
+static uint64_t lease_end(const struct member *m, uint64_t now)
 {
-        uint64_t end = gate->turn_end;
+        uint64_t end = m->turn_end;
 
         /* what is in flight has been counted already */
         if (is_capped(m)) {
-                uint64_t begin = MAX_OF(MAX_OF(now, m->lease.from), m->sight.busy_until);
+                uint64_t begin = MAX_OF(MAX_OF(now, m->lease.from), m->busy_until);
 
                 end = MIN_OF(end, begin + (uint64_t)MAX_OF(m->budget, 0));
         }
         return end;
 }
 
-static void give_leases(struct gate *gate, unsigned wanting, bool others, uint64_t now)
+/* How many want to launch on the device of its where most do. */
+static unsigned wanting(const struct gate *gate, const struct member *m)
 {
-        EACH(gate, m)
+        unsigned most = 0;
+
+        EACH_DEVICE(m, d)
         {
-                m->lease.window_ns = others ? GATE_WINDOW : GATE_WINDOW_ALONE;
-                if (is_capped(m))
-                        m->lease.window_ns = GATE_WINDOW;
-                m->lease.rate_ppm = MIN_OF(m->active ? m->target : cap_ppm(m), cap_ppm(m));
-                if (m == gate->holder && !gate->draining)
-                        m->lease.until = lease_end(gate, m, now);
-                else if (wanting <= 1 && !m->wants && !is_spent(m)) {
-                        /* nobody is in its way */
-                        m->lease.from = 0;
-                        m->lease.until = is_capped(m) ? now + (uint64_t)MIN_OF(m->budget,
-                                                                      (int64_t)(2 * GATE_STEP))
-                                                      : GATE_FOREVER;
-                } else
-                        m->lease.until = 0;
+                unsigned count = 0;
+
+                EACH((struct gate *)gate, other)
+                count += other->wants && other->devices >> d & 1;
+                most = MAX_OF(most, count);
         }
+        return most;
+}
+
+static void give_lease(struct gate *gate, struct member *m, uint64_t now)
+{
+        unsigned want = wanting(gate, m);
+
+        m->lease.window_ns = want > 1 || is_capped(m) ? GATE_WINDOW : GATE_WINDOW_ALONE;
+        m->lease.rate_ppm = MIN_OF(m->active ? m->target : cap_ppm(m), cap_ppm(m));
+        if (m->holds && !m->draining) {
+                m->lease.until = lease_end(m, now);
+                if (want > 1)
+                        gate->next = MIN_OF(gate->next, now + GATE_WATCH);
+                if (m->lease.until <= now)
+                        gate->next = MIN_OF(gate->next, now + GATE_LOOK / 4);
+                gate->next = MIN_OF(gate->next, MAX_OF(m->lease.until, now + GATE_LOOK / 4));
+        } else if (want <= 1 && !m->wants && !is_spent(m)) {
+                /* nobody is in its way */
+                m->lease.from = 0;
+                m->lease.until =
+                        is_capped(m) ? now + (uint64_t)MIN_OF(m->budget, (int64_t)(2 * GATE_STEP))
+                                     : GATE_FOREVER;
+        } else
+                m->lease.until = 0;
+        if (m->holds && m->draining)
+                gate->next = MIN_OF(gate->next, now + GATE_LOOK);
+        if (is_spent(m) && m->wants)
+                gate->next = MIN_OF(gate->next, m->period_end);
 }
 
 void gate_step(struct gate *gate, uint64_t now)
 {
-        const struct member *other;
-        unsigned wanting = 0;
-
         if (now < gate->now)
                 now = gate->now;
         gate->now = now;
-        look_for_demand(gate, now);
-        set_targets(gate);
         settle(gate, now);
+        look_who_is_due(gate);
         EACH(gate, m)
-        wanting += m->wants;
-        other = choose(gate, gate->holder);
-        look_at_turn(gate, other, now);
-        hand_over(gate, now);
-        if (gate->holder && !gate->draining && !choose(gate, gate->holder))
-                gate->turn_end = GATE_FOREVER;
-        give_leases(gate, wanting, wanting > 1, now);
-
+        if (m->holds)
+                look_at_turn(gate, m, now);
+        EACH(gate, m)
+        if (m->holds)
+                hand_back(gate, m, now);
+        look_who_is_due(gate);
+        hand_over_all(gate, now);
+        EACH(gate, m)
+        if (m->holds && !m->draining && !rival_of(gate, m))
+                m->turn_end = GATE_FOREVER;
         gate->next = now + GATE_STEP;
-        if (gate->holder && gate->draining)
-                gate->next = now + GATE_LOOK;
-        else if (gate->holder) {
-                uint64_t end = gate->holder->lease.until;
-
-                if (wanting > 1)
-                        gate->next = now + GATE_WATCH;
-                if (end > now && end < gate->next)
-                        gate->next = end;
-                else if (end <= now)
-                        gate->next = now + GATE_LOOK / 4;
-        }
         EACH(gate, m)
-        if (is_spent(m) && m->wants)
-                gate->next = MIN_OF(gate->next, m->period_end);
+        give_lease(gate, m, now);
 }
 
 uint64_t gate_next(const struct gate *gate)
@@ -481,7 +608,7 @@ int gate_inspect(const struct gate *gate, uint64_t id, struct gate_state *ret)
                 return -ENOENT;
         *ret = (struct gate_state){
                 .wants = m->wants,
-                .holds = m == gate->holder && !gate->draining,
+                .holds = m->holds && !m->draining,
                 .capped_off = is_spent(m),
                 .target_ppm = m->active ? m->target : 0,
         };

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Turns at the gate: who may launch on a device whose driver lets nobody steer its scheduler
- * (policy/arbiter.h does where it may be steered). A pure state machine of one device: the clock is
- * an argument (nanoseconds, CLOCK_MONOTONIC where leases are to mean something), what is seen is
+ * Turns at the gate: who may launch on devices whose driver lets nobody steer their scheduler
+ * (policy/arbiter.h does where it may be steered). A pure state machine of these devices: the clock
+ * is an argument (nanoseconds, CLOCK_MONOTONIC where leases are to mean something), what is seen is
  * told to it, what each tenant may do is asked of it; no I/O, no globals, no allocation after
  * gate_new().
  *
@@ -11,6 +11,11 @@
  * has the device, and the next one's lease begins when the work of the one before has ended. So
  * work is not mixed, and what it takes can be measured with events. GPU time is what the tenants'
  * own guards measure.
+ *
+ * Several devices. A tenant has one lease for all of its devices: its turn is on all of them at
+ * once, and its cap is used up as soon as it is on one of them. So its collectives find their
+ * partners. While it waits for the last of its devices, the others have those free that can be done
+ * by then. Tenants that have no device in common do not know of each other.
  *
  * Whose turn. Each has a target: its guarantee, plus the parts that tenants without work leave,
  *   first to priority high, then normal, then low, within a class by weight to those without a cap,
@@ -58,14 +63,14 @@
 #define GATE_WINDOW_ALONE (6 * GATE_MS)
 #define GATE_FOREVER      UINT64_MAX
 
-/* What is seen of a tenant on the device. */
+/* What is seen of a tenant on a device. */
 struct gate_sight {
         uint64_t used_ns;    /* GPU time: grows, but may be corrected by a little */
         uint64_t wanted_at;  /* when it last launched or waited to; 0: never */
         uint64_t busy_until; /* when the work that it has launched is predicted to end */
 };
 
-/* What it may do. */
+/* What it may do, on each of its devices. */
 struct gate_lease {
         uint64_t from, until; /* clock; GATE_FOREVER */
         uint64_t window_ns;
@@ -83,13 +88,16 @@ struct gate;
 int gate_new(struct gate **ret);
 struct gate *gate_free(struct gate *gate);
 
-/* Whether guarantees fit is for the caller to know: arbiter_fits(). id above 0.
- * -EEXIST, -EINVAL (id), -EUSERS (no room for another). */
-int gate_admit(struct gate *gate, uint64_t now, uint64_t id, const struct arbiter_terms *terms);
+/* A tenant comes to a device, an index below ARBITER_MAX_DEVICES; once for each that it has.
+ * Whether guarantees fit is for the caller to know: arbiter_fits(). id above 0. -EEXIST, -EINVAL
+ * (id, device), -EUSERS (no room for another). */
+int gate_admit(struct gate *gate, uint64_t now, uint64_t id, unsigned device,
+        const struct arbiter_terms *terms);
 /* -ENOENT */
 int gate_change(struct gate *gate, uint64_t now, uint64_t id, const struct arbiter_terms *terms);
+/* Its devices, all of them. */
 int gate_leave(struct gate *gate, uint64_t now, uint64_t id);
-int gate_observe(struct gate *gate, uint64_t id, const struct gate_sight *sight);
+int gate_observe(struct gate *gate, uint64_t id, unsigned device, const struct gate_sight *sight);
 
 /* Decides. */
 void gate_step(struct gate *gate, uint64_t now);

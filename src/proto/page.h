@@ -176,7 +176,10 @@ static_assert(sizeof(struct cleave_slot) <= 4096, "layout");
 struct cleave_gate_use {
         _Atomic uint64_t used_ns;   /* GPU time: as predicted, corrected by what markers tell */
         _Atomic uint64_t wanted_at; /* CLOCK_MONOTONIC ns: one launched or waited to, last */
-        uint64_t reserved[6];
+        _Atomic uint64_t
+                passed_at; /* the same: one passed by the lease, last, if there is more than
+                              one device behind a gate. For the tenant's own processes */
+        uint64_t reserved[5];
 };
 static_assert(sizeof(struct cleave_gate_use) == 64, "layout");
 

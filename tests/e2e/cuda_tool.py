@@ -71,6 +71,30 @@ def main():
             must(cuda.cuStreamSynchronize(streams[turn % 2 if two else 0]), "work")
         must(cuda.cuCtxSynchronize(), "work")
 
+    def keep_meeting(nanoseconds, resting):
+        """A kernel on each device, then waits for all: as a program whose devices work together."""
+        length = ctypes.c_uint64(nanoseconds)
+        parameters = (ctypes.c_void_p * 1)(ctypes.addressof(length))
+        kernels, count = {}, [0]
+        with open(PTX, "rb") as source:
+            image = source.read() + b"\0"
+        for device in (0, 1):
+            module, kernels[device] = ctypes.c_void_p(), ctypes.c_void_p()
+            must(use(device), "meet")
+            must(cuda.cuModuleLoadData(ctypes.byref(module), image), "meet")
+            must(cuda.cuModuleGetFunction(ctypes.byref(kernels[device]), module, b"cleave_spin"),
+                 "meet")
+        launched.append(count)
+        while not resting.is_set():
+            for device in (0, 1):
+                must(cuda.cuCtxSetCurrent(contexts[device]), "meet")
+                must(cuda.cuLaunchKernel(kernels[device], 1, 1, 1, 1, 1, 1, 0, None, parameters,
+                                         None), "meet")
+            for device in (0, 1):
+                must(cuda.cuCtxSetCurrent(contexts[device]), "meet")
+                must(cuda.cuCtxSynchronize(), "meet")
+            count[0] += 1
+
     def stop():
         resting.set()
         for worker in workers:
@@ -97,6 +121,12 @@ def main():
             workers.append(threading.Thread(target=keep_busy, daemon=True, args=(
                 contexts[current], number * 1000,
                 1 if word == "loop" else max(1, 50000 // number), word == "work", resting)))
+            workers[-1].start()
+            answer(0)
+        elif word == "meet":
+            must(first, word)
+            workers.append(threading.Thread(target=keep_meeting, daemon=True,
+                                            args=(number * 1000, resting)))
             workers[-1].start()
             answer(0)
         elif word == "rest":

@@ -21,9 +21,11 @@ BUILD = None
 KERNEL = 2000  # microseconds
 
 
-class Gate(unittest.TestCase):
+class Gated(unittest.TestCase):
+    model = "h100"
+
     def setUp(self):
-        self.world = World(BUILD)
+        self.world = World(BUILD, self.model)
         self.world.__enter__()
         self.addCleanup(self.world.__exit__)
         self.world.env["CLEAVE_SIM_FAULTS"] = "refuse"
@@ -61,6 +63,8 @@ class Gate(unittest.TestCase):
     def assert_capped(self, tool, cap, kernel=KERNEL):
         self.assert_settles(lambda parts: 0.8 * cap < parts[0] < 1.15 * cap, tool, kernel=kernel)
 
+
+class Gate(Gated):
     def test_says_so(self):
         self.tenant("a", "--compute", "30", "--compute-max", "50")
         self.assertTrue(eventually(lambda: self.use("a")["mechanism"] == "gate"), self.use("a"))
@@ -161,6 +165,30 @@ class Gate(unittest.TestCase):
         self.assertEqual(self.use("a")["mechanism_why"], "the configuration says so")
         self.assert_capped(a, 0.3)
         self.assertEqual(self.use("a")["source"], "markers")
+
+
+class Devices(Gated):
+    model = "h100x2"
+
+    def test_one_phase(self):
+        """Who has two devices has its turns on both at once: kernels that meet lose no time."""
+        meeting = self.tenant("meeting", "--device", "0", "--device", "1", "--compute", "40",
+                              work="meet", kernel=500)
+        beside = [self.tenant("a", "--device", "0", "--compute", "60"),
+                  self.tenant("b", "--device", "1", "--compute", "30"),
+                  self.tenant("c", "--device", "1", "--compute", "30")]
+
+        def right(parts):
+            # of 2 ms each, as the others' are
+            return parts[0] / 4 > 0.2 and parts[1] > 0.45 and min(parts[2:]) > 0.2
+        self.assert_settles(right, meeting, *beside)
+        devices = self.world.json("inspect", "meeting")["devices"]
+        self.assertEqual([entry["compute"]["mechanism"] for entry in devices], ["gate", "gate"])
+        # a cap is used up on both
+        for tool in beside:
+            tool("rest")
+        self.world.cleave("set", "--compute", "0", "--compute-max", "25", "meeting")
+        self.assert_settles(lambda parts: 0.15 < parts[0] / 4 < 0.29, meeting)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ bool guard_forked(void)
 
 int guard_device_by_ordinal(CUdevice device)
 {
-        return device == 0 ? 0 : -ENODEV;
+        return device < 2 ? device : -ENODEV;
 }
 
 static uint64_t now(void)
@@ -86,7 +86,8 @@ struct CUevent_st {
 
 static pthread_mutex_t driver_lock = PTHREAD_MUTEX_INITIALIZER;
 static uint64_t engine_free;
-static uint64_t deepest;                 /* work that was in the queue, before a launch */
+static uint64_t deepest; /* work that was in the queue, before a launch */
+static CUdevice current_device;
 static bool capturing, failing, loading; /* the next launch loads its kernel */
 static unsigned long long context_id = 1;
 static unsigned slower;    /* times that kernels take */
@@ -144,7 +145,7 @@ static CUresult fake_graph(CUgraphExec graph, CUstream s)
 
 static CUresult fake_device(CUdevice *device)
 {
-        *device = 0;
+        *device = current_device;
         return CUDA_SUCCESS;
 }
 
@@ -282,6 +283,7 @@ static int begin(void **state)
         lease(0, FOREVER, 2 * MS);
         capturing = failing = false;
         slower = 1;
+        current_device = 0;
         fake_wait(NULL);
         done_count = 0;
         deepest = 0;
@@ -604,6 +606,49 @@ static void test_dependent_launches_stay_together(void **state)
         assert_int_equal(cuLaunchKernelEx(&tied, (CUfunction)&g, NULL, NULL), CUDA_SUCCESS);
 }
 
+/* The second half of a collective passes, though the lease has ended behind the first. */
+static void test_partners_pass_together(void **state)
+{
+        struct cleave_grant_page *page = (struct cleave_grant_page *)grant_bytes;
+        pthread_t thread;
+        uint64_t start;
+        static char f;
+
+        (void)state;
+        page->devices = 2;
+        atomic_store(&page->device[1].gate, true);
+        atomic_store(&page->gates, 2);
+        cleave_gate_write(cleave_gate(page, 1), FOREVER, 0, 2 * MS, 500000);
+        atomic_store(&cleave_gate(page, 1)->written_at, now() + CLEAVE_GATE_STALE / 2);
+        for (unsigned i = 0; i < 5; i++) {
+                (void)kernel(&f, 100);
+                (void)cuStreamSynchronize(stream);
+        }
+        for (unsigned tries = 0;; tries++) {
+                start = now();
+                current_device = 0;
+                (void)kernel(&f, 100);
+                current_device = 1;
+                /* a busy machine may keep us from it for too long */
+                if (now() - start < MS || tries == 100)
+                        break;
+        }
+        (void)cuLaunchKernel((CUfunction)&f, 100, 1, 1, 1, 1, 1, 0, (CUstream)0x2100, NULL, NULL);
+        assert_true(now() - start < 100 * MS);
+        /* what comes later waits for its turn */
+        usleep(20000);
+        atomic_store(&passed, 0);
+        (void)cuStreamSynchronize(stream);
+        pthread_create(&thread, NULL, launch_one, &f);
+        usleep(50000);
+        assert_int_equal(atomic_load(&passed), 0);
+        cleave_gate_write(cleave_gate(page, 1), 0, FOREVER, 2 * MS, 500000);
+        pthread_join(thread, NULL);
+        assert_int_equal(atomic_load(&passed), 1);
+        page->devices = 1;
+        atomic_store(&page->device[1].gate, false);
+}
+
 /* Nobody renews the lease: it goes on at the rate that it had, 50 %. */
 static void test_a_dead_daemon_holds_nobody_up(void **state)
 {
@@ -709,6 +754,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_markers_are_sparse, begin, end),
                 cmocka_unit_test_setup_teardown(test_threads, begin, end),
                 cmocka_unit_test_setup_teardown(test_capture_is_left_alone, begin, end),
+                cmocka_unit_test_setup_teardown(test_partners_pass_together, begin, end),
                 cmocka_unit_test_setup_teardown(test_a_dead_daemon_holds_nobody_up, begin, end),
                 cmocka_unit_test_setup_teardown(test_work_that_does_not_end_is_passed, begin, end),
                 cmocka_unit_test_setup_teardown(test_dependent_launches_stay_together, begin, end),

@@ -65,7 +65,7 @@ static struct program *world_add(
                                 .waits = waits,
                                 .pause_ns = 20000,
                         };
-                        assert_int_equal(gate_admit(w->gate, w->now, i + 1, &terms), 0);
+                        assert_int_equal(gate_admit(w->gate, w->now, i + 1, 0, &terms), 0);
                         return &w->program[i];
                 }
         fail();
@@ -161,7 +161,7 @@ static void world_run(struct world *w, uint64_t ns)
                                 const struct program *p = &w->program[i];
 
                                 if (p->id)
-                                        (void)gate_observe(w->gate, p->id,
+                                        (void)gate_observe(w->gate, p->id, 0,
                                                 &(struct gate_sight){p->predicted_ns, p->wanted_at,
                                                         p->busy_until});
                         }
@@ -383,9 +383,9 @@ static void test_endless_kernel(void **state)
         world_add(
                 &world, (struct arbiter_terms){.share = 50, .priority = ARBITER_NORMAL}, 1, false);
         for (uint64_t end = world.now + 2000 * MS; world.now < end; world.now += MS / 4) {
-                (void)gate_observe(
-                        world.gate, 1, &(struct gate_sight){0, world.now, world.now + 1000 * MS});
-                (void)gate_observe(world.gate, 2, &(struct gate_sight){0, world.now, 0});
+                (void)gate_observe(world.gate, 1, 0,
+                        &(struct gate_sight){0, world.now, world.now + 1000 * MS});
+                (void)gate_observe(world.gate, 2, 0, &(struct gate_sight){0, world.now, 0});
                 if (world.now >= gate_next(world.gate))
                         gate_step(world.gate, world.now);
                 assert_int_equal(gate_get(world.gate, 2, &lease), 0);
@@ -393,6 +393,227 @@ static void test_endless_kernel(void **state)
         }
         assert_true(opened > 8);
         world_done(&world);
+}
+
+/* -- several devices: kernels on each run in the order in which they were launched ---------------
+ */
+
+#define DEVICES 3u
+
+struct local {
+        unsigned device, share;
+        uint64_t kernel_ns;
+        uint64_t busy_until, wanted_at, used_ns;
+};
+
+/* One tenant whose kernels meet: one on each of its devices, which end together. */
+struct meeting {
+        uint32_t devices;
+        uint64_t kernel_ns;
+        unsigned share, cap;
+        uint64_t start[DEVICES]; /* 0: not launched */
+        uint64_t ready_at, busy_until, wanted_at, used_ns[DEVICES];
+        uint64_t done_ns, alone_ns; /* time that kernels were there without their partner */
+};
+
+struct devices {
+        struct gate *gate;
+        uint64_t now, free[DEVICES], used[DEVICES];
+        struct local local[6];
+        unsigned locals;
+        struct meeting meeting;
+};
+
+static bool may_launch(struct devices *w, uint64_t id, uint64_t busy_until)
+{
+        uint64_t ends = MAX_OF(busy_until, w->now);
+        struct gate_lease lease;
+
+        assert_int_equal(gate_get(w->gate, id, &lease), 0);
+        return w->now >= lease.from && ends < lease.until && ends - w->now <= lease.window_ns;
+}
+
+static void run_local(struct devices *w, unsigned i)
+{
+        struct local *l = &w->local[i];
+
+        l->wanted_at = w->now;
+        while (may_launch(w, 10 + i, l->busy_until)) {
+                w->free[l->device] = MAX_OF(w->free[l->device], w->now) + l->kernel_ns;
+                w->used[l->device] += l->kernel_ns;
+                l->used_ns += l->kernel_ns;
+                l->busy_until = w->free[l->device];
+        }
+}
+
+static void run_meeting(struct devices *w)
+{
+        struct meeting *m = &w->meeting;
+        uint64_t begin = 0;
+        bool all = true;
+
+        if (w->now < m->ready_at)
+                return;
+        m->wanted_at = w->now;
+        for (unsigned d = 0; d < DEVICES; d++) {
+                if (!(m->devices >> d & 1))
+                        continue;
+                if (!m->start[d] && may_launch(w, 1, m->busy_until))
+                        m->start[d] = MAX_OF(w->free[d], w->now);
+                all = all && m->start[d];
+                begin = MAX_OF(begin, m->start[d]);
+        }
+        for (unsigned d = 0; d < DEVICES; d++) {
+                if (!m->start[d])
+                        continue;
+                if (!all) {
+                        /* the device is held, and nothing is done */
+                        w->free[d] = MAX_OF(w->free[d], w->now + TICK);
+                        m->alone_ns += TICK;
+                        continue;
+                }
+                w->free[d] = begin + m->kernel_ns;
+                w->used[d] += m->kernel_ns;
+                m->used_ns[d] += m->kernel_ns + begin - m->start[d];
+                m->start[d] = 0;
+        }
+        if (!all)
+                return;
+        m->done_ns += m->kernel_ns;
+        m->busy_until = begin + m->kernel_ns;
+        m->ready_at = m->busy_until + 20000;
+}
+
+static void observe_all(struct devices *w)
+{
+        for (unsigned d = 0; d < DEVICES; d++)
+                if (w->meeting.devices >> d & 1)
+                        assert_int_equal(
+                                gate_observe(w->gate, 1, d,
+                                        &(struct gate_sight){w->meeting.used_ns[d],
+                                                w->meeting.wanted_at, w->meeting.busy_until}),
+                                0);
+        for (unsigned i = 0; i < w->locals; i++)
+                assert_int_equal(gate_observe(w->gate, 10 + i, w->local[i].device,
+                                         &(struct gate_sight){w->local[i].used_ns,
+                                                 w->local[i].wanted_at, w->local[i].busy_until}),
+                        0);
+}
+
+static void run_devices(struct devices *w, uint64_t ns)
+{
+        for (uint64_t end = w->now + ns; w->now < end; w->now += TICK) {
+                if (w->meeting.devices)
+                        run_meeting(w);
+                for (unsigned i = 0; i < w->locals; i++)
+                        run_local(w, i);
+                if (w->now < gate_next(w->gate))
+                        continue;
+                observe_all(w);
+                gate_step(w->gate, w->now);
+                assert_true(gate_next(w->gate) > w->now);
+        }
+}
+
+static void begin_devices(struct devices *w)
+{
+        struct meeting *m = &w->meeting;
+        struct arbiter_terms terms = {.share = m->share, .cap = m->cap, .priority = ARBITER_NORMAL};
+
+        w->now = 1000 * MS;
+        assert_int_equal(gate_new(&w->gate), 0);
+        for (unsigned d = 0; d < DEVICES; d++)
+                if (m->devices >> d & 1)
+                        assert_int_equal(gate_admit(w->gate, w->now, 1, d, &terms), 0);
+        for (unsigned i = 0; i < w->locals; i++) {
+                terms = (struct arbiter_terms){
+                        .share = w->local[i].share, .priority = ARBITER_NORMAL};
+                assert_int_equal(
+                        gate_admit(w->gate, w->now, 10 + i, w->local[i].device, &terms), 0);
+        }
+        run_devices(w, 1000 * MS);
+}
+
+/* Each of them gets its share, and the kernels that meet do so at once. */
+static void check_devices(struct devices *w, double least_use)
+{
+        uint64_t used[DEVICES], local[6], done, spent = 5000 * MS;
+        double got;
+
+        begin_devices(w);
+        memcpy(used, w->used, sizeof(used));
+        for (unsigned i = 0; i < w->locals; i++)
+                local[i] = w->local[i].used_ns;
+        done = w->meeting.done_ns;
+        run_devices(w, spent);
+        got = (double)(w->meeting.done_ns - done) / (double)spent;
+        if (got < w->meeting.share / 100.0 * 0.9 - 0.01 || got > w->meeting.share / 100.0 + 0.05)
+                fail_msg("kernels that meet: %.3f of %u %%", got, w->meeting.share);
+        for (unsigned i = 0; i < w->locals; i++) {
+                got = (double)(w->local[i].used_ns - local[i]) / (double)spent;
+                if (got < w->local[i].share / 100.0 * 0.9 - 0.01)
+                        fail_msg("local %u: %.3f of %u %%", i, got, w->local[i].share);
+        }
+        for (unsigned d = 0; d < DEVICES; d++) {
+                got = (double)(w->used[d] - used[d]) / (double)spent;
+                if (used[d] && got < least_use)
+                        fail_msg("device %u: %.3f is used", d, got);
+        }
+        assert_int_equal(w->meeting.alone_ns, 0);
+        gate_free(w->gate);
+}
+
+static void test_one_phase(void **state)
+{
+        struct devices w;
+
+        (void)state;
+        /* one beside it on each device */
+        w = (struct devices){.meeting = {.devices = 3, .kernel_ns = 200000, .share = 50},
+                .local = {{.device = 0, .share = 50, .kernel_ns = 1000000},
+                        {.device = 1, .share = 50, .kernel_ns = 100000}},
+                .locals = 2};
+        check_devices(&w, 0.85);
+        /* not the same beside it everywhere, and a device that it has to itself */
+        w = (struct devices){.meeting = {.devices = 7, .kernel_ns = 1000000, .share = 40},
+                .local = {{.device = 0, .share = 60, .kernel_ns = 1000000},
+                        {.device = 1, .share = 30, .kernel_ns = 100000},
+                        {.device = 1, .share = 30, .kernel_ns = 5000000}},
+                .locals = 3};
+        check_devices(&w, 0.38);
+        /* a device that it has not is none of its business */
+        w = (struct devices){.meeting = {.devices = 1, .kernel_ns = 1000000, .share = 50},
+                .local = {{.device = 0, .share = 50, .kernel_ns = 1000000},
+                        {.device = 1, .share = 10, .kernel_ns = 100000},
+                        {.device = 2, .share = 25, .kernel_ns = 100000},
+                        {.device = 2, .share = 75, .kernel_ns = 100000}},
+                .locals = 4};
+        check_devices(&w, 0.9);
+        /* while it waits for one device, the other is used by who is done in time */
+        w = (struct devices){.meeting = {.devices = 3, .kernel_ns = 500000, .share = 10},
+                .local = {{.device = 0, .share = 90, .kernel_ns = 100000},
+                        {.device = 1, .share = 45, .kernel_ns = 20000000},
+                        {.device = 1, .share = 45, .kernel_ns = 100000}},
+                .locals = 3};
+        check_devices(&w, 0.8);
+}
+
+/* A cap is used up on all devices at once. */
+static void test_cap_in_one_phase(void **state)
+{
+        struct devices w = {.meeting = {.devices = 3, .kernel_ns = 200000, .cap = 25}};
+        uint64_t done;
+        double got;
+
+        (void)state;
+        begin_devices(&w);
+        done = w.meeting.done_ns;
+        run_devices(&w, 4000 * MS);
+        got = (double)(w.meeting.done_ns - done) / (double)(4000 * MS);
+        if (got < 0.23 || got > 0.26)
+                fail_msg("it gets %.3f", got);
+        assert_int_equal(w.meeting.alone_ns, 0);
+        gate_free(w.gate);
 }
 
 static uint64_t dice_state;
@@ -477,6 +698,8 @@ int main(void)
                 cmocka_unit_test(test_idle_time_is_used),
                 cmocka_unit_test(test_priority),
                 cmocka_unit_test(test_endless_kernel),
+                cmocka_unit_test(test_one_phase),
+                cmocka_unit_test(test_cap_in_one_phase),
                 cmocka_unit_test(test_random),
         };
 
