@@ -32,6 +32,12 @@ extern char **environ;
 #define CHECK_NS      1000000000ull        /* between looks at slices in force */
 #define RESTART_MIN   (20 * USEC_PER_MSEC) /* after the steering process has ended */
 #define RESTART_MAX   (5 * USEC_PER_SEC)
+#define START_LOOK    (10 * USEC_PER_MSEC) /* while it starts */
+/* Without an answer for so long it is taken to hang, and ended: what it has disabled, the next one
+ * enables. A start may have to wait for the end of the one before. */
+#define HANG_NS       3000000000ull
+#define HANG_START_NS 15000000000ull
+#define FAILED_STARTS 3u
 #define SEARCH_MAX    4096 /* descriptors of a process that are looked at */
 #define CONTROL_PATH  "/dev/nvidiactl"
 /* A tenant alone leaves no records; by then the samples have said who it is. */
@@ -71,6 +77,7 @@ struct command {
         unsigned device; /* of the tenant */
         pid_t pid;
         uint64_t expected; /* CHECK: us */
+        uint64_t sent_at;  /* ns */
 };
 
 struct compute {
@@ -82,10 +89,11 @@ struct compute {
         int fd; /* of the steering process, -EBADF: none runs */
         sd_event_source *io;
         pid_t pid;
-        bool serves;          /* it has answered */
-        uint64_t next_start;  /* monotonic, usec */
-        uint64_t start_pause; /* usec */
-        unsigned starts;
+        bool answers;           /* it has answered */
+        bool serves;            /* and has opened a device */
+        uint64_t next_start;    /* monotonic, usec */
+        uint64_t start_pause;   /* usec */
+        unsigned failed_starts; /* in a row, that have ended before they served */
         bool failure_told;
         bool unsteered; /* all devices have gates from the beginning: no process is needed */
         bool opened[STEER_MAX_DEVICES];
@@ -96,6 +104,7 @@ struct compute {
         unsigned sent_count;
         bool holder[STEER_HOLDERS];
         uint64_t next_check;     /* ns */
+        uint64_t answered_at;    /* ns */
         struct steer_view *view; /* of the steering process that runs, NULL: none */
 };
 
@@ -215,12 +224,23 @@ static void learn_means(struct compute *compute, unsigned index, int result)
                                 : "the driver does not know the calls that steer");
 }
 
+static void do_actions(
+        struct compute *compute, const struct arbiter_action *actions, unsigned count);
+
 static void operation_end(struct compute *compute, struct operation *operation)
 {
         struct manager *manager = compute->manager;
 
         if (operation->count > 0 && operation->commands > 0)
                 learn_means(compute, operation->action[0].device, operation->result);
+        /* one tenant's channels that RM does not know, or will not have, are not the others' matter
+         */
+        if (operation->result < 0 && operation->count > 1) {
+                for (unsigned i = 0; i < operation->count; i++)
+                        do_actions(compute, &operation->action[i], 1);
+                free(operation);
+                return;
+        }
         for (unsigned i = 0; i < operation->count; i++) {
                 const struct arbiter_action *action = &operation->action[i];
                 struct tenant *tenant = tenant_by_id(manager, action->tenant);
@@ -284,6 +304,7 @@ static void send_commands(struct compute *compute)
                 if (sendmsg(compute->fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
                         return;
                 command->fd = close_safe(command->fd);
+                command->sent_at = now_ns();
                 DL_DELETE(compute->to_send, command);
                 DL_APPEND(compute->sent, command);
                 compute->sent_count++;
@@ -939,7 +960,8 @@ static void steering_ended(struct compute *compute)
         forget_view(compute);
         drop_commands(compute);
         memset(compute->opened, 0, sizeof(compute->opened));
-        if (!compute->serves && compute->starts >= 3 && !compute->failure_told) {
+        compute->failed_starts = compute->serves ? 0 : compute->failed_starts + 1;
+        if (compute->failed_starts >= FAILED_STARTS && !compute->failure_told) {
                 compute->failure_told = true;
                 events_add(&manager->events, EVENT_STEERING_FAILED, (struct event_subject){0},
                         "the steering process cannot start; the daemon's log has more");
@@ -947,7 +969,7 @@ static void steering_ended(struct compute *compute)
         }
         compute->start_pause =
                 compute->serves ? RESTART_MIN : MIN_OF(compute->start_pause * 2, RESTART_MAX);
-        compute->serves = false;
+        compute->serves = compute->answers = false;
         compute->next_start = clock_usec(CLOCK_MONOTONIC) + compute->start_pause;
         for (struct tenant *t = manager->tenants; t; t = t->hh.next) {
                 DL_FOREACH(t->sessions, session)
@@ -1024,11 +1046,12 @@ static void try_to_steer(struct compute *compute, const struct command *known)
 /* What was used while nobody could be held back is not made up for: a tenant would stand still. */
 static void forgive(struct compute *compute)
 {
-        uint64_t now = now_ns();
+        uint64_t now = arbiter_time(compute, now_ns());
 
         for (struct tenant *t = compute->manager->tenants; t; t = t->hh.next)
                 for (unsigned i = 0; i < t->devices; i++)
                         t->device[i].on_until = now;
+        arbiter_resume(compute->arbiter, now);
 }
 
 static void answered(
@@ -1061,10 +1084,11 @@ static void answered(
                         manager_warn(compute->manager,
                                 "device %u cannot be steered: %s (RM status 0x%x)",
                                 command->wire.device, strerror(-answer->result), answer->status);
-                else if (!compute->serves) {
+                else
                         compute->serves = true;
+                if (!compute->answers)
                         forgive(compute);
-                }
+                compute->answers = true;
                 break;
         case FOR_NOBODY:
                 break;
@@ -1092,6 +1116,7 @@ static int steering_io(sd_event_source *source, int fd, uint32_t events, void *u
                 }
                 DL_DELETE(compute->sent, command);
                 compute->sent_count--;
+                compute->answered_at = now_ns();
                 answered(compute, command, &answer);
                 command_free(command);
         }
@@ -1184,7 +1209,6 @@ static int start_steering(struct compute *compute)
         r = spawn(manager, &compute->fd, &compute->pid, &compute->view);
         if (r < 0)
                 return r;
-        compute->starts++;
         r = sd_event_add_io(
                 manager->event, &compute->io, compute->fd, EPOLLIN, steering_io, compute);
         if (r < 0)
@@ -1205,6 +1229,22 @@ static bool is_wanted(struct manager *manager)
         return false;
 }
 
+/* Stopped, or in a call that does not return: those whom it has disabled would stay so. */
+static void look_for_hang(struct compute *compute)
+{
+        uint64_t limit = compute->answers ? HANG_NS : HANG_START_NS, now = now_ns();
+
+        /* commands are done one after the other: time counts from the last answer */
+        if (compute->fd < 0 || compute->pid <= 0 || !compute->sent ||
+                now < MAX_OF(compute->sent->sent_at, compute->answered_at) + limit)
+                return;
+        manager_warn(compute->manager,
+                "the steering process (%d) has not answered for %u s: it is ended",
+                (int)compute->pid, (unsigned)(limit / 1000000000u));
+        (void)kill(compute->pid, SIGKILL);
+        compute->answered_at = now;
+}
+
 static int tick(sd_event_source *source, uint64_t usec, void *userdata)
 {
         struct compute *compute = userdata;
@@ -1221,8 +1261,14 @@ static int tick(sd_event_source *source, uint64_t usec, void *userdata)
                         steering_ended(compute);
                 }
         }
-        if (compute->fd >= 0)
+        look_for_hang(compute);
+        if (compute->fd >= 0 && compute->answers)
                 step(compute);
+        else if (compute->fd >= 0) {
+                /* nothing can be done yet */
+                open_devices(compute);
+                send_commands(compute);
+        }
         schedule(compute);
         return 0;
 }
@@ -1234,6 +1280,8 @@ static void schedule(struct compute *compute)
         if (compute->fd < 0)
                 at = is_wanted(compute->manager) ? compute->next_start
                                                  : clock_usec(CLOCK_MONOTONIC) + USEC_PER_SEC;
+        else if (!compute->answers)
+                at = clock_usec(CLOCK_MONOTONIC) + START_LOOK;
         sd_event_source_set_time(compute->timer, at);
         sd_event_source_set_enabled(compute->timer, SD_EVENT_ONESHOT);
 }

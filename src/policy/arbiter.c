@@ -99,6 +99,7 @@ struct seat {
         uint64_t slice_us, slice_wanted;
         bool thread_block, thread_block_wanted;
         bool disabled, disabled_wanted;
+        bool in_part; /* a call that disables has failed, and may have been done in part */
         uint32_t epoch;
         struct flight flight[CALLS];
 
@@ -1774,8 +1775,9 @@ static void switch_channels(
         arbiter->batch++;
         for (unsigned i = 0; i < device->count; i++) {
                 struct seat *seat = seat_of(arbiter, d, device->order[i]);
+                bool is_so = seat->disabled == disable && (disable || !seat->in_part);
 
-                if (seat->disabled_wanted != disable || seat->disabled == disable ||
+                if (seat->disabled_wanted != disable || is_so ||
                         !may_call(seat, CALL_SWITCH, now) || actions->count == ARBITER_MAX_ACTIONS)
                         continue;
                 act(arbiter, actions, disable ? ARBITER_DISABLE : ARBITER_ENABLE, d,
@@ -1950,6 +1952,7 @@ void arbiter_acted(
         if (result < 0) {
                 flight->failures++;
                 flight->since = now;
+                seat->in_part |= action->act == ARBITER_DISABLE;
                 return;
         }
         flight->failures = 0;
@@ -1967,7 +1970,7 @@ void arbiter_acted(
                 break;
         case ARBITER_ENABLE:
                 learn(&arbiter->enable_lead, now - MIN_OF(flight->since, now));
-                seat->disabled = false;
+                seat->disabled = seat->in_part = false;
                 arbiter->next = MIN_OF(arbiter->next, now);
                 break;
         }
@@ -1982,13 +1985,38 @@ int arbiter_forget(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned 
         settle(arbiter, device, now);
         seat->slice_us = 0;
         seat->thread_block = false;
-        seat->disabled = false;
+        seat->disabled = seat->in_part = false;
         for (unsigned i = 0; i < CALLS; i++)
                 seat->flight[i] = (struct flight){0};
         arbiter->device[device].stale = true;
         arbiter->device[device].urgent = true;
         arbiter->next = now;
         return 0;
+}
+
+void arbiter_resume(struct arbiter *arbiter, uint64_t now)
+{
+        for (unsigned d = 0; d < arbiter->devices; d++) {
+                struct device *device = &arbiter->device[d];
+
+                device->settled = MAX_OF(device->settled, now);
+                device->stale = device->urgent = true;
+                device->probed = NONE;
+                device->alone.holder = arbiter->cluster[d].holder = NONE;
+                for (unsigned i = 0; i < device->count; i++) {
+                        struct seat *seat = seat_of(arbiter, d, device->order[i]);
+
+                        /* what is measured next goes on from here */
+                        seat->account.source = ACCOUNT_RECORD;
+                        seat->owed_ns = 0;
+                        seat->turned_at[0] = seat->turned_at[1] = now;
+                        mark(seat, now);
+                }
+        }
+        for (uint32_t t = 0; t < arbiter->top; t++)
+                if (arbiter->tenant[t].id && is_capped(&arbiter->tenant[t]))
+                        start_period(arbiter, &arbiter->tenant[t], t, now);
+        arbiter->next = now;
 }
 
 int arbiter_inspect(

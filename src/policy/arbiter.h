@@ -16,10 +16,10 @@
  *   then up to their cap to those with one. Nobody who is active is set below ARBITER_FLOOR.
  *   switch = 230 us (thread-block mode 138), drag = 1.7 %, H100. The round is as long as
  *   switching needs to cost ARBITER_SWITCH_LOSS, but at most ARBITER_ROUND_MAX, and only so long
- *   that nobody's part of a window that cuts a round is off by more than ARBITER_WINDOW_OFF, which is
- *   round * s * (1 - s): 36 ms at one half, 0.9 points of 1 s. Where a tenant that keeps going idle
- *   gets less than it is due, the round shrinks until its
- *   slice is no longer than its bursts (not below ARBITER_ROUND_MIN): it waits less for the others.
+ *   that nobody's part of a window that cuts a round is off by more than ARBITER_WINDOW_OFF,
+ *   which is round * s * (1 - s): 36 ms at one half, 0.9 points of 1 s. Where a tenant that keeps
+ *   going idle gets less than it is due, the round shrinks until its slice is no longer than its
+ *   bursts (not below ARBITER_ROUND_MIN): it waits less for the others.
  *
  * Duty cycles (caps). In each period a capped tenant has budget cap * period + carry; when it has
  *   used that up on any of its devices, its channels are disabled on all of them until its next
@@ -229,12 +229,17 @@ int arbiter_leave(struct arbiter *arbiter, uint64_t now, uint64_t id);
 int arbiter_observe(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned device,
         const struct arbiter_sight *sight);
 /* The call for an action returned at now, which is taken for when it took effect; result: 0 or a
- * negative errno. */
+ * negative errno. One that disables and has failed may have been done in part: it is made again, or
+ * all is enabled. */
 void arbiter_acted(
         struct arbiter *arbiter, uint64_t now, const struct arbiter_action *action, int result);
 /* What was set on a tenant's groups is no longer in force (it changed its own slice, or the
  * steering process enabled everything): all is set again. -ENOENT. */
 int arbiter_forget(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned device);
+
+/* From some time ago until now nobody was there to do anything, nor to see what was used: it is
+ * held against nobody. Caps begin a period, turns and judgements of kinds begin anew. */
+void arbiter_resume(struct arbiter *arbiter, uint64_t now);
 
 /* Decides. Returns how many of actions[ARBITER_MAX_ACTIONS] there are to do; what finds no room
  * comes with the next step. */

@@ -20,6 +20,8 @@
 /* Enabling is tried again as long as this when the process ends, ms: a device in reset comes back.
  */
 #define LAST_TRIES_MS 2000
+/* So long the one before may take for that, and for putting slices back. */
+#define BEFORE_MS 5000
 
 /* A client that RM knows by one of a holder's descriptors: its channels may be disabled. */
 #define HOLDER_CLIENTS 16u
@@ -486,29 +488,35 @@ static int switch_command(
         struct steer *steer, const struct steer_command *command, struct steer_answer *answer)
 {
         bool disable = command->type == STEER_DISABLE;
+        struct steer_channel channels[STEER_MAX_CHANNELS];
+        uint16_t holders[STEER_MAX_CHANNELS];
+        unsigned count = 0;
         uint64_t from;
         int r;
 
         if (command->device >= STEER_MAX_DEVICES || !steer->open[command->device] ||
                 command->count > STEER_MAX_CHANNELS)
                 return -EBADMSG;
-        for (unsigned i = 0; disable && i < command->count; i++) {
+        for (unsigned i = 0; i < command->count; i++) {
                 const struct holder *holder;
 
-                if (command->holders[i] >= STEER_HOLDERS)
+                if (disable && command->holders[i] >= STEER_HOLDERS)
                         return -EBADMSG;
-                holder = steer->holder[command->holders[i]];
-                if (!holder || !holder_knows(holder, command->channel[i].client))
-                        return -EBADF;
+                holder = disable ? steer->holder[command->holders[i]] : NULL;
+                /* nor does it keep the others from being disabled, a tenant's own least of all */
+                if (disable && (!holder || !holder_knows(holder, command->channel[i].client)))
+                        continue;
+                channels[count] = command->channel[i];
+                holders[count++] = command->holders[i];
         }
         from = now_ns();
         watch_call(steer->watch, command->device);
         if (disable)
                 tell_watch(steer, command, from, from);
-        r = switch_channels(steer, command->device, command->channel, command->holders,
-                command->count, disable, &answer->value, &answer->status);
+        r = switch_channels(steer, command->device, channels, holders, count, disable,
+                &answer->value, &answer->status);
         tell_watch(steer, command, from, now_ns());
-        return r;
+        return r == 0 && count < command->count ? -EBADF : r;
 }
 
 static int release(struct steer *steer, uint32_t holder, uint32_t *ret_status)
@@ -634,14 +642,36 @@ static void end(struct steer *steer)
                 forget_touched(steer, steer->touched->holder);
 }
 
+/* Waits until the one before has ended, which it does by itself once its daemon has gone; one that
+ * is stopped, or in a call that does not return, is made to: what it has disabled stays so. */
+static int take_board(int board)
+{
+        const struct timespec pause = {.tv_nsec = 2000000};
+        uint64_t until = now_ns() + BEFORE_MS * 1000000ull;
+
+        for (;;) {
+                /* of the process, not of the descriptor, which others have too */
+                struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+                if (fcntl(board, F_SETLK, &lock) == 0)
+                        return 0;
+                if (errno != EAGAIN && errno != EACCES && errno != EINTR)
+                        return -errno;
+                if (now_ns() >= until && fcntl(board, F_GETLK, &lock) == 0 &&
+                        lock.l_type != F_UNLCK && lock.l_pid > 0) {
+                        (void)kill(lock.l_pid, SIGKILL);
+                        until = now_ns() + BEFORE_MS * 1000000ull;
+                }
+                nanosleep(&pause, NULL);
+        }
+}
+
 int steer_run(int socket, int board_fd, int view_fd, const struct steer_backend *backend,
         const void *argument)
 {
         _cleanup_close_ int own_socket = socket, own_board = board_fd, signals = -EBADF;
         _cleanup_close_ int own_view = view_fd;
         _cleanup_free_ struct steer *steer = calloc(1, sizeof(*steer));
-        /* of the process, not of the descriptor, which others have too */
-        struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
         uint32_t status = 0;
         sigset_t set;
         int r;
@@ -662,9 +692,8 @@ int steer_run(int socket, int board_fd, int view_fd, const struct steer_backend 
         steer->signals = signals = signalfd(-1, &set, SFD_CLOEXEC);
         if (r == 0 && signals < 0)
                 r = -errno;
-        while (r == 0 && fcntl(own_board, F_SETLKW, &lock) < 0)
-                if (errno != EINTR)
-                        r = -errno;
+        if (r == 0)
+                r = take_board(own_board);
         if (r == 0)
                 r = backend->open(argument, &steer->handle);
         if (r == 0) {

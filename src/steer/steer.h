@@ -201,7 +201,8 @@ static_assert(offsetof(struct steer_command, channel) == 64, "layout");
 struct steer_answer {
         uint32_t magic;
         int32_t result; /* 0 or negative errno, as of the backend; -EBADMSG: no such command,
-                           -EBADF: the holder has no descriptor that RM knows the client by */
+                           -EBADF: the holder has no descriptor that RM knows the client by;
+                           of DISABLE: so it is with some, the others are disabled */
         uint64_t serial;
         uint64_t start_ns, end_ns; /* CLOCK_MONOTONIC, around the calls of RM */
         uint64_t value;            /* GET_SLICE: us; DISABLE, ENABLE: channels that are so now */

@@ -8,10 +8,13 @@
 #include <cmocka.h>
 
 #include "policy/arbiter.h"
+#include "base/cleanup.h"
 #include "world.h"
 
 static struct arbiter_action actions[ARBITER_MAX_ACTIONS];
 static const unsigned both[] = {0, 1};
+
+static struct world world;
 
 static void test_account_never_falls(void **state)
 {
@@ -207,6 +210,73 @@ static void test_debt_is_limited(void **state)
         arbiter_free(arbiter);
 }
 
+/* A call that disables and fails may have been done in part: then all is enabled when the time has
+ * come, though nobody was ever said to be disabled. */
+static void test_disabled_in_part(void **state)
+{
+        struct arbiter *arbiter;
+        struct arbiter_terms terms = {.cap = 10};
+        unsigned disables = 0, enables = 0;
+
+        arbiter_new(1, NULL, &arbiter);
+        arbiter_admit(arbiter, SEC, 1, both, 1, &terms);
+        for (uint64_t now = SEC; now < 2 * SEC; now += MS) {
+                unsigned count = arbiter_step(arbiter, now, actions);
+
+                for (unsigned i = 0; i < count; i++) {
+                        bool fails = actions[i].act == ARBITER_DISABLE && disables < 2;
+
+                        disables += actions[i].act == ARBITER_DISABLE;
+                        enables += actions[i].act == ARBITER_ENABLE;
+                        arbiter_acted(arbiter, now + 300 * US, &actions[i], fails ? -EIO : 0);
+                        /* the first two are never done */
+                        if (disables == 2 && actions[i].act == ARBITER_DISABLE) {
+                                terms.cap = 0;
+                                arbiter_change(arbiter, now + 300 * US, 1, &terms);
+                        }
+                }
+        }
+        assert_int_equal(disables, 2);
+        assert_int_equal(enables, 1);
+        arbiter_free(arbiter);
+}
+
+/* While nobody was there a tenant used what it liked: that costs it nothing afterwards, nor does it
+ * get more than its cap. */
+static void test_resume(void **state)
+{
+        static const enum fidelity fidelities[] = {SEES_ALL, SEES_SWITCHES, SEES_NOTHING};
+        struct arbiter_terms terms = {.cap = 10};
+        struct program program = {.kind = PROGRAM_QUEUE, .kernel_ns = MS};
+
+        for (unsigned k = 0; k < ARRAY_SIZE(fidelities); k++) {
+                struct client *client;
+                uint64_t used;
+
+                world_init(&world, 1, 1, true);
+                world.fidelity = fidelities[k];
+                assert_int_equal(world_join(&world, 1, both, 1, &terms, &program), 0);
+                client = world_client(&world, 1, 0);
+                world_run(&world, world.now + SEC);
+                /* the steering process is killed, and one comes again after 0.7 s */
+                arbiter_forget(world.arbiter, world.now, 1, 0);
+                schedule_set_disabled(&world.gpu[0], client->group, false);
+                client->disabled_since = 0;
+                switches_off(&world.watcher[0].switches, 1, world.now, world.now, false);
+                world_idle(&world, world.now + 700 * MS);
+                arbiter_resume(world.arbiter, world.now);
+                used = world_used(&world, client);
+                world_run(&world, world.now + 300 * MS);
+                used = world_used(&world, client) - used;
+                assert_in_range(used, 22 * MS, 38 * MS);
+                used = world_used(&world, client);
+                world_run(&world, world.now + SEC);
+                used = world_used(&world, client) - used;
+                assert_in_range(used, 95 * MS, 105 * MS);
+                world_done(&world);
+        }
+}
+
 /* New groups of a tenant get its slice, divided among those with work, and are disabled with it. */
 static void test_new_groups(void **state)
 {
@@ -241,8 +311,6 @@ static void test_new_groups(void **state)
                         assert_in_range(actions[i].slice_us, slice / 2 - slice / 50, slice / 2);
         arbiter_free(arbiter);
 }
-
-static struct world world;
 
 /* A capped tenant's GPUs are off and on together, also where only one is in use. */
 static void test_one_phase(void **state)
@@ -321,6 +389,8 @@ int main(void)
                 cmocka_unit_test(test_admission),
                 cmocka_unit_test(test_calls_that_fail),
                 cmocka_unit_test(test_debt_is_limited),
+                cmocka_unit_test(test_disabled_in_part),
+                cmocka_unit_test(test_resume),
                 cmocka_unit_test(test_new_groups),
                 cmocka_unit_test(test_one_phase),
                 cmocka_unit_test(test_phases_interleave),

@@ -542,3 +542,14 @@ void world_run(struct world *world, uint64_t until)
                         return;
         }
 }
+
+void world_idle(struct world *world, uint64_t until)
+{
+        for (unsigned d = 0; d < world->devices; d++)
+                run_device(world, d, until);
+        for (unsigned i = 0; i < 2; i++) {
+                world->lane[i].count = 0;
+                world->lane[i].done_at = UINT64_MAX;
+        }
+        world->now = until;
+}

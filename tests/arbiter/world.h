@@ -135,3 +135,5 @@ uint64_t world_used(struct world *world, const struct client *client);
 uint64_t world_work(struct world *world, const struct client *client);
 
 void world_run(struct world *world, uint64_t until);
+/* As long as that nobody asks the arbiter, calls, or looks. */
+void world_idle(struct world *world, uint64_t until);

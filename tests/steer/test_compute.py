@@ -263,6 +263,68 @@ class Compute(unittest.TestCase):
             self.assert_settles(a, 0.13, 0.27)
         self.assertFalse(self.events("steering-failed"))
 
+    def test_steering_killed_as_it_starts(self):
+        """Once is no sign that it cannot start, however often others were killed before."""
+        a = self.tenant("a", "--compute-max", "20")
+        for _ in range(3):
+            self.assertTrue(eventually(lambda: self.seen(0.2, a)["on"] < 0.5))
+            pid = self.steering()
+            os.kill(pid, signal.SIGKILL)
+            again = eventually(lambda: self.steering() not in (None, pid) and self.steering(),
+                               pause=0.001)
+            os.kill(again, signal.SIGKILL)
+            eventually(lambda: gone(again), 5, 0.001)
+        self.assert_settles(a, 0.13, 0.27)
+        self.assertFalse(self.events("steering-failed"))
+        self.assertEqual(self.use("a")["mechanism"], "channel-control")
+
+    def test_steering_hangs(self):
+        """Whom it has disabled does not wait for it for ever."""
+        a = self.tenant("a", "--compute-max", "5")
+        self.assertTrue(eventually(lambda: self.seen(0.2, a)["on"] < 0.5))
+        pid = self.steering()
+        eventually(lambda: self.seen(0, a)["off_now"] > 0, pause=0)
+        os.kill(pid, signal.SIGSTOP)
+        self.assertTrue(eventually(lambda: self.steering() not in (None, pid), 20),
+                        self.world.log())
+        self.assertTrue(eventually(lambda: gone(pid), 5))
+        self.assert_settles(a, 0.02, 0.09)
+        self.assertFalse(self.events("steering-failed"))
+
+    def test_steering_hangs_and_daemon_killed(self):
+        """The next one ends the one before, which nobody else knows any more."""
+        a = self.tenant("a", "--compute-max", "5")
+        self.assertTrue(eventually(lambda: self.seen(0.2, a)["on"] < 0.5))
+        pid = self.steering()
+        eventually(lambda: self.seen(0, a)["off_now"] > 0, pause=0)
+        os.kill(pid, signal.SIGSTOP)
+        old = self.world.kill_daemon()
+        self.assertTrue(eventually(lambda: self.world.daemon_pid() not in (None, old)))
+        self.assertTrue(eventually(lambda: gone(pid), 20), self.world.log())
+        if self.events("compute-refused"):
+            self.skipTest("descriptors of other processes cannot be taken here")
+        self.assert_settles(a, 0.02, 0.09)
+
+    def test_tenant_killed_while_disabled(self):
+        """Before and after the steering process, or the daemon: nobody else has to suffer."""
+        b = self.tenant("b", "--compute-max", "30")
+        for first, second in (("tenant", "steering"), ("steering", "tenant"),
+                              ("tenant", "daemon"), ("daemon", "tenant")):
+            a = self.tenant("a" + first + second, "--compute-max", "5")
+            self.assertTrue(eventually(lambda: self.seen(0.2, a)["on"] < 0.5))
+            pids = {"tenant": a.pid, "steering": self.steering(),
+                    "daemon": self.world.daemon_pid()}
+            eventually(lambda: self.seen(0, a)["off_now"] > 0, pause=0)
+            for victim in (first, second):
+                os.kill(pids[victim], signal.SIGKILL)
+            self.assertTrue(eventually(
+                lambda: self.world.daemon_pid() and
+                [t["name"] for t in self.world.tenants()] == ["b"]), (first, second))
+            self.assertTrue(eventually(self.steering), self.world.log())
+            if self.events("compute-refused"):
+                self.skipTest("descriptors of other processes cannot be taken here")
+            self.assert_settles(b, 0.22, 0.38)
+
     def test_daemon_killed(self):
         a = self.tenant("a", "--compute-max", "20")
         b = self.tenant("b", "--compute", "20", work=0)

@@ -386,9 +386,10 @@ static void foreign(void **state)
         assert_int_equal(result(&process, slice(1000), -1), 0); /* by the second descriptor */
         other = command;
         other.channel[1].client = OTHER;
+        /* nor does a foreign name save one's own */
         assert_int_equal(result(&process, other, -1), -EBADF);
-        assert_int_equal(disabled(), 0);
-        assert_int_equal(steer_board_count(board), 0);
+        assert_int_equal(disabled(), 1);
+        assert_int_equal(steer_board_count(board), 1);
         assert_int_equal(result(&process, command, -1), 0);
         assert_int_equal(disabled(), 2);
         finish(&process, 0);
