@@ -56,6 +56,7 @@ struct bench_metric {
         /* … or a function: 0 and the figure, -ENOTSUP after cell_gap(), or another negative errno
          * after cell_fail(). */
         int (*measure)(struct cell *cell, double *ret);
+        bool of_first; /* it asks the arm's first worker only */
 };
 
 extern const struct bench_metric bench_metrics[];
@@ -129,10 +130,11 @@ struct bench {
          * has its own. NULL: the arm has none. */
         char *runtime[BENCH_ARMS];
         struct bench_worker *first[BENCH_ARMS]; /* one of each arm that lives throughout */
-        json_t *about;                          /* the device, as a native process sees it */
-        double rate;                            /* of work: bench/worker/work.c */
-        double hit_limit; /* cycles of a load from the L2 cache; 0: not known yet */
-        unsigned started; /* processes so far */
+        struct cell *cells; /* of the arms; their workers live on until others are wanted */
+        json_t *about;      /* the device, as a native process sees it */
+        double rate;        /* of work: bench/worker/work.c */
+        double hit_limit;   /* cycles of a load from the L2 cache; 0: not known yet */
+        unsigned started;   /* processes so far */
         /* What the last command that is a metric's was answered by the arms, by turns: the next
          * metric may have another figure of the same. */
         const char *asked;
@@ -210,8 +212,9 @@ int cell_send(struct cell *cell, unsigned worker, const char *format, ...)
 int cell_receive(struct cell *cell, unsigned worker, json_t **ret);
 /* Ends one at once; cell_workers() starts another. */
 void cell_kill(struct cell *cell, unsigned worker);
-/* Ends all of them, politely. */
+/* Ends all of them, politely; or those that are of no more use. */
 void cell_end(struct cell *cell);
+void cell_end_broken(struct cell *cell);
 
 /* A load of one worker: bench/worker/work.c. */
 struct bench_load {

@@ -78,6 +78,9 @@ static int first_worker(struct cell *cell, struct bench_worker **ret)
         char *problem = NULL;
         int r;
 
+        /* in space they have all that there is */
+        if (cell->arm == BENCH_SPATIAL)
+                cell_end(cell);
         if (*worker && (*worker)->broken) {
                 bench_worker_end(*worker, false);
                 *worker = NULL;
@@ -183,6 +186,14 @@ void cell_end(struct cell *cell)
 {
         for (unsigned i = 0; i < BENCH_WORKERS; i++)
                 end_worker(cell, i, true);
+        cell->n_workers = 0;
+}
+
+void cell_end_broken(struct cell *cell)
+{
+        for (unsigned i = 0; i < BENCH_WORKERS; i++)
+                if (cell->worker[i] && cell->worker[i]->broken)
+                        end_worker(cell, i, false);
 }
 
 /* In space a process without a share has all that is left, and the next one nothing: those of a

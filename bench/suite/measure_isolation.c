@@ -135,8 +135,6 @@ int measure_response(struct cell *cell, double *ret)
                 return cell_gap(cell, "a change is made by cleave set, which a peer does not have");
         if (cell->arm == BENCH_SPATIAL)
                 return cell_gap(cell, "a change of SMs applies to new contexts");
-        for (unsigned i = 0; i < cell->n_workers; i++)
-                cell_kill(cell, i); /* they have been changed */
         r = cell_workers(cell, before, 2);
         if (r < 0)
                 return r;
@@ -149,6 +147,7 @@ int measure_response(struct cell *cell, double *ret)
                 ;
         s = cell_set(cell, 0, "--compute", "25");
         r = cell_carry_end(cell, loads, replies);
+        cell_end(cell); /* they have been changed */
         if (r < 0 || s < 0) {
                 if (r == 0)
                         for (int i = 0; i < 2; i++)

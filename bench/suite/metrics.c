@@ -311,7 +311,8 @@ const struct bench_metric bench_metrics[] = {
                 .procedure = "8,192 x 8,192 x 8,192 by cuBLAS, without TF32, each after half a "
                              "second of the same; both rates noted.",
                 .source = OURS,
-                .measure = measure_precision},
+                .measure = measure_precision,
+                .of_first = true},
         {.id = "LLM-009",
                 .name = "Dynamic Batching Impact",
                 .category = LLM,
@@ -452,7 +453,8 @@ const struct bench_metric bench_metrics[] = {
                 .measures = "Rate of copies from pinned against that from pageable memory.",
                 .procedure = "Copies of 64 MiB to the device.",
                 .source = OURS,
-                .measure = measure_pinned},
+                .measure = measure_pinned,
+                .of_first = true},
 
         {.id = "NCCL-001",
                 .name = "AllReduce Latency",

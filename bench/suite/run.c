@@ -184,7 +184,8 @@ int bench_init(struct bench *bench, const struct bench_options *options,
         *bench = (struct bench){.options = *options, .stop = stop, .date = time(NULL)};
         bench->results = calloc(bench_n_metrics * BENCH_ARMS, sizeof(*bench->results));
         bench->chosen = calloc(bench_n_metrics, sizeof(*bench->chosen));
-        if (!bench->results || !bench->chosen)
+        bench->cells = calloc(BENCH_ARMS, sizeof(*bench->cells));
+        if (!bench->results || !bench->chosen || !bench->cells)
                 return error_set_errno(error, ENOMEM, "cannot start the bench");
         r = bench_choose(options->only, bench->chosen, error);
         if (r == 0)
@@ -260,7 +261,7 @@ static int run_metric(struct bench *bench, size_t index)
         const struct bench_metric *metric = &bench_metrics[index];
         unsigned turns = metric->measure ? bench->pace.shared_turns : bench->pace.turns;
         const char *gap = common_gap(bench, metric);
-        struct cell cells[BENCH_ARMS];
+        struct cell *cells = bench->cells;
         bool absent[BENCH_ARMS] = {false}; /* it has no turn, or no more of them */
         int result = 0;
 
@@ -268,10 +269,10 @@ static int run_metric(struct bench *bench, size_t index)
                 forget_answers(bench);
         bench->asked = metric->ask;
         for (int arm = 0; arm < BENCH_ARMS; arm++) {
-                cells[arm] = (struct cell){.bench = bench,
-                        .metric = metric,
-                        .arm = (enum bench_arm)arm,
-                        .result = bench_result(bench, index, (enum bench_arm)arm)};
+                cells[arm].bench = bench;
+                cells[arm].metric = metric;
+                cells[arm].arm = (enum bench_arm)arm;
+                cells[arm].result = bench_result(bench, index, (enum bench_arm)arm);
                 if (!bench->options.arm[arm])
                         absent[arm] = true;
                 else if (gap || (arm == BENCH_SPATIAL && !bench->options.spatial_known)) {
@@ -321,8 +322,17 @@ static int run_metric(struct bench *bench, size_t index)
                         }
         }
         for (int arm = 0; arm < BENCH_ARMS; arm++)
-                cell_end(&cells[arm]);
+                cell_end_broken(&cells[arm]);
         return result;
+}
+
+/* What one process shows comes first, alone on its arm's side; then what several do. So processes
+ * are started as seldom as may be, which takes longer than much of what is measured. */
+static bool is_next(const struct bench *bench, size_t metric, bool several)
+{
+        const struct bench_metric *m = &bench_metrics[metric];
+
+        return bench->chosen[metric] && several == (m->measure && !m->of_first);
 }
 
 void bench_run(struct bench *bench, FILE *progress, void (*save)(const struct bench *bench, void *),
@@ -334,10 +344,11 @@ void bench_run(struct bench *bench, FILE *progress, void (*save)(const struct be
 
         for (size_t i = 0; i < bench_n_metrics; i++)
                 all += bench->chosen[i];
-        for (size_t i = 0; i < bench_n_metrics && r == 0; i++) {
+        for (size_t k = 0; k < 2 * bench_n_metrics && r == 0; k++) {
                 uint64_t start = clock_usec(CLOCK_MONOTONIC);
+                size_t i = k % bench_n_metrics;
 
-                if (!bench->chosen[i])
+                if (!is_next(bench, i, k >= bench_n_metrics))
                         continue;
                 if (*bench->stop)
                         break;
@@ -374,6 +385,9 @@ static void stop_daemon(const char *runtime)
 void bench_done(struct bench *bench)
 {
         forget_answers(bench);
+        for (int arm = 0; bench->cells && arm < BENCH_ARMS; arm++)
+                if (bench->cells[arm].bench)
+                        cell_end(&bench->cells[arm]);
         for (int arm = 0; arm < BENCH_ARMS; arm++)
                 bench_worker_end(bench->first[arm], true);
         for (int arm = 0; arm < BENCH_ARMS; arm++) {
@@ -389,6 +403,7 @@ void bench_done(struct bench *bench)
                 json_decref(bench->results[i].detail);
         }
         json_decref(bench->about);
+        free(bench->cells);
         free(bench->results);
         free(bench->chosen);
         free(bench->cleave);
