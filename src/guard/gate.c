@@ -39,8 +39,9 @@
 #define RING     16 /* batches of a stream that are under way */
 #define BATCH    32 /* launches between two markers, at most */
 #define PRICES   1024
-#define SURE     4          /* times that a kernel was measured until it is measured seldom */
-#define SELDOM   16         /* short launches on an empty stream, not measured, after one that is */
+#define BLIND    2  /* batches under way, at most, before a launch of which nothing is known */
+#define SURE     4  /* times that a kernel was measured until it is measured seldom */
+#define SELDOM   16 /* short launches on an empty stream, not measured, after one that is */
 #define MARK_NS  (400 * US) /* predicted work between two markers */
 #define LOOK_NS  (100 * US) /* between looks at markers, while launches pass */
 #define NAP_NS   (1 * MS)   /* at most, until a waiting launch looks again */
@@ -624,7 +625,7 @@ static bool has_partner(int index, uint64_t now)
 
 /* Whether a launch may pass now. If not, how long it may sleep, and the version to wait on.
  * ret_vain: it is its turn, and it waits for work to end that should have ended. */
-static bool may_pass(int index, struct stream *s, uint64_t now, uint64_t *ret_nap,
+static bool may_pass(int index, struct stream *s, uint64_t key, uint64_t now, uint64_t *ret_nap,
         uint32_t *ret_version, bool *ret_vain)
 {
         const struct cleave_gate *gate = cleave_gate(guard_session()->grant, (uint32_t)index);
@@ -661,8 +662,10 @@ static bool may_pass(int index, struct stream *s, uint64_t now, uint64_t *ret_na
                 /* to half of it, so that it is not woken for each kernel */
                 *ret_nap = least(NAP_NS, most(in_flight - window / 2, 50 * US));
         }
-        /* a marker is due, and there is no room for it before others have come */
-        full = s && is_full(s) && is_due(s) && s->given_up != s->first + 1;
+        /* a marker is due, and there is no room for it before others have come; or nothing is known
+         * of the kernel, and of what is under way not much more */
+        full = s && s->given_up != s->first + 1 &&
+               ((is_full(s) && is_due(s)) || (s->next - s->first >= BLIND && !price_of(key)->seen));
         if (may && (full || device->late)) {
                 may = false;
                 *ret_vain = true;
@@ -731,7 +734,7 @@ static void look_again(struct device *device, CUcontext context, uint64_t now)
 }
 
 /* Until it is this tenant's turn, and not too much is under way. */
-static void wait_for_turn(int index, CUcontext context, struct stream *s)
+static void wait_for_turn(int index, CUcontext context, struct stream *s, uint64_t key)
 {
         uint64_t since = now_ns(), now = since, sleep;
         uint32_t version;
@@ -740,7 +743,7 @@ static void wait_for_turn(int index, CUcontext context, struct stream *s)
         for (;;) {
                 look_again(&devices[index], context, now);
                 want(index, now);
-                if (may_pass(index, s, now, &sleep, &version, &vain))
+                if (may_pass(index, s, key, now, &sleep, &version, &vain))
                         return;
                 if (vain && now > since + LATE_NS) {
                         give_up(context);
@@ -904,7 +907,7 @@ enter(struct pass *pass, CUstream handle, bool per_thread, uint64_t key, bool ti
                 atomic_store(&dependent, true);
         pass->stream = stream_of(context, handle, per_thread, pass->device);
         if (!tied) {
-                wait_for_turn(pass->device, context, pass->stream);
+                wait_for_turn(pass->device, context, pass->stream, key);
                 if (pass->stream)
                         mark_before(pass);
                 pass->begun = now_ns();

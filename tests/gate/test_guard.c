@@ -399,6 +399,24 @@ static void test_work_in_flight_is_bounded(void **state)
         assert_true(engine_free <= now() + 21 * MS);
 }
 
+/* Until it is known how long a kernel takes, not many of it are let go. */
+static void test_unknown_kernels(void **state)
+{
+        static char f, g;
+
+        (void)state;
+        /* what is not known is taken for short */
+        for (unsigned i = 0; i < 1200; i++)
+                (void)kernel(&g, 20);
+        (void)cuStreamSynchronize(stream);
+        deepest = 0;
+        for (unsigned i = 0; i < 12; i++)
+                (void)kernel(&f, 5000);
+        if (deepest > 16 * MS)
+                fail_msg("%u us were in the queue", (unsigned)(deepest / 1000));
+        (void)cuStreamSynchronize(stream);
+}
+
 static void test_use_is_measured(void **state)
 {
         uint64_t before, took;
@@ -747,6 +765,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_nothing_without_a_gate, begin, end),
                 cmocka_unit_test_setup_teardown(test_a_launch_waits_for_its_lease, begin, end),
                 cmocka_unit_test_setup_teardown(test_work_in_flight_is_bounded, begin, end),
+                cmocka_unit_test_setup_teardown(test_unknown_kernels, begin, end),
                 cmocka_unit_test_setup_teardown(test_use_is_measured, begin, end),
                 cmocka_unit_test_setup_teardown(test_loading_is_not_use, begin, end),
                 cmocka_unit_test_setup_teardown(test_long_kernels_are_counted_in_full, begin, end),
