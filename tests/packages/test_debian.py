@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Builds the Debian packages, installs them below an empty root, runs what lies there, and removes
-them again.
+them again. And from a root with podman and them alone, a container with a GPU of 1 GiB by one command
+(clean_root.py).
 
 usage: test_debian.py SOURCE PROBE
 """
@@ -17,6 +18,7 @@ import unittest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from tree import GIB, Tenant  # noqa: E402
 
+HERE = os.path.dirname(os.path.abspath(__file__))
 SKIPPED = 77
 SOURCE = None
 PROBE = None
@@ -103,6 +105,24 @@ class Packages(unittest.TestCase):
             with open(f"/proc/{tenant.daemon_pid()}/maps") as maps:
                 self.assertIn(self.root + "/usr/sbin/cleaved", maps.read())
 
+    def test_4_podman_and_our_packages_are_enough(self):
+        if os.geteuid() != 0:
+            self.skipTest("who is not root can make no root file system of his own")
+        place = self.place + "/clean"
+        os.mkdir(place)
+        done = subprocess.run(["unshare", "--mount", "--pid", "--fork", "--kill-child", sys.executable,
+                               "-B", HERE + "/clean_root.py", place, *self.files.values()], text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+                              stdin=subprocess.DEVNULL, timeout=200)
+        if done.returncode == SKIPPED or "unshare failed" in done.stdout:
+            self.skipTest(done.stdout.strip().splitlines()[-1])
+        self.assertEqual(done.returncode, 0, done.stdout)
+        before, _, said = done.stdout.partition("\n$ ")
+        self.assertIn("\ncleaved install ok installed", before)
+        command, _, table = said.partition("\n")
+        self.assertRegex(command, r"^podman .*run .*--device cleave.dev/gpu=mem-1G \S+ nvidia-smi$")
+        self.assertEqual(re.findall(r"(\d+)MiB / +(\d+)MiB", table), [("0", "1024")], table)
+
     def test_5_nothing_is_left(self):
         self.dpkg("--purge", *NAMES)
         left = []
@@ -122,4 +142,7 @@ if __name__ == "__main__":
     if subprocess.run(["dpkg-checkbuilddeps"], cwd=SOURCE, capture_output=True).returncode:
         print("SKIP: not all that the packages are built with is installed as packages")
         sys.exit(SKIPPED)
-    unittest.main(argv=sys.argv[:1])
+    result = unittest.main(argv=sys.argv[:1], exit=False).result
+    for _, why in result.skipped:
+        print("SKIP:", why)
+    sys.exit(not result.wasSuccessful())
