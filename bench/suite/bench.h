@@ -100,10 +100,11 @@ struct bench_worker {
         pid_t pid;
         int to, from, errors; /* errors: what it says besides, a file without a name */
         FILE *in;
-        char name[32];  /* of the tenant */
-        json_t *about;  /* its first answer */
-        double born_ms; /* from its start to that */
-        bool broken;    /* it has failed and is of no more use */
+        char name[32];       /* of the tenant */
+        json_t *about;       /* its first answer */
+        uint64_t begun_usec; /* of its start, by CLOCK_MONOTONIC */
+        double born_ms;      /* from then to its first answer */
+        bool broken;         /* it has failed and is of no more use */
 };
 
 /* What a process is granted. 0, NULL: nothing said. */
@@ -255,6 +256,13 @@ double *answer_list(const json_t *answer, const char *name, size_t *ret_n);
 /* bench/suite/worker.c */
 int bench_worker_start(struct bench *bench, enum bench_arm arm, const struct bench_terms *terms,
         struct bench_worker **ret, char **ret_problem);
+/* In two steps, so that several start at once. await: *worker is NULL where it fails. */
+int bench_worker_begin(struct bench *bench, enum bench_arm arm, const struct bench_terms *terms,
+        struct bench_worker **ret, char **ret_problem);
+int bench_worker_await(struct bench *bench, enum bench_arm arm, const struct bench_terms *terms,
+        struct bench_worker **worker, char **ret_problem);
+/* Tells it to end; bench_worker_end() has still to be called. */
+void bench_worker_dismiss(struct bench_worker *worker);
 /* Ends it, politely if `gently`. */
 void bench_worker_end(struct bench_worker *worker, bool gently);
 /* 0; -ENOTSUP: the answer is a gap; -EIO: it failed or died; -EINTR: the bench is to stop.

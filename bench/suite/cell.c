@@ -182,10 +182,23 @@ void cell_kill(struct cell *cell, unsigned worker)
         end_worker(cell, worker, false);
 }
 
-void cell_end(struct cell *cell)
+/* Those of whom `ends` says so, all at once. */
+static void end_workers(struct cell *cell, const bool ends[static BENCH_WORKERS])
 {
         for (unsigned i = 0; i < BENCH_WORKERS; i++)
-                end_worker(cell, i, true);
+                if (cell->worker[i] && ends[i])
+                        bench_worker_dismiss(cell->worker[i]);
+        for (unsigned i = 0; i < BENCH_WORKERS; i++)
+                if (ends[i])
+                        end_worker(cell, i, true);
+}
+
+void cell_end(struct cell *cell)
+{
+        bool all[BENCH_WORKERS];
+
+        memset(all, true, sizeof(all));
+        end_workers(cell, all);
         cell->n_workers = 0;
 }
 
@@ -223,6 +236,8 @@ static void divide_space(struct cell *cell, struct bench_terms *terms, unsigned 
 int cell_workers(struct cell *cell, const struct bench_terms *terms, unsigned n)
 {
         struct bench_terms wanted[BENCH_WORKERS];
+        bool ends[BENCH_WORKERS] = {false}, begun[BENCH_WORKERS] = {false};
+        int result = 0;
 
         for (unsigned i = 0; i < n; i++) {
                 wanted[i] = terms[i];
@@ -233,23 +248,33 @@ int cell_workers(struct cell *cell, const struct bench_terms *terms, unsigned n)
                 divide_space(cell, wanted, n);
         /* Those that are not as they should be go first, so that there is room for the others. */
         for (unsigned i = 0; i < BENCH_WORKERS; i++)
-                if (cell->worker[i] && (i >= n || cell->worker[i]->broken ||
-                                               !same_terms(&cell->terms[i], &wanted[i])))
-                        end_worker(cell, i, true);
+                ends[i] = cell->worker[i] && (i >= n || cell->worker[i]->broken ||
+                                                     !same_terms(&cell->terms[i], &wanted[i]));
+        end_workers(cell, ends);
         cell->n_workers = n;
-        for (unsigned i = 0; i < n; i++) {
+        for (unsigned i = 0; i < n && result == 0; i++) {
                 char *problem = NULL;
-                int r;
 
                 if (cell->worker[i])
                         continue;
                 cell->terms[i] = wanted[i];
-                r = bench_worker_start(
+                result = bench_worker_begin(
                         cell->bench, cell->arm, &wanted[i], &cell->worker[i], &problem);
-                if (r < 0)
-                        return keep_problem(cell, r, problem);
+                begun[i] = result == 0;
+                result = keep_problem(cell, result, problem);
         }
-        return 0;
+        for (unsigned i = 0; i < n; i++) {
+                char *problem = NULL;
+                int r;
+
+                if (!begun[i])
+                        continue;
+                r = bench_worker_await(
+                        cell->bench, cell->arm, &wanted[i], &cell->worker[i], &problem);
+                r = keep_problem(cell, r, problem);
+                result = result ?: r;
+        }
+        return result;
 }
 
 static int send_list(struct cell *cell, unsigned worker, const char *format, va_list list)

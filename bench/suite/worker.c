@@ -301,36 +301,53 @@ static int spawn(struct bench *bench, enum bench_arm arm, const struct bench_ter
         return worker->pid < 0 || !worker->in ? -errno : 0;
 }
 
-static int start_once(struct bench *bench, enum bench_arm arm, const struct bench_terms *terms,
+int bench_worker_begin(struct bench *bench, enum bench_arm arm, const struct bench_terms *terms,
         struct bench_worker **ret, char **ret_problem)
 {
         struct bench_worker *worker = calloc(1, sizeof(*worker));
-        uint64_t begin = clock_usec(CLOCK_MONOTONIC);
         int r;
 
         if (!worker)
                 return -ENOMEM;
         worker->to = worker->from = worker->errors = -EBADF;
         snprintf(worker->name, sizeof(worker->name), "bench-%u", ++bench->started);
+        worker->begun_usec = clock_usec(CLOCK_MONOTONIC);
         r = spawn(bench, arm, terms, worker);
-        if (r < 0)
-                *ret_problem = strdup(strerror(-r));
-        else
-                r = bench_worker_receive(bench, worker, START_SECONDS, &worker->about, ret_problem);
         if (r < 0) {
+                *ret_problem = strdup(strerror(-r));
                 bench_worker_end(worker, false);
-                return r == -EINTR ? r : -EIO;
+                return -EIO;
         }
-        worker->born_ms = (double)(clock_usec(CLOCK_MONOTONIC) - begin) / 1e3;
         *ret = worker;
         return 0;
 }
 
-int bench_worker_start(struct bench *bench, enum bench_arm arm, const struct bench_terms *terms,
+static int await_once(struct bench *bench, struct bench_worker **worker, char **ret_problem)
+{
+        int r = bench_worker_receive(bench, *worker, START_SECONDS, &(*worker)->about, ret_problem);
+
+        if (r < 0) {
+                bench_worker_end(*worker, false);
+                *worker = NULL;
+                return r == -EINTR ? r : -EIO;
+        }
+        (*worker)->born_ms = (double)(clock_usec(CLOCK_MONOTONIC) - (*worker)->begun_usec) / 1e3;
+        return 0;
+}
+
+static int start_once(struct bench *bench, enum bench_arm arm, const struct bench_terms *terms,
         struct bench_worker **ret, char **ret_problem)
 {
+        int r = bench_worker_begin(bench, arm, terms, ret, ret_problem);
+
+        return r < 0 ? r : await_once(bench, ret, ret_problem);
+}
+
+int bench_worker_await(struct bench *bench, enum bench_arm arm, const struct bench_terms *terms,
+        struct bench_worker **worker, char **ret_problem)
+{
         uint64_t until = clock_usec(CLOCK_MONOTONIC) + AGAIN_USEC;
-        int r = start_once(bench, arm, terms, ret, ret_problem);
+        int r = await_once(bench, worker, ret_problem);
 
         /* After a fault MPS takes no client until those that had a part in it have gone, and the
          * SMs of one that is just ending are not free yet. */
@@ -338,9 +355,22 @@ int bench_worker_start(struct bench *bench, enum bench_arm arm, const struct ben
                 usleep(AGAIN_USEC / 50);
                 free(*ret_problem);
                 *ret_problem = NULL;
-                r = start_once(bench, arm, terms, ret, ret_problem);
+                r = start_once(bench, arm, terms, worker, ret_problem);
         }
         return r;
+}
+
+int bench_worker_start(struct bench *bench, enum bench_arm arm, const struct bench_terms *terms,
+        struct bench_worker **ret, char **ret_problem)
+{
+        int r = bench_worker_begin(bench, arm, terms, ret, ret_problem);
+
+        return r < 0 ? r : bench_worker_await(bench, arm, terms, ret, ret_problem);
+}
+
+void bench_worker_dismiss(struct bench_worker *worker)
+{
+        worker->to = close_safe(worker->to);
 }
 
 void bench_worker_end(struct bench_worker *worker, bool gently)
