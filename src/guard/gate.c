@@ -38,8 +38,10 @@
 #define CONTEXTS 16 /* the same */
 #define RING     16 /* batches of a stream that are under way */
 #define BATCH    32 /* launches between two markers, at most */
-#define PRICES   1024
+#define PRICES   2048
+#define WAYS     8  /* places that a price may have */
 #define BLIND    2  /* batches under way, at most, before a launch of which nothing is known */
+#define LEARNT   64 /* batches that tell what this program is like */
 #define SURE     4  /* times that a kernel was measured until it is measured seldom */
 #define SELDOM   16 /* short launches on an empty stream, not measured, after one that is */
 #define MARK_NS  (400 * US) /* predicted work between two markers */
@@ -55,8 +57,9 @@
 
 /* What a kernel takes. */
 struct price {
-        uint64_t key;
+        uint64_t key; /* 0: free */
         uint64_t ns;
+        uint64_t touched; /* by the count of look-ups */
         unsigned seen, skipped;
         bool launched; /* once */
 };
@@ -69,7 +72,8 @@ struct batch {
         uint64_t added_ns; /* by which they were counted as used */
         unsigned count;
         uint16_t price[BATCH];
-        uint32_t ns[BATCH]; /* predicted of each, when it was launched; saturated */
+        uint32_t tag[BATCH]; /* of the price's key: its place may have become another's */
+        uint32_t ns[BATCH];  /* predicted of each, when it was launched; saturated */
 };
 
 struct stream {
@@ -115,7 +119,9 @@ static struct stream streams[STREAMS];
 static struct origin origins[CONTEXTS];
 static struct device devices[CLEAVE_MAX_DEVICES];
 static struct price prices[PRICES];
-static uint64_t mean_ns = GUESS_NS;
+static uint64_t lookups;            /* of prices */
+static uint64_t mean_ns = GUESS_NS; /* of what was measured lately */
+static unsigned measured_batches;
 static _Atomic bool dependent;    /* the program ties launches to those before them */
 static _Atomic uint32_t looking;  /* a thread looks at markers */
 static __thread char this_thread; /* its address is the thread's name */
@@ -181,13 +187,31 @@ static uint64_t mix(uint64_t key, uint64_t value)
         return key ^ key >> 29;
 }
 
+static uint32_t tag_of(uint64_t key)
+{
+        return (uint32_t)(key >> 16);
+}
+
+/* The kernel's, in the place of the one that was not asked for longest if it has none. */
 static struct price *price_of(uint64_t key)
 {
-        struct price *price = &prices[key % PRICES];
+        struct price *set = &prices[(key >> 40) % (PRICES / WAYS) * WAYS], *price = set;
 
+        for (unsigned i = 0; i < WAYS && price->key != key; i++)
+                if (set[i].key == key || set[i].touched < price->touched)
+                        price = &set[i];
         if (price->key != key)
                 *price = (struct price){.key = key};
+        price->touched = ++lookups;
         return price;
+}
+
+/* What a launch's price has become; NULL: it has lost its place. */
+static struct price *price_in(const struct batch *batch, unsigned i)
+{
+        struct price *price = &prices[batch->price[i]];
+
+        return tag_of(price->key) == batch->tag[i] ? price : NULL;
 }
 
 static uint64_t predict(const struct price *price)
@@ -202,7 +226,7 @@ static double predicted_of(const struct batch *batch, unsigned i, unsigned *ret_
 
         *ret_count = 0;
         for (unsigned k = 0; k < batch->count; k++) {
-                if (batch->price[k] != batch->price[i])
+                if (batch->price[k] != batch->price[i] || batch->tag[k] != batch->tag[i])
                         continue;
                 if (k < i)
                         return 0;
@@ -221,13 +245,14 @@ static void learn(const struct batch *batch, uint64_t took)
                 return;
         ratio = (double)took / (double)batch->sum_ns;
         for (unsigned i = 0; i < batch->count; i++) {
-                struct price *price = &prices[batch->price[i]];
-                unsigned count;
+                struct price *price = price_in(batch, i);
                 /* together: the first of them may have been launched before anything was known */
-                double is = (double)predict(price), found = predicted_of(batch, i, &count) * ratio;
+                unsigned count;
+                double found = predicted_of(batch, i, &count) * ratio, is;
 
-                if (!count || !found)
+                if (!price || !count || !found)
                         continue;
+                is = (double)predict(price);
                 found /= count;
                 /* the mean at first; later, one that was held up by something else is not to be
                  * believed at once */
@@ -239,6 +264,7 @@ static void learn(const struct batch *batch, uint64_t took)
                 price->seen++;
         }
         mean_ns = most((mean_ns * 7 + took / batch->count) / 8, LEAST_NS);
+        measured_batches++;
 }
 
 /* -- streams; under the lock ------------------------------------------------------------------- */
@@ -319,9 +345,12 @@ static bool is_due(const struct stream *s)
 {
         if (s->now.count == BATCH || s->now.sum_ns >= MARK_NS)
                 return true;
-        for (unsigned i = 0; i < s->now.count; i++)
-                if (prices[s->now.price[i]].seen == 0)
+        for (unsigned i = 0; i < s->now.count; i++) {
+                const struct price *price = price_in(&s->now, i);
+
+                if (price && price->seen == 0)
                         return true;
+        }
         return false;
 }
 
@@ -623,6 +652,12 @@ static bool has_partner(int index, uint64_t now)
         return false;
 }
 
+/* Whether nothing is known of a kernel that may be a long one, as far as the others tell. */
+static bool is_blind(uint64_t key)
+{
+        return !price_of(key)->seen && (measured_batches < LEARNT || mean_ns >= MARK_NS / 2);
+}
+
 /* Whether a launch may pass now. If not, how long it may sleep, and the version to wait on.
  * ret_vain: it is its turn, and it waits for work to end that should have ended. */
 static bool may_pass(int index, struct stream *s, uint64_t key, uint64_t now, uint64_t *ret_nap,
@@ -663,9 +698,9 @@ static bool may_pass(int index, struct stream *s, uint64_t key, uint64_t now, ui
                 *ret_nap = least(NAP_NS, most(in_flight - window / 2, 50 * US));
         }
         /* a marker is due, and there is no room for it before others have come; or nothing is known
-         * of the kernel, and of what is under way not much more */
+         * of the kernel, and it may be a long one */
         full = s && s->given_up != s->first + 1 &&
-               ((is_full(s) && is_due(s)) || (s->next - s->first >= BLIND && !price_of(key)->seen));
+               ((is_full(s) && is_due(s)) || (s->next - s->first >= BLIND && is_blind(key)));
         if (may && (full || device->late)) {
                 may = false;
                 *ret_vain = true;
@@ -943,6 +978,7 @@ static void __attribute__((noinline)) leave(const struct pass *pass, CUresult re
                 s->pending_ns += ns;
                 if (s->now.count < BATCH) {
                         s->now.ns[s->now.count] = (uint32_t)least(ns, UINT32_MAX);
+                        s->now.tag[s->now.count] = tag_of(pass->key);
                         s->now.price[s->now.count++] = (uint16_t)(price - prices);
                 }
                 s->now.sum_ns += ns;

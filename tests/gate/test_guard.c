@@ -23,6 +23,8 @@
 #define FOREVER UINT64_MAX
 #define LOG_MAX 20000u
 
+#define ARRAY_COUNT(array) (sizeof(array) / sizeof(*(array)))
+
 /* -- a tenant ---------------------------------------------------------------------------------- */
 
 static _Alignas(4096) char grant_bytes[CLEAVE_GRANT_BYTES];
@@ -127,9 +129,10 @@ static CUresult run(uint64_t ns, char what)
 static CUresult fake_launch(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
         unsigned by, unsigned bz, unsigned shared, CUstream s, void **params, void **extra)
 {
-        if (loading)
+        if (loading) {
                 usleep(30000);
-        loading = false;
+                loading = false;
+        }
         return run(gx * 1000ull * slower, 'K');
 }
 
@@ -178,10 +181,19 @@ static CUresult fake_mode(CUstreamCaptureMode *mode)
         return CUDA_SUCCESS;
 }
 
+static CUevent living[4096];
+
 static CUresult fake_event(CUevent *event, unsigned flags)
 {
         *event = calloc(1, sizeof(**event));
         (*event)->context = context_id;
+        pthread_mutex_lock(&driver_lock);
+        for (unsigned i = 0; i < ARRAY_COUNT(living); i++)
+                if (!living[i]) {
+                        living[i] = *event;
+                        break;
+                }
+        pthread_mutex_unlock(&driver_lock);
         atomic_fetch_add(&events_made, 1);
         return CUDA_SUCCESS;
 }
@@ -189,6 +201,11 @@ static CUresult fake_event(CUevent *event, unsigned flags)
 static CUresult fake_event_gone(CUevent event)
 {
         see(event);
+        pthread_mutex_lock(&driver_lock);
+        for (unsigned i = 0; i < ARRAY_COUNT(living); i++)
+                if (living[i] == event)
+                        living[i] = NULL;
+        pthread_mutex_unlock(&driver_lock);
         free(event);
         atomic_fetch_add(&events_gone, 1);
         return CUDA_SUCCESS;
@@ -399,22 +416,51 @@ static void test_work_in_flight_is_bounded(void **state)
         assert_true(engine_free <= now() + 21 * MS);
 }
 
-/* Until it is known how long a kernel takes, not many of it are let go. */
+/* Until it is known how long a kernel takes, not many of it are let go: not where the others are
+ * long, either. It is the first test. */
 static void test_unknown_kernels(void **state)
 {
-        static char f, g;
+        static char f, g[40];
 
         (void)state;
-        /* what is not known is taken for short */
-        for (unsigned i = 0; i < 1200; i++)
-                (void)kernel(&g, 20);
-        (void)cuStreamSynchronize(stream);
-        deepest = 0;
         for (unsigned i = 0; i < 12; i++)
                 (void)kernel(&f, 5000);
         if (deepest > 16 * MS)
                 fail_msg("%u us were in the queue", (unsigned)(deepest / 1000));
         (void)cuStreamSynchronize(stream);
+        deepest = 0;
+        for (unsigned i = 0; i < 12; i++)
+                (void)kernel(&g[i], 5000);
+        (void)cuStreamSynchronize(stream);
+        if (deepest > 16 * MS)
+                fail_msg("%u us were in the queue", (unsigned)(deepest / 1000));
+}
+
+/* More kernels than there is room for prices: those that are used stay known. */
+static void test_many_kernels(void **state)
+{
+        static char f[3][1000];
+        uint64_t before, took;
+
+        (void)state;
+        lease(0, FOREVER, 20 * MS);
+        for (unsigned round = 0; round < 3; round++)
+                for (unsigned i = 0; i < 1000; i++)
+                        (void)kernel(&f[round][i], 10);
+        (void)cuStreamSynchronize(stream);
+        /* known ones need no marker each */
+        for (unsigned i = 0; i < 200; i++)
+                (void)kernel(&f[2][800 + i], 10);
+        (void)cuStreamSynchronize(stream);
+        done_count = 0;
+        before = used();
+        for (unsigned i = 0; i < 200; i++)
+                (void)kernel(&f[2][800 + i], 10);
+        (void)cuStreamSynchronize(stream);
+        assert_true(count_of('E') <= 60);
+        took = used() - before;
+        if (took < 1500000 || took > 20 * MS)
+                fail_msg("2 ms are counted as %u us", (unsigned)(took / 1000));
 }
 
 static void test_use_is_measured(void **state)
@@ -512,6 +558,7 @@ static void test_long_kernels_are_counted_in_full(void **state)
  */
 static void test_a_context_comes_again(void **state)
 {
+        static CUevent dead[ARRAY_COUNT(living)];
         static char f;
 
         (void)state;
@@ -520,6 +567,8 @@ static void test_a_context_comes_again(void **state)
         assert_true(count_of('E') > 0);
         context_id++;
         atomic_store(&events_gone, atomic_load(&events_made));
+        memcpy(dead, living, sizeof(dead));
+        memset(living, 0, sizeof(living));
         dead_used = 0;
         (void)cuCtxSynchronize();
         done_count = 0;
@@ -528,6 +577,8 @@ static void test_a_context_comes_again(void **state)
         (void)cuCtxSynchronize();
         assert_int_equal(dead_used, 0);
         assert_true(count_of('E') > 0);
+        for (unsigned i = 0; i < ARRAY_COUNT(dead); i++)
+                free(dead[i]);
 }
 
 static void test_markers_are_sparse(void **state)
@@ -762,10 +813,11 @@ static void test_threads(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test_setup_teardown(test_unknown_kernels, begin, end),
+                cmocka_unit_test_setup_teardown(test_many_kernels, begin, end),
                 cmocka_unit_test_setup_teardown(test_nothing_without_a_gate, begin, end),
                 cmocka_unit_test_setup_teardown(test_a_launch_waits_for_its_lease, begin, end),
                 cmocka_unit_test_setup_teardown(test_work_in_flight_is_bounded, begin, end),
-                cmocka_unit_test_setup_teardown(test_unknown_kernels, begin, end),
                 cmocka_unit_test_setup_teardown(test_use_is_measured, begin, end),
                 cmocka_unit_test_setup_teardown(test_loading_is_not_use, begin, end),
                 cmocka_unit_test_setup_teardown(test_long_kernels_are_counted_in_full, begin, end),
