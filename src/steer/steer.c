@@ -701,6 +701,10 @@ int steer_run(int socket, int board_fd, int view_fd, const struct steer_backend 
                 steer->inherits = atomic_load(&steer->board->sliced) != 0;
                 /* without it the daemon goes by its own record */
                 (void)watch_new(own_view, backend, argument, &steer->watch);
+                /* what was disabled here before had its device opened already */
+                for (unsigned i = 0; i < STEER_MAX_DEVICES; i++)
+                        if (steer->open[i])
+                                watch_device(steer->watch, i, steer->board->uuid[i]);
                 r = serve(steer);
                 end(steer);
                 watch_free(steer->watch);

@@ -261,6 +261,8 @@ class Compute(unittest.TestCase):
             os.kill(pid, signal.SIGKILL)
             self.assertTrue(eventually(lambda: self.steering() not in (None, pid)), self.world.log())
             self.assert_settles(a, 0.13, 0.27)
+            # also what it has used is read again, whatever was disabled when the first was killed
+            self.assertTrue(eventually(lambda: self.use("a")["source"] == "switches"), self.use("a"))
         self.assertFalse(self.events("steering-failed"))
 
     def test_steering_killed_as_it_starts(self):
