@@ -37,6 +37,7 @@
 #define PROBE_SETTLES    (12 * ARBITER_MS) /* what was seen up to then is of the time before */
 #define PROBE_MOST       (400 * ARBITER_MS)
 #define LATELY           (1000 * ARBITER_MS)
+#define FIRST_STARTS     2
 #define PROBE_OTHERS     200u /* us, the others' slices: ends can still be told by them */
 
 enum call {
@@ -85,11 +86,11 @@ struct seat {
         uint64_t pause_ns;    /* and mean time without work between them, 0: unknown */
         uint64_t run_ns;      /* mean time on the engine between two idle moments, 0: unknown */
         uint64_t mean_run_ns; /* the same, over about a third of a second */
-        double lately_ns, lately_starts; /* used, and starts, over about a second */
-        uint64_t worked;                 /* when it was last seen to use the device */
-        uint64_t wait_ppm;               /* part of the window with work, PPM if unknown */
-        int64_t rate_ppm;                /* of the device that it used, last window */
-        int64_t mean_ppm;                /* the same, over about a third of a second */
+        double lately_slices, lately_starts; /* used, over about a second */
+        uint64_t worked;                     /* when it was last seen to use the device */
+        uint64_t wait_ppm;                   /* part of the window with work, PPM if unknown */
+        int64_t rate_ppm;                    /* of the device that it used, last window */
+        int64_t mean_ppm;                    /* the same, over about a third of a second */
         int64_t owed_ns; /* of its guarantee, while it had a backlog or was a loop */
         uint64_t trial_at, trial_pause;
         bool trial; /* takes turns to see whether it fills one */
@@ -965,6 +966,13 @@ static int64_t due_of(const struct device *device, const struct seat *seat,
         return (int64_t)due;
 }
 
+/* Between two moments without work, if these are such at all, it has had the engine for several of
+ * its slices. Not all that was seen of one who has just begun was his running out of work. */
+static bool is_mostly_cut(const struct seat *seat)
+{
+        return seat->lately_slices > 3 * (seat->lately_starts - FIRST_STARTS);
+}
+
 /* A guarantee is kept to it at every moment, not only when it comes. */
 static inline bool has_claim(enum arbiter_kind kind)
 {
@@ -996,6 +1004,7 @@ static void judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
                                 (seat->kind == ARBITER_SPORADIC ? ARBITER_LINGER : ARBITER_REST)) {
                 seat->rate_ppm = 0;
                 seat->fill_ppm = PPM;
+                seat->lately_slices = seat->lately_starts = 0;
                 set_kind(arbiter, d, seat, ARBITER_IDLE);
                 mark(seat, now);
                 return;
@@ -1026,7 +1035,8 @@ static void judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
                 seat->mean_ppm = seat->rate_ppm;
         seat->fill_ppm = offered ? (uint32_t)MIN_OF(used * PPM / offered, (uint64_t)PPM) : PPM;
         keep = span < LATELY ? 1 - (double)span / LATELY : 0;
-        seat->lately_ns = seat->lately_ns * keep + (double)used;
+        seat->lately_slices =
+                seat->lately_slices * keep + (double)used / 1000 / (double)slice_in_force(seat);
         seat->lately_starts = seat->lately_starts * keep + (double)starts;
         seat->run_ns = sight->starts_known && starts ? used / starts : 0;
         if (seat->run_ns)
@@ -1038,7 +1048,10 @@ static void judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
         seat->wait_ppm = sight->wanted_known ? wanted * PPM / span : PPM;
         if (sight->demand == ARBITER_DEMAND_WORK || used > sight->precision_ns + span / 1000)
                 seat->worked = now;
-        if (seat->worked != now)
+        if (seat->worked != now && sight->demand == ARBITER_DEMAND_UNKNOWN &&
+                now < seat->worked + 2 * arbiter->device[d].round)
+                kind = seat->kind; /* its slice may not have come */
+        else if (seat->worked != now)
                 kind = (sight->demand == ARBITER_DEMAND_NONE && used > 0) ||
                                        (seat->kind == ARBITER_SPORADIC &&
                                                now < seat->worked + ARBITER_LINGER)
@@ -1057,21 +1070,21 @@ static void judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
                 } else
                         kind = ARBITER_BACKLOGGED;
                 if (probed)
-                        end_probe(arbiter, d, now, true);
+                        end_probe(arbiter, d, now, seat->kind != kind);
         } else if (sight->starts_known && sight->wanted_known) {
                 uint64_t limit = seat->kind == ARBITER_SYNCHRONOUS ? away + away / 2 : away;
 
                 /* now and then a queue has nothing for an instant, between two kernels, or seems
                    to: who is mostly cut before that, and may have paused for no time, has a
                    backlog */
-                if (doubt && !probed && !arbiter->device[d].latency && seat->pause_ns <= limit &&
-                        seat->lately_ns >
-                                seat->lately_starts * 3000 * (double)slice_in_force(seat) &&
-                        seat->kind != ARBITER_SYNCHRONOUS)
+                if (doubt && !arbiter->device[d].latency && seat->pause_ns <= limit &&
+                        is_mostly_cut(seat) && seat->kind != ARBITER_SYNCHRONOUS) {
                         kind = ARBITER_BACKLOGGED;
-                else if (doubt ? !is_synchronous(arbiter, d, t, seat->pause_ns,
-                                         seat->pause_ns + doubt / starts, limit, now)
-                               : seat->pause_ns > limit)
+                        if (probed)
+                                end_probe(arbiter, d, now, seat->kind != kind);
+                } else if (doubt ? !is_synchronous(arbiter, d, t, seat->pause_ns,
+                                           seat->pause_ns + doubt / starts, limit, now)
+                                 : seat->pause_ns > limit)
                         kind = ARBITER_SPORADIC;
                 else if (seat->run_ns <= 2 * slice_in_force(seat) * 1000 ||
                          seat->kind == ARBITER_SYNCHRONOUS)

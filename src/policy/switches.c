@@ -463,8 +463,9 @@ static void end_pause(struct switches_owner *owner, uint64_t least, uint64_t mos
 {
         least = MAX_OF(least, owner->ended);
         most = MAX_OF(most, least);
-        /* it came back at once: if it paused at all, it was not for having been idle long */
-        if (most < owner->ended + PAUSE_SHORT)
+        /* it came back at once: if it paused at all, it was not for having been idle long; unless
+           a call has ended its run, in the midst of a long pause */
+        if (most < owner->ended + PAUSE_SHORT && !owner->guessed)
                 question_firm(&owner->question, owner->last_from, owner->last_to);
         owner->starts++;
         owner->pause_ns += least - owner->ended;

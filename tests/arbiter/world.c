@@ -321,6 +321,9 @@ static void finish_call(struct world *world, struct lane *lane)
                 if (!client)
                         continue;
                 switches_call(switches, world->now - call->cost);
+                /* as on a GPU, where a call may end the run that is on */
+                if (world->rough_ppm)
+                        schedule_expire(gpu);
                 switch (action->act) {
                 case ARBITER_SET_SLICE:
                         schedule_set_slice(gpu, client->group, action->slice_us);
@@ -420,7 +423,7 @@ static void watch(struct world *world, unsigned d)
                         break;
                 if (!record->start && world->rough_ppm &&
                         world_random(world, 1000000) < world->rough_ppm)
-                        at -= world->rough_ns;
+                        at -= world_random(world, world->rough_ns);
                 switches_record(&watcher->switches, record->owner, at, record->start);
                 watcher->records++;
         }
