@@ -370,6 +370,9 @@ static int state_lock(const struct host *host, int *ret_fd, struct cleave_error 
         return 0;
 }
 
+/* Of files that are NVIDIA's driver; before these rows stand those of one of them. */
+#define ANY_OF_MIG MIG_FILES "*"
+
 /* What the kernel means by an error of that file; the rest is told by strerror(). */
 static const struct {
         const char *leaf;
@@ -410,17 +413,25 @@ static const struct {
         {"mode", EUCLEAN, "it would only take effect with a reset of the GPU, so it is as it was",
                 "nvidia-smi -i ADDRESS -mig 1, then nvidia-smi -i ADDRESS --gpu-reset, or restart "
                 "the machine."},
-        {"mode", EPERM, "the driver allows it to root only", "Run it as root."},
         {"instance", EBUSY, "the instance is in use", "End the programs that use it."},
         {"instance", ENOSPC, "there is no room for it at that place",
                 "`cleave partition layouts` shows which places there are."},
-        {"instance", EPERM, "the driver allows it to root only", "Run it as root."},
         {"instance", EOPNOTSUPP, "MIG mode is off", "Turn it on with --turn-on-mig."},
-        {"instance", ENODEV, "the GPU has fallen off the bus", "Restart the machine."},
-        {"instance", EAGAIN, "the driver is not ready for it yet", "Try again."},
         {"compute", EBUSY, "the instance is in use", "End the programs that use it."},
         {"compute", ENOSPC, "there is no room for it at that place", NULL},
-        {"compute", EPERM, "the driver allows it to root only", "Run it as root."},
+        {ANY_OF_MIG, EPERM, "the driver allows it to root only", "Run it as root."},
+        {ANY_OF_MIG, EACCES, "the operating system or a cgroup keeps this process from the GPU",
+                "Run it outside of containers, and look at the rights of /dev/nvidia*."},
+        {ANY_OF_MIG, ENODEV, "the GPU has fallen off the bus", "Restart the machine."},
+        {ANY_OF_MIG, EUCLEAN, "the GPU has to be reset first",
+                "nvidia-smi -i ADDRESS --gpu-reset, or restart the machine."},
+        {ANY_OF_MIG, EAGAIN, "the driver is not ready for it yet", "Try again."},
+        {ANY_OF_MIG, ENOMEM, "the driver has no memory left for it",
+                "End programs that use the GPU, and try again."},
+        {ANY_OF_MIG, EPROTO, "the driver's library and its kernel module do not fit together",
+                "After an update of the driver load its module anew, or restart the machine."},
+        {ANY_OF_MIG, EBADFD, "the GPU is in a state in which the driver does not do it",
+                "Look at `nvidia-smi -q` and dmesg; another program may be changing it."},
 };
 
 static int step_error(const struct change_step *step, int r, struct cleave_error *error)
@@ -438,7 +449,10 @@ static int step_error(const struct change_step *step, int r, struct cleave_error
                 return -ETIMEDOUT;
         }
         for (size_t i = 0; leaf && i < ARRAY_SIZE(meanings); i++)
-                if (strcmp(leaf + 1, meanings[i].leaf) == 0 && meanings[i].number == -r) {
+                if (meanings[i].number == -r &&
+                        (strcmp(leaf + 1, meanings[i].leaf) == 0 ||
+                                (strcmp(meanings[i].leaf, ANY_OF_MIG) == 0 &&
+                                        strncmp(step->path, MIG_FILES, strlen(MIG_FILES)) == 0))) {
                         error_set(error,
                                 r == -EBUSY || r == -ENOSPC ? CLEAVE_REASON_BUSY
                                                             : CLEAVE_REASON_INTERNAL,

@@ -25,14 +25,18 @@ enum nvml_return {
         NVML_NO_PERMISSION = 4,
         NVML_NOT_FOUND = 6,
         NVML_NOT_LOADED = 9,
+        NVML_NO_FUNCTION = 13,
         NVML_GPU_IS_LOST = 15,
         NVML_RESET_REQUIRED = 16,
         NVML_BLOCKED = 17,
         NVML_RELEASES_DIFFER = 18,
         NVML_IN_USE = 19,
+        NVML_MEMORY = 20,
         NVML_VGPU_ECC = 22,
         NVML_INSUFFICIENT_RESOURCES = 23,
+        NVML_VERSION_MISMATCH = 25, /* of an argument */
         NVML_NOT_READY = 27,
+        NVML_INVALID_STATE = 29,
 };
 #define NVML_PROFILES         32 /* more than any driver numbers */
 #define NVML_COMPUTE_PROFILES 8
@@ -209,6 +213,16 @@ static int errno_of(int code)
                 return -ENOSPC;
         case NVML_NOT_READY:
                 return -EAGAIN;
+        case NVML_BLOCKED:
+                return -EACCES;
+        case NVML_MEMORY:
+                return -ENOMEM;
+        case NVML_NO_FUNCTION:
+        case NVML_RELEASES_DIFFER:
+        case NVML_VERSION_MISMATCH:
+                return -EPROTO;
+        case NVML_INVALID_STATE:
+                return -EBADFD;
         default:
                 return -EIO;
         }

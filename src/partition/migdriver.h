@@ -86,8 +86,9 @@ int vgpu_host_read(struct mig_link *link, unsigned msec, const char *address, st
  *
  * Writing "" destroys. state: 0, or negative where the driver cannot be asked; the text is cut off
  * at size. write: 0, -EBUSY (in use), -ENOSPC (no room there), -EPERM, -EUCLEAN (the mode would
- * only change with a reset of the GPU; it is left as it was), -ENODEV, -EOPNOTSUPP, -EINVAL, -EIO,
- * -ETIMEDOUT.
+ * only change with a reset of the GPU; it is left as it was. Else the GPU waits for one), -ENODEV,
+ * -EOPNOTSUPP, -EINVAL, -EAGAIN (not ready), -EACCES (the system keeps us from it), -ENOMEM,
+ * -EPROTO (library and kernel module differ), -EBADFD (not in this state), -EIO, -ETIMEDOUT.
  */
 #define MIG_FILES "mig/"
 int mig_link_state(struct mig_link *link, unsigned msec, const char *path, char *ret, size_t size);

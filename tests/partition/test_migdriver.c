@@ -237,6 +237,13 @@ static void faults_have_their_numbers(void **state)
                         "1g.10gb", -EAGAIN},
                 {"fail=4@nvmlDeviceGetGpuInstances", FILE_OF("0/instance"), "", -ENOENT},
         };
+        static const struct {
+                unsigned code;
+                int error;
+        } codes[] = {{2, -EINVAL}, {3, -EOPNOTSUPP}, {4, -EPERM}, {6, -ENOENT}, {13, -EPROTO},
+                {15, -ENODEV}, {16, -EUCLEAN}, {17, -EACCES}, {18, -EPROTO}, {19, -EBUSY},
+                {20, -ENOMEM}, {23, -ENOSPC}, {25, -EPROTO}, {27, -EAGAIN}, {29, -EBADFD},
+                {999, -EIO}};
         struct mig_driver driver;
         struct mig_link *link;
 
@@ -246,6 +253,17 @@ static void faults_have_their_numbers(void **state)
                         assert_int_equal(mig_link_write(link, MSEC, FILE_OF("mode"), "on"), 0);
                 assert_int_equal(
                         mig_link_write(link, MSEC, cases[i].path, cases[i].value), cases[i].error);
+                mig_link_free(link);
+        }
+        for (size_t i = 0; i < ARRAY_SIZE(codes); i++) {
+                char faults[64];
+
+                snprintf(faults, sizeof(faults), "fail=%u@nvmlDeviceCreateGpuInstanceWithPlacement",
+                        codes[i].code);
+                link = machine("h100", faults);
+                assert_int_equal(mig_link_write(link, MSEC, FILE_OF("mode"), "on"), 0);
+                assert_int_equal(mig_link_write(link, MSEC, FILE_OF("0/instance"), "1g.10gb"),
+                        codes[i].error);
                 mig_link_free(link);
         }
         /* A mode that would wait for a reset is as it was. */
