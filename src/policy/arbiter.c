@@ -107,6 +107,7 @@ struct seat {
         uint64_t turn_used; /* the account's best when its turn began */
         uint64_t turned_before;
         uint64_t turned_at[2]; /* when its last turn began: of a cluster, of this device alone */
+        unsigned target_then;  /* at that time */
         uint64_t period_used;  /* the same, of its period */
         int64_t budget;
 };
@@ -1559,7 +1560,8 @@ static bool in_row(const struct seat *seat, uint32_t t, uint32_t row)
 
 struct row {
         uint64_t target; /* ppm, 0: it has no part */
-        bool wanted;     /* it would use a turn */
+        uint64_t due; /* the same of the time that has passed, in which that may have been less */
+        bool wanted;  /* it would use a turn */
         /* of that one of its tenants who waits longest: when his last turn began, and since when
          * he, or his work, has waited for this one */
         uint64_t turned_at, waits;
@@ -1574,7 +1576,7 @@ static struct row look_at_row(
 
         for (unsigned d = 0; d < arbiter->devices; d++) {
                 const struct device *device = &arbiter->device[d];
-                uint64_t target = 0, turned_at;
+                uint64_t target = 0, due = 0, turned_at;
 
                 for (unsigned i = 0; turns->devices & 1u << d && i < device->count; i++) {
                         uint32_t t = device->order[i];
@@ -1584,6 +1586,7 @@ static struct row look_at_row(
                         if (!in_row(seat, t, row) || (turns->alone && arbiter->tenant[t].count > 1))
                                 continue;
                         target += seat->target_ppm;
+                        due += MIN_OF(seat->target_ppm, seat->target_then);
                         if (arbiter->tenant[t].capped_off ||
                                 (seat->sight.demand == ARBITER_DEMAND_NONE &&
                                         now >= seat->sight.since + QUIET))
@@ -1595,8 +1598,10 @@ static struct row look_at_row(
                                 turned_at = MAX_OF(turned_at, seat->sight.since);
                         ret.waits = MIN_OF(ret.waits, turned_at);
                 }
-                if (target && (!ret.target || target < ret.target))
+                if (target && (!ret.target || target < ret.target)) {
                         ret.target = target;
+                        ret.due = due;
+                }
         }
         return ret;
 }
@@ -1634,18 +1639,20 @@ static uint64_t turn_length(
         length = (uint64_t)((double)(frame - rows * ARBITER_TURN_LOSS) * (double)own.target /
                             (double)sum);
         own.waits = MIN_OF(MAX_OF(own.waits, turns->entered), now);
-        due = (uint64_t)((double)MIN_OF(now - own.waits, 2 * most) * (double)own.target /
+        due = (uint64_t)((double)MIN_OF(now - own.waits, 2 * most) * (double)own.due /
                          (double)MAX_OF(sum, (uint64_t)PPM) * TURN_DUE);
         return MIN_OF(MAX_OF(length, due), most) + ARBITER_TURN_LOSS;
 }
 
-/* The one whose turn it is has had less of it than it can be content with: next to nothing, where
- * somebody is served before it; else a quarter, as those who come and go had work left over. */
-static bool is_kept_out(struct arbiter *arbiter, const struct turns *turns, uint64_t now)
+/* What those whose turn it is had of it. ret_least: what they can be content with: next to nothing,
+ * where somebody is served before them; else a quarter, as those who come and go had work left
+ * over. False: not known. */
+static bool had_of_turn(struct arbiter *arbiter, const struct turns *turns, uint64_t now,
+        int64_t *ret_had, int64_t *ret_least)
 {
-        int64_t had = 0, least = 0;
         bool latency = false;
 
+        *ret_had = *ret_least = 0;
         for (unsigned d = 0; d < arbiter->devices; d++) {
                 const struct device *device = &arbiter->device[d];
 
@@ -1659,13 +1666,15 @@ static bool is_kept_out(struct arbiter *arbiter, const struct turns *turns, uint
                                 continue;
                         if (!seat->sight.used_known)
                                 return false;
-                        had += (int64_t)(account_best(&seat->account) - seat->turn_used);
+                        *ret_had += (int64_t)(account_best(&seat->account) - seat->turn_used);
                         if (seat->sight.demand == ARBITER_DEMAND_WORK)
-                                least = (int64_t)((double)(now - turns->begun) / 4 *
-                                                  busy_part(seat));
+                                *ret_least = (int64_t)((double)(now - turns->begun) / 4 *
+                                                       busy_part(seat));
                 }
         }
-        return had < (latency ? (int64_t)HAD_SOME : least);
+        if (latency)
+                *ret_least = HAD_SOME;
+        return true;
 }
 
 static void begin_turn(struct arbiter *arbiter, struct turns *turns, uint32_t holder, uint64_t now)
@@ -1683,6 +1692,7 @@ static void begin_turn(struct arbiter *arbiter, struct turns *turns, uint32_t ho
                                 continue;
                         seat->turned_before = seat->turned_at[turns->alone];
                         seat->turned_at[turns->alone] = now;
+                        seat->target_then = seat->target_ppm;
                         seat->turn_used = account_best(&seat->account);
                 }
         }
@@ -1710,13 +1720,18 @@ static uint64_t take_turns(struct arbiter *arbiter, struct turns *turns, uint64_
         uint64_t longest = UINT64_MAX;
         uint32_t next = NONE;
         unsigned rows = 0;
+        int64_t had, least;
 
-        if (turns->holder != NONE && look_at_row(arbiter, turns, turns->holder, now).wanted) {
-                if (now < turns->end)
+        if (turns->holder != NONE) {
+                bool wanted = look_at_row(arbiter, turns, turns->holder, now).wanted;
+
+                if (wanted && now < turns->end)
                         return turns->end;
-                /* a short turn could fall into the time of who comes first, again and again */
-                if (is_kept_out(arbiter, turns, now)) {
-                        if (now < turns->begun + ARBITER_FRAME_MAX)
+                /* a short turn could fall into the time of who comes first, again and again; and
+                   one who comes and goes may be gone whenever his turn comes */
+                if (had_of_turn(arbiter, turns, now, &had, &least) &&
+                        had < (wanted ? least : (int64_t)HAD_SOME)) {
+                        if (wanted && now < turns->begun + ARBITER_FRAME_MAX)
                                 return now + ARBITER_TURN / 4;
                         forget_turn(arbiter, turns);
                 }
@@ -1805,11 +1820,36 @@ static bool is_far_off(const struct seat *seat)
                (seat->slice_us > 2 * seat->slice_wanted || 2 * seat->slice_us < seat->slice_wanted);
 }
 
+/* By the slices in force somebody would get less than nine tenths of his guarantee. Who has a turn
+ * of his own shares it with nobody. */
+static bool breaks_guarantee(struct arbiter *arbiter, unsigned d)
+{
+        const struct device *device = &arbiter->device[d];
+        uint64_t sum = 0;
+
+        for (unsigned i = 0; i < device->count; i++) {
+                const struct seat *seat = seat_of(arbiter, d, device->order[i]);
+
+                if (seat->turn != TURN_FREE)
+                        return false;
+                sum += seat->kind != ARBITER_IDLE ? slice_in_force(seat) : 0;
+        }
+        for (unsigned i = 0; i < device->count; i++) {
+                const struct seat *seat = seat_of(arbiter, d, device->order[i]);
+
+                if (seat->kind != ARBITER_IDLE &&
+                        slice_in_force(seat) * 1000 <
+                                sum * arbiter->tenant[device->order[i]].terms.share * 9)
+                        return true;
+        }
+        return false;
+}
+
 static void set_weights(struct arbiter *arbiter, struct actions *actions, uint64_t now)
 {
         for (unsigned d = 0; d < arbiter->devices; d++) {
                 struct device *device = &arbiter->device[d];
-                bool waiting = false, guaranteed = false;
+                bool waiting = false, guaranteed = false, broken = breaks_guarantee(arbiter, d);
 
                 for (unsigned i = 0; i < device->count; i++)
                         guaranteed |= arbiter->tenant[device->order[i]].terms.share > 0 &&
@@ -1824,7 +1864,7 @@ static void set_weights(struct arbiter *arbiter, struct actions *actions, uint64
                         if (!slice && !mode)
                                 continue;
                         if ((arbiter->call_budget <= 0 && !device->urgent &&
-                                    !(slice && is_far_off(seat) && guaranteed)) ||
+                                    !(slice && (broken || (is_far_off(seat) && guaranteed)))) ||
                                 actions->count + 2 > ARBITER_MAX_ACTIONS) {
                                 waiting = true;
                                 continue;

@@ -320,6 +320,8 @@ static void test_caps(void)
                 cap(caps[i], queue(50 * MS), "50 ms kernels, nothing seen", SEES_NOTHING);
                 cap(caps[i], loop(100 * US), "100 us + synchronize, use seen", SEES_USED);
                 cap(caps[i], queue(100 * US), "100 us kernels, switches seen", SEES_SWITCHES);
+                cap(caps[i], queue(10 * US), "10 us kernels, switches seen", SEES_SWITCHES);
+                cap(caps[i], queue(50 * MS), "50 ms kernels, switches seen", SEES_SWITCHES);
         }
 }
 
