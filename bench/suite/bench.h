@@ -146,6 +146,7 @@ struct bench {
         time_t date;
         struct bench_result *results; /* bench_n_metrics * BENCH_ARMS */
         bool *chosen;                 /* bench_n_metrics */
+        double *took;                 /* seconds of each; bench_n_metrics */
 };
 
 /* "native", "control", "temporal", "spatial", or the peer's name. */

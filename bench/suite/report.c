@@ -104,6 +104,7 @@ json_t *bench_json(const struct bench *bench)
                 if (!bench->chosen[i])
                         continue;
                 metric = describe(&bench_metrics[i]);
+                json_object_set_new(metric, "seconds", number(bench->took[i]));
                 results = json_object();
                 for (int arm = 0; arm < BENCH_ARMS; arm++)
                         if (bench->options.arm[arm])

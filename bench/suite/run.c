@@ -184,8 +184,9 @@ int bench_init(struct bench *bench, const struct bench_options *options,
         *bench = (struct bench){.options = *options, .stop = stop, .date = time(NULL)};
         bench->results = calloc(bench_n_metrics * BENCH_ARMS, sizeof(*bench->results));
         bench->chosen = calloc(bench_n_metrics, sizeof(*bench->chosen));
+        bench->took = calloc(bench_n_metrics, sizeof(*bench->took));
         bench->cells = calloc(BENCH_ARMS, sizeof(*bench->cells));
-        if (!bench->results || !bench->chosen || !bench->cells)
+        if (!bench->results || !bench->chosen || !bench->took || !bench->cells)
                 return error_set_errno(error, ENOMEM, "cannot start the bench");
         r = bench_choose(options->only, bench->chosen, error);
         if (r == 0)
@@ -354,10 +355,10 @@ void bench_run(struct bench *bench, FILE *progress, void (*save)(const struct be
                         break;
                 r = run_metric(bench, i);
                 done += r == 0;
+                bench->took[i] = (double)(clock_usec(CLOCK_MONOTONIC) - start) / 1e6;
                 if (progress)
                         fprintf(progress, "%3zu of %zu  %-9s %s  %.1f s\n", done, all,
-                                bench_metrics[i].id, bench_metrics[i].name,
-                                (double)(clock_usec(CLOCK_MONOTONIC) - start) / 1e6);
+                                bench_metrics[i].id, bench_metrics[i].name, bench->took[i]);
                 bench->seconds = (double)(clock_usec(CLOCK_MONOTONIC) - begin) / 1e6;
                 save(bench, context);
         }
@@ -403,6 +404,7 @@ void bench_done(struct bench *bench)
                 json_decref(bench->results[i].detail);
         }
         json_decref(bench->about);
+        free(bench->took);
         free(bench->cells);
         free(bench->results);
         free(bench->chosen);

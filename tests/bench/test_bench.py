@@ -110,13 +110,16 @@ class Bench(unittest.TestCase):
             for arm in found["arms"]:
                 self.assertRegex(seen[name, arm]["gap"], "simulated GPU|two GPUs")
         self.assertIn("no limit", seen["IS-001", "native"]["gap"])
-        # a machine that is busy may not give the time that a share is measured in
-        failed = {name for (name, _), r in seen.items() if r["error"]}
-        self.assertEqual(status, 1 if failed else 0, err)
+        # a machine that is busy may not give the time that a share is measured in, nor any in which
+        # a neighbour's work could be seen to go on
+        def missed():
+            return {name for (name, _), r in seen.items()
+                    if r["error"] or (name == "IS-010" and r["median"] != 1)}
+        self.assertEqual(status, 1 if any(r["error"] for r in seen.values()) else 0, err)
         for _ in range(3):
-            if failed:
-                seen.update(results(report("--mode", "temporal", "--only", ",".join(failed))[1]))
-            failed = {name for (name, _), r in seen.items() if r["error"]}
+            if missed():
+                seen.update(results(report("--mode", "temporal", "--only", ",".join(missed()))[1]))
+        failed = {name for (name, _), r in seen.items() if r["error"]}
         self.assertEqual(failed, set(), {k: r["error"] for k, r in seen.items() if r["error"]})
         # figures that hold on any machine
         for arm in found["arms"]:
@@ -149,8 +152,11 @@ class Bench(unittest.TestCase):
             self.assertIn(metric["procedure"], page.text)
 
     def test_choice(self):
-        status, found = report("--only", "oh-005,SCHED,errors", "--mode", "native")
-        self.assertEqual(status, 0)
+        for _ in range(4):
+            status, found = report("--only", "oh-005,SCHED,errors", "--mode", "native")
+            if status == 0:
+                break
+        self.assertEqual(status, 0, [r["error"] for r in results(found).values()])
         self.assertEqual([m["id"] for m in found["metrics"]],
                          ["OH-005", "SCHED-001", "SCHED-002", "SCHED-003", "SCHED-004", "ERR-001",
                           "ERR-002", "ERR-003"])
