@@ -37,17 +37,18 @@ struct member {
 
 struct gate {
         uint64_t now, next;
+        unsigned members; /* all are before that place */
         struct member *holder[ARBITER_MAX_DEVICES];
         uint64_t free_at[ARBITER_MAX_DEVICES]; /* the work of the last holder has ended */
         struct member member[GATE_MAX_TENANTS];
 };
 
 #define EACH(gate, m)                                                                              \
-        for (struct member *m = (gate)->member; m < (gate)->member + GATE_MAX_TENANTS; m++)        \
+        for (struct member *m = (gate)->member; m < (gate)->member + (gate)->members; m++)         \
                 if (m->id)
 
 #define EACH_DEVICE(m, d)                                                                          \
-        for (unsigned d = 0; d < ARBITER_MAX_DEVICES; d++)                                         \
+        for (unsigned d = 0; (m)->devices >> d; d++)                                               \
                 if ((m)->devices >> d & 1)
 
 int gate_new(struct gate **ret)
@@ -152,8 +153,10 @@ static void give_up_turn(struct gate *gate, struct member *m)
 static struct member *find_free(struct gate *gate)
 {
         for (unsigned i = 0; i < GATE_MAX_TENANTS; i++)
-                if (!gate->member[i].id)
+                if (!gate->member[i].id) {
+                        gate->members = MAX_OF(gate->members, i + 1);
                         return &gate->member[i];
+                }
         return NULL;
 }
 
@@ -206,6 +209,8 @@ int gate_leave(struct gate *gate, uint64_t now, uint64_t id)
                 return -ENOENT;
         give_up_turn(gate, m);
         m->id = 0;
+        while (gate->members && !gate->member[gate->members - 1].id)
+                gate->members--;
         gate->next = now;
         return 0;
 }
@@ -267,13 +272,18 @@ static uint32_t pour(struct gate *gate, unsigned device, enum arbiter_priority p
 /* Of several devices, the least that one of them leaves it. */
 static void set_targets(struct gate *gate)
 {
-        uint32_t least[GATE_MAX_TENANTS];
+        uint32_t least[GATE_MAX_TENANTS], devices = 0;
 
-        for (unsigned i = 0; i < GATE_MAX_TENANTS; i++)
-                least[i] = PPM;
-        for (unsigned d = 0; d < ARBITER_MAX_DEVICES; d++) {
+        EACH(gate, m)
+        {
+                least[m - gate->member] = PPM;
+                devices |= m->devices;
+        }
+        for (unsigned d = 0; devices >> d; d++) {
                 uint32_t left = PPM;
 
+                if (!(devices >> d & 1))
+                        continue;
                 EACH(gate, m)
                 if (m->devices >> d & 1) {
                         m->target = m->active ? MIN_OF(m->terms.share * 10000, left) : 0;
@@ -324,7 +334,7 @@ static int64_t take_in(struct member *m, uint64_t now)
 /* What each has used is charged by what he is due now: who has just come by his own. */
 static void settle(struct gate *gate, uint64_t now)
 {
-        int64_t used[GATE_MAX_TENANTS] = {0};
+        int64_t used[GATE_MAX_TENANTS];
 
         EACH(gate, m)
         used[m - gate->member] = take_in(m, now);
