@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What kind of user each tenant is: with a backlog, a loop, or one that comes and goes. */
+#include "policy/arbiter_parts.h"
+
+#define STREAK       5u
+#define STREAK_FIRST 3u
+#define FILL_LITTLE  400000u /* ppm of its turns; 10 us + synchronize fill 0.55 */
+#define FILL_ALL     970000u
+#define LATELY       (1000 * ARBITER_MS)
+#define FIRST_STARTS 2
+
+static void set_kind(struct arbiter *arbiter, unsigned d, struct seat *seat, enum arbiter_kind kind)
+{
+        seat->settled_kind = true;
+        if (seat->kind == kind)
+                return;
+        seat->kind = kind;
+        arbiter->device[d].stale = true;
+}
+
+/* With an unknown pause, whether a tenant that does not fill its slices would fill a turn. */
+static enum arbiter_kind judge_by_trial(
+        struct arbiter *arbiter, unsigned d, struct seat *seat, uint64_t now)
+{
+        bool full = seat->fill_ppm >= 700000;
+
+        if (seat->trial && seat->turn == TURN_OWN) {
+                if (full) {
+                        /* now and then, see whether slices would do */
+                        if (now < seat->trial_at)
+                                return ARBITER_SYNCHRONOUS;
+                        seat->trial = false;
+                        seat->trial_at = now;
+                        return ARBITER_BACKLOGGED;
+                }
+                seat->trial = false;
+                seat->trial_at = now + seat->trial_pause;
+                seat->trial_pause = MIN_OF(2 * seat->trial_pause, ARBITER_TRIAL_MAX);
+                return ARBITER_SPORADIC;
+        }
+        if (seat->fill_ppm >= 850000)
+                return ARBITER_BACKLOGGED;
+        if (now >= seat->trial_at && arbiter->device[d].count > 1 &&
+                seat->sight.precision_ns <= ARBITER_MS) {
+                seat->trial = true;
+                seat->trial_at = now + ARBITER_TRIAL_MAX;
+                return ARBITER_SYNCHRONOUS;
+        }
+        return ARBITER_SPORADIC;
+}
+
+/* What part of its time a tenant that has work would use if it waited for nobody. */
+double arb_busy_part(const struct seat *seat)
+{
+        if (seat->kind == ARBITER_BACKLOGGED)
+                return 1;
+        return seat->kind == ARBITER_SYNCHRONOUS && seat->run_ns
+                       ? (double)seat->run_ns / (double)(seat->run_ns + seat->pause_ns)
+                       : 0;
+}
+
+/* What a guarantee is of a span: of the time that is given out, and of a loop without its own
+ * pauses. */
+int64_t arb_due_of(const struct device *device, const struct seat *seat,
+        const struct tenant *tenant, uint64_t span)
+{
+        double due = (double)part_of(span, tenant->terms.share);
+
+        due *= (double)(PPM - device->switching_ppm) / PPM;
+        if (seat->kind == ARBITER_SYNCHRONOUS)
+                due *= arb_busy_part(seat);
+        return (int64_t)due;
+}
+
+/* Between two moments without work, if these are such at all, it has had the engine for several of
+ * its slices. Not all that was seen of one who has just begun was his running out of work. */
+static bool is_mostly_cut(const struct seat *seat)
+{
+        return seat->lately_slices > 3 * (seat->lately_starts - FIRST_STARTS);
+}
+
+/* What kind a tenant is, from a window of what it was offered, used and wanted. */
+void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
+{
+        const struct tenant *tenant = &arbiter->tenant[t];
+        struct seat *seat = seat_of(arbiter, d, t);
+        const struct arbiter_sight *sight = &seat->sight;
+        uint64_t span = now - seat->mark.at;
+        uint64_t used = account_best(&seat->account) - seat->mark.used_ns;
+        uint64_t offered = seat->offered_ns - seat->mark.offered_ns;
+        uint64_t starts = sight->starts - seat->mark.starts;
+        uint64_t wanted = MIN_OF(sight->wanted_ns - seat->mark.wanted_ns, span);
+        uint64_t doubt = sight->doubt_ns - seat->mark.doubt_ns;
+        uint64_t away = 2 * arbiter->costs.switch_ns;
+        bool probed = arbiter->device[d].probed == t;
+        bool exact = !sight->used_known || (sight->starts_known && sight->wanted_known);
+        enum arbiter_kind kind;
+        int64_t credit;
+        double keep;
+        bool idle;
+
+        if (sight->demand == ARBITER_DEMAND_NONE &&
+                now >= sight->since +
+                                (seat->kind == ARBITER_SPORADIC ? ARBITER_LINGER : ARBITER_REST)) {
+                seat->rate_ppm = 0;
+                seat->fill_ppm = PPM;
+                seat->lately_slices = seat->lately_starts = 0;
+                set_kind(arbiter, d, seat, ARBITER_IDLE);
+                arb_mark(seat, now);
+                return;
+        }
+        if (account_best(&seat->account) < seat->mark.used_ns)
+                used = 0;
+        if (span < (exact ? ARBITER_WINDOW
+                          : MAX_OF(ARBITER_WINDOW, 5 * arbiter->device[d].round)) ||
+                (seat->turn != TURN_FREE && offered < 2 * ARBITER_TURN &&
+                        span < 3 * ARBITER_FRAME_MAX) ||
+                (probed && (!arbiter->device[d].probe_from ||
+                                   now < arbiter->device[d].probe_from + ARBITER_WINDOW)))
+                return;
+        if (!sight->used_known) {
+                set_kind(arbiter, d, seat, ARBITER_BACKLOGGED);
+                arb_mark(seat, now);
+                return;
+        }
+        /* switched off all the while: nothing can be said */
+        if (!offered && !starts) {
+                arb_mark(seat, now);
+                return;
+        }
+        seat->rate_ppm = (int64_t)(used * PPM / span);
+        if (seat->settled_kind)
+                seat->mean_ppm += (seat->rate_ppm - seat->mean_ppm) / 8;
+        else
+                seat->mean_ppm = seat->rate_ppm;
+        seat->fill_ppm = offered ? (uint32_t)MIN_OF(used * PPM / offered, (uint64_t)PPM) : PPM;
+        keep = span < LATELY ? 1 - (double)span / LATELY : 0;
+        seat->lately_slices =
+                seat->lately_slices * keep + (double)used / 1000 / (double)slice_in_force(seat);
+        seat->lately_starts = seat->lately_starts * keep + (double)starts;
+        seat->run_ns = sight->starts_known && starts ? used / starts : 0;
+        if (seat->run_ns)
+                seat->mean_run_ns = seat->mean_run_ns ? seat->mean_run_ns - seat->mean_run_ns / 8 +
+                                                                seat->run_ns / 8
+                                                      : seat->run_ns;
+        seat->pause_ns =
+                sight->starts_known && sight->wanted_known && starts ? (span - wanted) / starts : 0;
+        seat->wait_ppm = sight->wanted_known ? wanted * PPM / span : PPM;
+        if (sight->demand == ARBITER_DEMAND_WORK || used > sight->precision_ns + span / 1000)
+                seat->worked = now;
+        if (seat->worked != now && sight->demand == ARBITER_DEMAND_UNKNOWN &&
+                now < seat->worked + 2 * arbiter->device[d].round)
+                kind = seat->kind; /* its slice may not have come */
+        else if (seat->worked != now)
+                kind = (sight->demand == ARBITER_DEMAND_NONE && used > 0) ||
+                                       (seat->kind == ARBITER_SPORADIC &&
+                                               now < seat->worked + ARBITER_LINGER)
+                               ? ARBITER_SPORADIC
+                               : ARBITER_IDLE;
+        else if (sight->starts_known && !starts) {
+                /* In a turn of its own pauses do not show. Where it fills all of it, slices may do,
+                 * and where it fills little, it may come and go by now. */
+                if (sight->blind_alone && seat->kind == ARBITER_SYNCHRONOUS &&
+                        seat->turn == TURN_OWN && !probed) {
+                        kind = ARBITER_SYNCHRONOUS;
+                        if (now >= seat->trial_at && arbiter->device[d].probed == NONE &&
+                                arb_may_probe(arbiter, d, t) &&
+                                (seat->fill_ppm < FILL_LITTLE || seat->fill_ppm > FILL_ALL))
+                                arb_begin_probe(arbiter, d, t, now);
+                } else
+                        kind = ARBITER_BACKLOGGED;
+                if (probed)
+                        arb_end_probe(arbiter, d, now, seat->kind != kind);
+        } else if (sight->starts_known && sight->wanted_known) {
+                uint64_t limit = seat->kind == ARBITER_SYNCHRONOUS ? away + away / 2 : away;
+
+                /* now and then a queue has nothing for an instant, between two kernels, or seems
+                   to: who is mostly cut before that, and may have paused for no time, has a
+                   backlog */
+                if (doubt && !arbiter->device[d].latency && seat->pause_ns <= limit &&
+                        is_mostly_cut(seat) && seat->kind != ARBITER_SYNCHRONOUS) {
+                        kind = ARBITER_BACKLOGGED;
+                        if (probed)
+                                arb_end_probe(arbiter, d, now, seat->kind != kind);
+                } else if (doubt ? !arb_is_synchronous(arbiter, d, t, seat->pause_ns,
+                                           seat->pause_ns + doubt / starts, limit, now)
+                                 : seat->pause_ns > limit)
+                        kind = ARBITER_SPORADIC;
+                else if (seat->run_ns <= 2 * slice_in_force(seat) * 1000 ||
+                         seat->kind == ARBITER_SYNCHRONOUS)
+                        kind = ARBITER_SYNCHRONOUS;
+                else
+                        kind = ARBITER_BACKLOGGED;
+        } else
+                kind = judge_by_trial(arbiter, d, seat, now);
+        /* requests that queue up for a moment make neither a loop nor, where they come first, a
+           backlog */
+        if ((kind == ARBITER_SYNCHRONOUS || (kind == ARBITER_BACKLOGGED && seat->first)) &&
+                seat->kind == ARBITER_SPORADIC && !seat->trial && !probed) {
+                if (++seat->streak < (kind == ARBITER_BACKLOGGED ? STREAK_FIRST : STREAK))
+                        kind = ARBITER_SPORADIC;
+        } else
+                seat->streak = 0;
+        if (has_claim(kind) && has_claim(seat->kind))
+                seat->owed_ns +=
+                        arb_due_of(&arbiter->device[d], seat, tenant, span) - (int64_t)used;
+        else
+                seat->owed_ns = 0;
+        /* what it had more lately, it need not have again at once */
+        credit = MAX_OF(
+                (int64_t)part_of(ARBITER_FRAME_MAX, tenant->terms.share), (int64_t)ARBITER_TURN);
+        seat->owed_ns = MIN_OF(MAX_OF(seat->owed_ns, -credit), (int64_t)ARBITER_FRAME_MAX);
+        /* a tenant that fills what it is given is one with a backlog, however it is predicted */
+        if (kind == ARBITER_BACKLOGGED)
+                seat->fill_ppm = PPM;
+        idle = kind == ARBITER_IDLE && seat->kind == ARBITER_IDLE;
+        set_kind(arbiter, d, seat, kind);
+        /* how long its bursts are and how much it uses decides on others' slices */
+        if (kind == ARBITER_SPORADIC)
+                arbiter->device[d].stale = true;
+        /* of little at a time it may be a lot before it can be seen */
+        if (!idle || sight->demand != ARBITER_DEMAND_UNKNOWN || span >= ARBITER_TRIAL_MIN)
+                arb_mark(seat, now);
+}

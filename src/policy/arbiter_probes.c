@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Where records leave open how long a tenant pauses: a short time in which that shows. */
+#include "policy/arbiter_parts.h"
+
+#define PROBE_SETTLES (12 * ARBITER_MS) /* what was seen up to then is of the time before */
+#define PROBE_MOST    (400 * ARBITER_MS)
+
+/* Others with work, besides whom a tenant's pauses can be seen. */
+static unsigned others_with_work(struct arbiter *arbiter, unsigned d, uint32_t t)
+{
+        const struct device *device = &arbiter->device[d];
+        unsigned others = 0;
+
+        for (unsigned i = 0; i < device->count; i++)
+                others += device->order[i] != t &&
+                          seat_of(arbiter, d, device->order[i])->kind != ARBITER_IDLE;
+        return others;
+}
+
+/* A probe gives everybody else short slices: not where somebody has priority over the one who is
+ * looked at, or is served first. */
+bool arb_may_probe(struct arbiter *arbiter, unsigned d, uint32_t t)
+{
+        const struct device *device = &arbiter->device[d];
+
+        if (device->latency && !seat_of(arbiter, d, t)->first)
+                return false;
+        for (unsigned i = 0; i < device->count; i++)
+                if (seat_of(arbiter, d, device->order[i])->kind != ARBITER_IDLE &&
+                        arbiter->tenant[device->order[i]].terms.priority >
+                                arbiter->tenant[t].terms.priority)
+                        return false;
+        return others_with_work(arbiter, d, t) > 0;
+}
+
+void arb_begin_probe(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
+{
+        struct device *device = &arbiter->device[d];
+
+        device->probed = t;
+        device->probe_from = 0;
+        device->probe_end = now + PROBE_MOST;
+        device->stale = device->urgent = true;
+        arbiter->next = MIN_OF(arbiter->next, now);
+}
+
+void arb_end_probe(struct arbiter *arbiter, unsigned d, uint64_t now, bool again)
+{
+        struct device *device = &arbiter->device[d];
+        struct seat *seat = seat_of(arbiter, d, device->probed);
+
+        if (again)
+                seat->trial_pause = ARBITER_TRIAL_MIN;
+        seat->trial_at = now + seat->trial_pause;
+        seat->trial_pause = MIN_OF(2 * seat->trial_pause, ARBITER_TRIAL_MAX);
+        device->probed = NONE;
+        device->stale = device->urgent = true;
+}
+
+/* The window in which the probed tenant is judged begins when all have their slices, and what is
+ * told is no longer of the time before. */
+void arb_watch_probe(struct arbiter *arbiter, unsigned d, uint64_t now)
+{
+        struct device *device = &arbiter->device[d];
+        struct seat *seat;
+        bool ready = true;
+
+        if (device->probed == NONE)
+                return;
+        seat = seat_of(arbiter, d, device->probed);
+        if (now >= device->probe_end || seat->kind == ARBITER_IDLE ||
+                !arb_may_probe(arbiter, d, device->probed)) {
+                arb_end_probe(arbiter, d, now, false);
+                return;
+        }
+        for (unsigned i = 0; i < device->count; i++) {
+                const struct seat *other = seat_of(arbiter, d, device->order[i]);
+
+                if (other->kind != ARBITER_IDLE)
+                        ready = ready && other->slice_us == other->slice_wanted && !other->disabled;
+        }
+        if (device->probe_from == 0 && ready) {
+                device->probe_from = now + PROBE_SETTLES;
+                arb_mark(seat, now);
+        }
+        if (device->probe_from && now < device->probe_from)
+                arb_mark(seat, now);
+}
+
+/* Its pauses are at least, and at most, so long. What follows for its kind, as far as it is open:
+ * then, sooner or later, it is probed. */
+bool arb_is_synchronous(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t least,
+        uint64_t most, uint64_t limit, uint64_t now)
+{
+        struct device *device = &arbiter->device[d];
+        struct seat *seat = seat_of(arbiter, d, t);
+        bool probed = device->probed == t && device->probe_from;
+
+        if (least > limit || most <= limit + limit / 2 || probed) {
+                bool found = most <= limit + limit / 2 && least <= limit;
+
+                if (probed) {
+                        seat->probed_pause_ns = (least + most) / 2;
+                        arb_end_probe(
+                                arbiter, d, now, found != (seat->kind == ARBITER_SYNCHRONOUS));
+                }
+                return found;
+        }
+        if (device->probed == NONE && now >= seat->trial_at && arb_may_probe(arbiter, d, t))
+                arb_begin_probe(arbiter, d, t, now);
+        /* until then: what it was found to be last */
+        return seat->probed_pause_ns && seat->probed_pause_ns <= limit + limit / 2;
+}

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The step: everything that is to be decided at a time, and the calls that follow. */
+#include "policy/arbiter_parts.h"
+
+#define CALL_LOST (200 * ARBITER_MS) /* a call not reported back by then is made again */
+#define RETRY     (50 * ARBITER_MS)
+
+static bool may_call(const struct seat *seat, enum call call, uint64_t now)
+{
+        const struct flight *flight = &seat->flight[call];
+
+        if (flight->under_way)
+                return now - flight->since >= CALL_LOST;
+        return flight->failures == 0 || now - flight->since >= RETRY;
+}
+
+struct actions {
+        struct arbiter_action *action;
+        unsigned count;
+};
+
+static void act(struct arbiter *arbiter, struct actions *actions, enum arbiter_act what, unsigned d,
+        uint32_t t, uint64_t now)
+{
+        struct seat *seat = seat_of(arbiter, d, t);
+        enum call call = what == ARBITER_SET_SLICE  ? CALL_SLICE
+                         : what == ARBITER_SET_MODE ? CALL_MODE
+                                                    : CALL_SWITCH;
+
+        seat->flight[call].under_way = true;
+        seat->flight[call].since = now;
+        actions->action[actions->count++] = (struct arbiter_action){
+                .act = what,
+                .tenant = arbiter->tenant[t].id,
+                .device = d,
+                .batch = arbiter->batch,
+                .slice_us = what == ARBITER_SET_SLICE ? seat->slice_wanted : 0,
+                .thread_block = what == ARBITER_SET_MODE && seat->thread_block_wanted,
+        };
+}
+
+static void switch_channels(
+        struct arbiter *arbiter, unsigned d, struct actions *actions, bool disable, uint64_t now)
+{
+        const struct device *device = &arbiter->device[d];
+
+        arbiter->batch++;
+        for (unsigned i = 0; i < device->count; i++) {
+                struct seat *seat = seat_of(arbiter, d, device->order[i]);
+                bool is_so = seat->disabled == disable && (disable || !seat->in_part);
+
+                if (seat->disabled_wanted != disable || is_so ||
+                        !may_call(seat, CALL_SWITCH, now) || actions->count == ARBITER_MAX_ACTIONS)
+                        continue;
+                act(arbiter, actions, disable ? ARBITER_DISABLE : ARBITER_ENABLE, d,
+                        device->order[i], now);
+        }
+}
+
+/* So far that a guarantee, its own or another's, would not stand. */
+static bool is_far_off(const struct seat *seat)
+{
+        return seat->kind != ARBITER_IDLE &&
+               (seat->slice_us > 2 * seat->slice_wanted || 2 * seat->slice_us < seat->slice_wanted);
+}
+
+/* By the slices in force somebody would get less than nine tenths of his guarantee. Who has a turn
+ * of his own shares it with nobody. */
+static bool breaks_guarantee(struct arbiter *arbiter, unsigned d)
+{
+        const struct device *device = &arbiter->device[d];
+        uint64_t sum = 0;
+
+        for (unsigned i = 0; i < device->count; i++) {
+                const struct seat *seat = seat_of(arbiter, d, device->order[i]);
+
+                if (seat->turn != TURN_FREE)
+                        return false;
+                sum += seat->kind != ARBITER_IDLE ? slice_in_force(seat) : 0;
+        }
+        for (unsigned i = 0; i < device->count; i++) {
+                const struct seat *seat = seat_of(arbiter, d, device->order[i]);
+
+                if (seat->kind != ARBITER_IDLE &&
+                        slice_in_force(seat) * 1000 <
+                                sum * arbiter->tenant[device->order[i]].terms.share * 9)
+                        return true;
+        }
+        return false;
+}
+
+static void set_weights(struct arbiter *arbiter, struct actions *actions, uint64_t now)
+{
+        for (unsigned d = 0; d < arbiter->devices; d++) {
+                struct device *device = &arbiter->device[d];
+                bool waiting = false, guaranteed = false, broken = breaks_guarantee(arbiter, d);
+
+                for (unsigned i = 0; i < device->count; i++)
+                        guaranteed |= arbiter->tenant[device->order[i]].terms.share > 0 &&
+                                      seat_of(arbiter, d, device->order[i])->kind != ARBITER_IDLE;
+                for (unsigned i = 0; i < device->count; i++) {
+                        struct seat *seat = seat_of(arbiter, d, device->order[i]);
+                        unsigned groups = seat->sight.groups ? seat->sight.groups : 1;
+                        bool slice = seat->slice_wanted && seat->slice_wanted != seat->slice_us;
+                        bool mode = seat->thread_block_wanted != seat->thread_block;
+
+                        arbiter->batch++;
+                        if (!slice && !mode)
+                                continue;
+                        if ((arbiter->call_budget <= 0 && !device->urgent &&
+                                    !(slice && (broken || (is_far_off(seat) && guaranteed)))) ||
+                                actions->count + 2 > ARBITER_MAX_ACTIONS) {
+                                waiting = true;
+                                continue;
+                        }
+                        if (slice && may_call(seat, CALL_SLICE, now)) {
+                                act(arbiter, actions, ARBITER_SET_SLICE, d, device->order[i], now);
+                                arbiter->call_budget -= (int64_t)(groups * arbiter->costs.slice_ns);
+                        }
+                        if (mode && may_call(seat, CALL_MODE, now)) {
+                                act(arbiter, actions, ARBITER_SET_MODE, d, device->order[i], now);
+                                arbiter->call_budget -= (int64_t)(groups * arbiter->costs.slice_ns);
+                        }
+                        /* what is under way may be of a moment ago, and to be set anew */
+                        waiting |= seat->flight[CALL_SLICE].under_way ||
+                                   seat->flight[CALL_MODE].under_way;
+                }
+                if (!waiting)
+                        device->urgent = false;
+        }
+        arbiter->call_budget = MAX_OF(arbiter->call_budget, -(int64_t)CALL_CREDIT);
+}
+
+unsigned arbiter_step(struct arbiter *arbiter, uint64_t now, struct arbiter_action *actions)
+{
+        struct actions list = {.action = actions};
+        uint64_t next = now + ARBITER_REST;
+        bool stale = false;
+
+        if (now > arbiter->looked) {
+                uint64_t span = MIN_OF(now - arbiter->looked, 100 * CALL_CREDIT);
+
+                arbiter->call_budget = MIN_OF((int64_t)CALL_CREDIT,
+                        arbiter->call_budget + (int64_t)(span * ARBITER_CALL_SHARE / PPM));
+                arbiter->looked = now;
+        }
+        for (unsigned d = 0; d < arbiter->devices; d++) {
+                struct device *device = &arbiter->device[d];
+
+                arb_settle(arbiter, d, now);
+                arb_watch_probe(arbiter, d, now);
+                for (unsigned i = 0; i < device->count; i++) {
+                        struct seat *seat = seat_of(arbiter, d, device->order[i]);
+
+                        arb_judge(arbiter, d, device->order[i], now);
+                        if (seat->kind != ARBITER_IDLE)
+                                next = MIN_OF(next, now + ARBITER_LOOK);
+                        if (device->latency &&
+                                arb_owed_to(device, seat, &arbiter->tenant[device->order[i]], now) >
+                                        arb_owed_limit(seat, &arbiter->tenant[device->order[i]]))
+                                device->stale = true;
+                }
+                if (device->round_due != device->round && now >= device->round_since + ROUND_STAYS)
+                        device->stale = true;
+                if (device->stale) {
+                        arb_set_targets(arbiter, d);
+                        arb_set_slices(arbiter, d);
+                        device->stale = false;
+                        stale = true;
+                }
+        }
+        if (stale)
+                arb_find_clusters(arbiter);
+        for (uint32_t t = 0; t < arbiter->top; t++)
+                if (arbiter->tenant[t].id && is_capped(&arbiter->tenant[t]))
+                        next = MIN_OF(next, arb_watch_cap(arbiter, t, now));
+        for (unsigned d = 0; d < arbiter->devices; d++)
+                if (arbiter->device[d].cluster == d)
+                        next = MIN_OF(next, arb_take_turns(arbiter, &arbiter->cluster[d], now));
+        for (unsigned d = 0; d < arbiter->devices; d++) {
+                struct device *device = &arbiter->device[d];
+                uint32_t holder = arbiter->cluster[device->cluster].holder;
+                bool held = false;
+
+                for (unsigned i = 0; holder != NONE && i < device->count; i++)
+                        held |= arb_in_row(
+                                seat_of(arbiter, d, device->order[i]), device->order[i], holder);
+                /* the turn of somebody who is not there */
+                if (holder != NONE && !held) {
+                        next = MIN_OF(next, arb_take_turns(arbiter, &device->alone, now));
+                        holder = device->alone.holder;
+                        held = holder != NONE;
+                } else
+                        device->alone.holder = NONE;
+                if (held)
+                        next = MIN_OF(next, now + ARBITER_TURN / 4);
+                for (unsigned i = 0; i < device->count; i++) {
+                        uint32_t t = device->order[i];
+                        struct seat *seat = seat_of(arbiter, d, t);
+
+                        /* who is asleep can only be seen to wake up while it is enabled */
+                        seat->disabled_wanted =
+                                arbiter->tenant[t].capped_off ||
+                                (held && seat->turn != TURN_FREE && !arb_in_row(seat, t, holder) &&
+                                        !(seat->sight.blind_alone &&
+                                                seat->sight.demand == ARBITER_DEMAND_NONE));
+                }
+        }
+        /* First off, then on: the other way round they would meet and switch to and fro. Device by
+           device: one that waits for the calls of all others is idle for so long. */
+        for (unsigned d = 0; d < arbiter->devices; d++) {
+                switch_channels(arbiter, d, &list, true, now);
+                switch_channels(arbiter, d, &list, false, now);
+        }
+        set_weights(arbiter, &list, now);
+        arbiter->next = MAX_OF(next, now + NAP_MIN);
+        return list.count;
+}

@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Turns: who takes them, on which devices together, whose is next and how long. */
+#include "policy/arbiter_parts.h"
+
+#define QUIET      ARBITER_MS /* without demand for so long, a turn is over */
+#define TURN_DUE   0.875      /* less than 1: frames must not grow by what turns lose */
+#define HAD_SOME   (ARBITER_SHORT * 1000 / 2)
+#define TURN_SMALL 60000 /* ppm: less is not worth a turn of its own */
+
+/* Tenants with a backlog, and those who come and go but take more than they are due, counting that
+ * each of their runs costs others a switch there and back, or so much at a time that a turn would
+ * be theirs. */
+static bool takes_turns(const struct arbiter *arbiter, const struct seat *seat)
+{
+        double taken = (double)seat->rate_ppm;
+
+        if (seat->stands_back)
+                return true;
+        if (seat->kind != ARBITER_SPORADIC)
+                return seat->kind != ARBITER_IDLE;
+        if (seat->run_ns)
+                taken *= 1 + 2 * (double)arbiter->costs.switch_ns / (double)seat->run_ns;
+        return !seat->first &&
+               (taken > (double)seat->target_ppm || seat->run_ns > ARBITER_TURN / 4);
+}
+
+/* Who takes turns. They are needed if a tenant pauses and its slices, of which it uses one run a
+ * round, would not give it what it is due. Then everybody with a backlog takes them as well: a turn
+ * that is shared by slices would have to be as long as whole rounds of them, or the same tenant is
+ * cut off each time. Only the small ones share one, with slices that come around several times. */
+void arb_assign_turns(struct arbiter *arbiter, unsigned d, uint64_t round, bool latency)
+{
+        const struct device *device = &arbiter->device[d];
+        unsigned own = 0, below = 0, contenders = 0, small = 0;
+        struct seat *last = NULL;
+
+        for (unsigned i = 0; i < device->count; i++) {
+                struct seat *seat = seat_of(arbiter, d, device->order[i]);
+                /* Once a round would let requests pile up; where pauses are seen exactly, it then
+                 * is a loop. */
+                bool pauses = seat->kind == ARBITER_SYNCHRONOUS || seat->stands_back;
+
+                seat->turn = TURN_FREE;
+                /* who needs none does not wait for one */
+                if (seat->kind == ARBITER_IDLE || seat->first)
+                        seat->turned_at[0] = seat->turned_at[1] = device->settled;
+                contenders += takes_turns(arbiter, seat);
+                if (seat->kind != ARBITER_BACKLOGGED && !pauses)
+                        continue;
+                below += latency && !seat->first;
+                if (pauses && (!seat->run_ns || (double)seat->run_ns * PPM <
+                                                        (double)round * seat->target_ppm))
+                        own++;
+        }
+        if (contenders < 2 || (own == 0 && (!latency || below < 2)))
+                return;
+        for (unsigned i = 0; i < device->count; i++) {
+                struct seat *seat = seat_of(arbiter, d, device->order[i]);
+
+                if (!takes_turns(arbiter, seat))
+                        continue;
+                if (seat->target_ppm < TURN_SMALL && !latency) {
+                        seat->turn = TURN_POOL;
+                        last = seat;
+                        small++;
+                } else
+                        seat->turn = TURN_OWN;
+        }
+        if (small == 1)
+                last->turn = TURN_OWN;
+}
+
+/* Devices that a tenant which takes turns has in common take turns together. */
+void arb_find_clusters(struct arbiter *arbiter)
+{
+        unsigned of[ARBITER_MAX_DEVICES];
+
+        for (unsigned d = 0; d < arbiter->devices; d++)
+                of[d] = d;
+        for (uint32_t t = 0; t < arbiter->top; t++) {
+                const struct tenant *tenant = &arbiter->tenant[t];
+                unsigned first = ARBITER_MAX_DEVICES;
+
+                for (unsigned i = 0; tenant->id && tenant->count > 1 && i < tenant->count; i++) {
+                        unsigned from = of[tenant->device[i]];
+
+                        if (seat_of(arbiter, tenant->device[i], t)->turn == TURN_FREE)
+                                continue;
+                        if (first == ARBITER_MAX_DEVICES)
+                                first = from;
+                        for (unsigned d = 0; d < arbiter->devices && from != first; d++)
+                                if (of[d] == from)
+                                        of[d] = first;
+                }
+        }
+        for (unsigned d = 0; d < arbiter->devices; d++) {
+                unsigned root = 0;
+
+                while (of[root] != of[d])
+                        root++;
+                if (arbiter->device[d].cluster != root) {
+                        arbiter->cluster[arbiter->device[d].cluster].holder = NONE;
+                        arbiter->cluster[root].holder = NONE;
+                }
+                arbiter->device[d].cluster = root;
+        }
+        for (unsigned d = 0; d < arbiter->devices; d++)
+                arbiter->cluster[d].devices = 0;
+        for (unsigned d = 0; d < arbiter->devices; d++)
+                arbiter->cluster[arbiter->device[d].cluster].devices |= 1u << d;
+}
+
+bool arb_in_row(const struct seat *seat, uint32_t t, uint32_t row)
+{
+        return seat->turn == TURN_OWN ? t == row : seat->turn == TURN_POOL && row == POOL;
+}
+
+struct row {
+        uint64_t target; /* ppm, 0: it has no part */
+        uint64_t due; /* the same of the time that has passed, in which that may have been less */
+        bool wanted;  /* it would use a turn */
+        /* of that one of its tenants who waits longest: when his last turn began, and since when
+         * he, or his work, has waited for this one */
+        uint64_t turned_at, waits;
+};
+
+/* What of the devices' time a row is due is told by the device where that is least: on the others
+ * it also runs while rows that are not there have their turn. */
+static struct row look_at_row(
+        struct arbiter *arbiter, const struct turns *turns, uint32_t row, uint64_t now)
+{
+        struct row ret = {.turned_at = UINT64_MAX, .waits = now};
+
+        for (unsigned d = 0; d < arbiter->devices; d++) {
+                const struct device *device = &arbiter->device[d];
+                uint64_t target = 0, due = 0, turned_at;
+
+                for (unsigned i = 0; turns->devices & 1u << d && i < device->count; i++) {
+                        uint32_t t = device->order[i];
+                        const struct seat *seat = seat_of(arbiter, d, t);
+
+                        /* who has several devices has his turn on all of them at once */
+                        if (!arb_in_row(seat, t, row) ||
+                                (turns->alone && arbiter->tenant[t].count > 1))
+                                continue;
+                        target += seat->target_ppm;
+                        due += MIN_OF(seat->target_ppm, seat->target_then);
+                        if (arbiter->tenant[t].capped_off ||
+                                (seat->sight.demand == ARBITER_DEMAND_NONE &&
+                                        now >= seat->sight.since + QUIET))
+                                continue;
+                        ret.wanted = true;
+                        turned_at = seat->turned_at[turns->alone];
+                        ret.turned_at = MIN_OF(ret.turned_at, turned_at);
+                        if (seat->sight.demand == ARBITER_DEMAND_WORK)
+                                turned_at = MAX_OF(turned_at, seat->sight.since);
+                        ret.waits = MIN_OF(ret.waits, turned_at);
+                }
+                if (target && (!ret.target || target < ret.target)) {
+                        ret.target = target;
+                        ret.due = due;
+                }
+        }
+        return ret;
+}
+
+static uint32_t next_row(const struct arbiter *arbiter, uint32_t row)
+{
+        return row + 1 < arbiter->top ? row + 1 : POOL;
+}
+
+/* Its part of a frame, all of whose turns are wanted now. Others' turns may have been parts of
+ * longer frames, when more was wanted: so not less than nearly what it is due of the time since its
+ * last one. */
+static uint64_t turn_length(
+        struct arbiter *arbiter, const struct turns *turns, uint32_t holder, uint64_t now)
+{
+        uint64_t sum = 0, smallest = UINT64_MAX, frame, most, rows = 0, due, length;
+        struct row own = {0};
+
+        for (uint32_t k = 0; k <= POOL; k = k < POOL ? next_row(arbiter, k) : k + 1) {
+                struct row row = look_at_row(arbiter, turns, k, now);
+
+                if (!row.target || !row.wanted)
+                        continue;
+                rows++;
+                sum += row.target;
+                smallest = MIN_OF(smallest, row.target);
+                if (k == holder)
+                        own = row;
+        }
+        if (rows < 2 || !own.target)
+                return ARBITER_TURN;
+        most = MAX_OF(ARBITER_FRAME_MAX, rows * ARBITER_TURN);
+        frame = (uint64_t)((double)ARBITER_TURN * (double)sum / (double)smallest);
+        frame = MIN_OF(MAX_OF(frame, rows * ARBITER_TURN), most);
+        length = (uint64_t)((double)(frame - rows * ARBITER_TURN_LOSS) * (double)own.target /
+                            (double)sum);
+        own.waits = MIN_OF(MAX_OF(own.waits, turns->entered), now);
+        due = (uint64_t)((double)MIN_OF(now - own.waits, 2 * most) * (double)own.due /
+                         (double)MAX_OF(sum, (uint64_t)PPM) * TURN_DUE);
+        return MIN_OF(MAX_OF(length, due), most) + ARBITER_TURN_LOSS;
+}
+
+/* What those whose turn it is had of it. ret_least: what they can be content with: next to nothing,
+ * where somebody is served before them; else a quarter, as those who come and go had work left
+ * over. False: not known. */
+static bool had_of_turn(struct arbiter *arbiter, const struct turns *turns, uint64_t now,
+        int64_t *ret_had, int64_t *ret_least)
+{
+        bool latency = false;
+
+        *ret_had = *ret_least = 0;
+        for (unsigned d = 0; d < arbiter->devices; d++) {
+                const struct device *device = &arbiter->device[d];
+
+                if (!(turns->devices & 1u << d))
+                        continue;
+                latency |= device->latency;
+                for (unsigned i = 0; i < device->count; i++) {
+                        const struct seat *seat = seat_of(arbiter, d, device->order[i]);
+
+                        if (!arb_in_row(seat, device->order[i], turns->holder))
+                                continue;
+                        if (!seat->sight.used_known)
+                                return false;
+                        *ret_had += (int64_t)(account_best(&seat->account) - seat->turn_used);
+                        if (seat->sight.demand == ARBITER_DEMAND_WORK)
+                                *ret_least = (int64_t)((double)(now - turns->begun) / 4 *
+                                                       arb_busy_part(seat));
+                }
+        }
+        if (latency)
+                *ret_least = HAD_SOME;
+        return true;
+}
+
+static void begin_turn(struct arbiter *arbiter, struct turns *turns, uint32_t holder, uint64_t now)
+{
+        turns->holder = holder;
+        turns->begun = now;
+        turns->end = now + MAX_OF(turn_length(arbiter, turns, holder, now), ARBITER_MS);
+        for (unsigned d = 0; d < arbiter->devices; d++) {
+                const struct device *device = &arbiter->device[d];
+
+                for (unsigned i = 0; turns->devices & 1u << d && i < device->count; i++) {
+                        struct seat *seat = seat_of(arbiter, d, device->order[i]);
+
+                        if (!arb_in_row(seat, device->order[i], holder))
+                                continue;
+                        seat->turned_before = seat->turned_at[turns->alone];
+                        seat->turned_at[turns->alone] = now;
+                        seat->target_then = seat->target_ppm;
+                        seat->turn_used = account_best(&seat->account);
+                }
+        }
+}
+
+/* It was nobody's turn. */
+static void forget_turn(struct arbiter *arbiter, const struct turns *turns)
+{
+        for (unsigned d = 0; d < arbiter->devices; d++) {
+                const struct device *device = &arbiter->device[d];
+
+                for (unsigned i = 0; turns->devices & 1u << d && i < device->count; i++) {
+                        struct seat *seat = seat_of(arbiter, d, device->order[i]);
+
+                        if (arb_in_row(seat, device->order[i], turns->holder))
+                                seat->turned_at[turns->alone] = seat->turned_before;
+                }
+        }
+}
+
+/* Passes the turn on when it is over or of no use, to the row that has waited for it longest.
+ * Returns when to look again. */
+uint64_t arb_take_turns(struct arbiter *arbiter, struct turns *turns, uint64_t now)
+{
+        uint64_t longest = UINT64_MAX;
+        uint32_t next = NONE;
+        unsigned rows = 0;
+        int64_t had, least;
+
+        if (turns->holder != NONE) {
+                bool wanted = look_at_row(arbiter, turns, turns->holder, now).wanted;
+
+                if (wanted && now < turns->end)
+                        return turns->end;
+                /* a short turn could fall into the time of who comes first, again and again; and
+                   one who comes and goes may be gone whenever his turn comes */
+                if (had_of_turn(arbiter, turns, now, &had, &least) &&
+                        had < (wanted ? least : (int64_t)HAD_SOME)) {
+                        if (wanted && now < turns->begun + ARBITER_FRAME_MAX)
+                                return now + ARBITER_TURN / 4;
+                        forget_turn(arbiter, turns);
+                }
+        }
+        for (uint32_t k = 0; k <= POOL; k = k < POOL ? next_row(arbiter, k) : k + 1) {
+                struct row row = look_at_row(arbiter, turns, k, now);
+
+                if (!row.target || !row.wanted)
+                        continue;
+                rows++;
+                if (k == turns->holder)
+                        row.turned_at = UINT64_MAX - 1;
+                if (row.turned_at < longest) {
+                        longest = row.turned_at;
+                        next = k;
+                }
+        }
+        if (turns->holder == NONE)
+                turns->entered = now;
+        /* without a second one the rest need not wait */
+        turns->holder = turns->alone && rows < 2 ? NONE : next;
+        if (turns->holder == NONE)
+                return UINT64_MAX;
+        begin_turn(arbiter, turns, next, now);
+        return turns->end;
+}
