@@ -103,13 +103,26 @@ class Product:
 
 
 def main():
-    products = {kind: Product(kind) for kind in sys.argv[1:] if triton or ":" not in kind}
+    products, missing = {}, {}
+    for kind in sys.argv[1:]:
+        if ":" not in kind:
+            products[kind] = Product(kind)
+            continue
+        # cuBLAS there is wherever PyTorch is; a kernel that Triton cannot make here is told
+        try:
+            if not triton:
+                raise ImportError("there is no Triton")
+            products[kind] = Product(kind)
+        except Exception as problem:  # pylint: disable=broad-except
+            missing[kind] = " ".join(str(problem).split())[:300]
     torch.cuda.synchronize()
     print("ready", torch.cuda.get_device_properties(0).multi_processor_count, flush=True)
     while line := sys.stdin.readline().split():
+        if len(line) < 2:
+            continue  # what would have ended one that is not to be had
         product = products.get(line[1])
-        print(getattr(product, line[0])() if product else f"error {line[1]} is not to be had",
-              flush=True)
+        print(getattr(product, line[0])() if product else
+              f"error {line[1]} is not to be had: {missing.get(line[1], 'unknown')}", flush=True)
 
 
 main()
