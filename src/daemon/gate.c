@@ -214,7 +214,8 @@ static void step_gate(struct gates *gates, struct gate *gate, uint64_t now)
         gate_step(gate, now);
         for (struct tenant *t = gates->manager->tenants; t; t = t->hh.next)
                 for (unsigned i = 0; i < t->devices; i++)
-                        if (gate_for(t, i) == gate && gate_get(gate, t->id, &lease) == 0)
+                        if (gate_for(t, i) == gate &&
+                                gate_get(gate, t->id, known_as(t, i), &lease) == 0)
                                 write_lease(t, i, &lease, now);
 }
 

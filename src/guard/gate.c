@@ -122,6 +122,7 @@ static struct price prices[PRICES];
 static uint64_t lookups;            /* of prices */
 static uint64_t mean_ns = GUESS_NS; /* of what was measured lately */
 static unsigned measured_batches;
+static _Atomic bool any_stream;   /* was told apart, ever */
 static _Atomic bool dependent;    /* the program ties launches to those before them */
 static _Atomic uint32_t looking;  /* a thread looks at markers */
 static __thread char this_thread; /* its address is the thread's name */
@@ -314,6 +315,7 @@ static struct stream *find_stream(
         oldest->handle = handle;
         oldest->thread = thread;
         oldest->device = device;
+        atomic_store_explicit(&any_stream, true, memory_order_relaxed);
         oldest->last = NULL;
         oldest->now = (struct batch){0};
         oldest->busy_until = oldest->pending_ns = 0;
@@ -1295,7 +1297,7 @@ static bool keep_from_looking(void)
 
 static bool is_in_use(void)
 {
-        return __atomic_load_n(&guard_gate_word, __ATOMIC_RELAXED) != &none && !guard_forked();
+        return atomic_load_explicit(&any_stream, memory_order_relaxed) && !guard_forked();
 }
 
 /* Of a context, or of all (NULL); or only the one of that handle. ended: their events are gone. */

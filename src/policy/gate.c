@@ -32,6 +32,7 @@ struct member {
         bool passed_by;                    /* others were chosen before it, in this step */
         uint64_t turn_end;                 /* GATE_FOREVER: nobody else wants one */
         uint64_t draining;                 /* since then, 0: it is its turn still */
+        uint32_t at_work;                  /* devices that have been all the time since then */
         uint64_t turn_begin, turn_used_ns; /* when it began, and used_ns by then */
 };
 
@@ -392,10 +393,23 @@ static struct member *rival_of(struct gate *gate, const struct member *m)
         return best;
 }
 
+/* A bit for each of its devices that is at work. */
+static uint32_t busy_devices(const struct member *m, uint64_t now)
+{
+        uint32_t busy = 0;
+
+        EACH_DEVICE(m, d)
+        if (m->on[d].sight.busy_until > now)
+                busy |= 1u << d;
+        return busy;
+}
+
 static void end_turn(struct member *m, uint64_t now)
 {
-        if (!m->draining)
+        if (!m->draining) {
                 m->draining = now;
+                m->at_work = m->devices;
+        }
         m->turn_end = MIN_OF(m->turn_end, now);
 }
 
@@ -435,6 +449,12 @@ static void look_at_turn(struct gate *gate, struct member *m, uint64_t now)
                 end_turn(m, now);
 }
 
+/* Its turn is over, and one of its devices is at what another may have to come to. */
+static bool waits_for_partner(const struct member *m)
+{
+        return m->draining && m->at_work && m->at_work != m->devices;
+}
+
 /* When its turn is over and its work has ended, its devices are free. */
 static void hand_back(struct gate *gate, struct member *m, uint64_t now)
 {
@@ -442,8 +462,9 @@ static void hand_back(struct gate *gate, struct member *m, uint64_t now)
 
         if (!m->draining)
                 return;
+        m->at_work &= busy_devices(m, now);
         if (m->busy_until > now && now < m->draining + GATE_DRAIN) {
-                if (m->busy_until > now + GATE_LOOK)
+                if (m->busy_until > now + GATE_LOOK || waits_for_partner(m))
                         return;
                 from = m->busy_until;
         }
@@ -600,13 +621,16 @@ uint64_t gate_next(const struct gate *gate)
         return gate->next;
 }
 
-int gate_get(const struct gate *gate, uint64_t id, struct gate_lease *ret)
+int gate_get(const struct gate *gate, uint64_t id, unsigned device, struct gate_lease *ret)
 {
         const struct member *m = find(gate, id);
 
-        if (!m)
+        if (!m || device >= ARBITER_MAX_DEVICES || !(m->devices >> device & 1))
                 return -ENOENT;
         *ret = m->lease;
+        /* what one device is at may wait for what comes on another */
+        if (m->holds && waits_for_partner(m) && !(m->at_work >> device & 1))
+                ret->until = gate->now + 2 * GATE_STEP;
         return 0;
 }
 

@@ -14,8 +14,10 @@
  *
  * Several devices. A tenant has one lease for all of its devices: its turn is on all of them at
  * once, and its cap is used up as soon as it is on one of them. So its collectives find their
- * partners. While it waits for the last of its devices, the others have those free that can be done
- * by then. Tenants that have no device in common do not know of each other.
+ * partners. If one of them is at work when the turn ends and goes on, as it waits for a partner
+ * that comes too late, the lease stays open on the devices where the partner may still come. While
+ * it waits for the last of its devices, the others have those free that can be done by then.
+ * Tenants that have no device in common do not know of each other.
  *
  * Whose turn. Each has a target: its guarantee, plus the parts that tenants without work leave,
  *   first to priority high, then normal, then low, within a class by weight to those without a cap,
@@ -70,7 +72,7 @@ struct gate_sight {
         uint64_t busy_until; /* when the work that it has launched is predicted to end */
 };
 
-/* What it may do, on each of its devices. */
+/* What it may do, on one of its devices. */
 struct gate_lease {
         uint64_t from, until; /* clock; GATE_FOREVER */
         uint64_t window_ns;
@@ -104,5 +106,5 @@ void gate_step(struct gate *gate, uint64_t now);
 /* When the next step is wanted. */
 uint64_t gate_next(const struct gate *gate);
 /* -ENOENT */
-int gate_get(const struct gate *gate, uint64_t id, struct gate_lease *ret);
+int gate_get(const struct gate *gate, uint64_t id, unsigned device, struct gate_lease *ret);
 int gate_inspect(const struct gate *gate, uint64_t id, struct gate_state *ret);

@@ -85,7 +85,7 @@ static void launch(struct world *w, struct program *p)
 {
         struct gate_lease lease;
 
-        assert_int_equal(gate_get(w->gate, p->id, &lease), 0);
+        assert_int_equal(gate_get(w->gate, p->id, 0, &lease), 0);
         /* who goes on launching sees by his markers how far the device is */
         if (!p->waits && w->now >= p->ready_at)
                 p->busy_until = w->now + p->in_flight * p->kernel_ns;
@@ -388,7 +388,7 @@ static void test_endless_kernel(void **state)
                 (void)gate_observe(world.gate, 2, 0, &(struct gate_sight){0, world.now, 0});
                 if (world.now >= gate_next(world.gate))
                         gate_step(world.gate, world.now);
-                assert_int_equal(gate_get(world.gate, 2, &lease), 0);
+                assert_int_equal(gate_get(world.gate, 2, 0, &lease), 0);
                 opened += world.now >= lease.from && world.now < lease.until;
         }
         assert_true(opened > 8);
@@ -410,10 +410,12 @@ struct local {
 struct meeting {
         uint32_t devices;
         uint64_t kernel_ns;
+        uint64_t late_ns; /* so long behind the first device the others get theirs */
         unsigned share, cap;
         uint64_t start[DEVICES]; /* 0: not launched */
-        uint64_t ready_at, busy_until, wanted_at, used_ns[DEVICES];
+        uint64_t ready_at, wanted_at[DEVICES], busy_until[DEVICES], used_ns[DEVICES];
         uint64_t done_ns, alone_ns; /* time that kernels were there without their partner */
+        uint64_t done_at, longest;  /* the last that ended, and the longest time between two */
 };
 
 struct devices {
@@ -424,12 +426,12 @@ struct devices {
         struct meeting meeting;
 };
 
-static bool may_launch(struct devices *w, uint64_t id, uint64_t busy_until)
+static bool may_launch(struct devices *w, uint64_t id, unsigned device, uint64_t busy_until)
 {
         uint64_t ends = MAX_OF(busy_until, w->now);
         struct gate_lease lease;
 
-        assert_int_equal(gate_get(w->gate, id, &lease), 0);
+        assert_int_equal(gate_get(w->gate, id, device, &lease), 0);
         return w->now >= lease.from && ends < lease.until && ends - w->now <= lease.window_ns;
 }
 
@@ -438,7 +440,7 @@ static void run_local(struct devices *w, unsigned i)
         struct local *l = &w->local[i];
 
         l->wanted_at = w->now;
-        while (may_launch(w, 10 + i, l->busy_until)) {
+        while (may_launch(w, 10 + i, l->device, l->busy_until)) {
                 w->free[l->device] = MAX_OF(w->free[l->device], w->now) + l->kernel_ns;
                 w->used[l->device] += l->kernel_ns;
                 l->used_ns += l->kernel_ns;
@@ -454,12 +456,14 @@ static void run_meeting(struct devices *w)
 
         if (w->now < m->ready_at)
                 return;
-        m->wanted_at = w->now;
         for (unsigned d = 0; d < DEVICES; d++) {
                 if (!(m->devices >> d & 1))
                         continue;
-                if (!m->start[d] && may_launch(w, 1, m->busy_until))
-                        m->start[d] = MAX_OF(w->free[d], w->now);
+                if (!m->start[d] && w->now >= m->ready_at + (d ? m->late_ns : 0)) {
+                        m->wanted_at[d] = w->now;
+                        if (may_launch(w, 1, d, m->busy_until[d]))
+                                m->start[d] = MAX_OF(w->free[d], w->now);
+                }
                 all = all && m->start[d];
                 begin = MAX_OF(begin, m->start[d]);
         }
@@ -467,12 +471,14 @@ static void run_meeting(struct devices *w)
                 if (!m->start[d])
                         continue;
                 if (!all) {
-                        /* the device is held, and nothing is done */
+                        /* the device is held, and nothing is done; it waits to launch the next */
                         w->free[d] = MAX_OF(w->free[d], w->now + TICK);
+                        m->wanted_at[d] = w->now;
+                        m->busy_until[d] = w->now + 100000;
                         m->alone_ns += TICK;
                         continue;
                 }
-                w->free[d] = begin + m->kernel_ns;
+                w->free[d] = m->busy_until[d] = begin + m->kernel_ns;
                 w->used[d] += m->kernel_ns;
                 m->used_ns[d] += m->kernel_ns + begin - m->start[d];
                 m->start[d] = 0;
@@ -480,8 +486,10 @@ static void run_meeting(struct devices *w)
         if (!all)
                 return;
         m->done_ns += m->kernel_ns;
-        m->busy_until = begin + m->kernel_ns;
-        m->ready_at = m->busy_until + 20000;
+        m->ready_at = begin + m->kernel_ns + 20000;
+        if (m->done_at)
+                m->longest = MAX_OF(m->longest, w->now - m->done_at);
+        m->done_at = w->now;
 }
 
 static void observe_all(struct devices *w)
@@ -491,7 +499,7 @@ static void observe_all(struct devices *w)
                         assert_int_equal(
                                 gate_observe(w->gate, 1, d,
                                         &(struct gate_sight){w->meeting.used_ns[d],
-                                                w->meeting.wanted_at, w->meeting.busy_until}),
+                                                w->meeting.wanted_at[d], w->meeting.busy_until[d]}),
                                 0);
         for (unsigned i = 0; i < w->locals; i++)
                 assert_int_equal(gate_observe(w->gate, 10 + i, w->local[i].device,
@@ -598,6 +606,38 @@ static void test_one_phase(void **state)
         check_devices(&w, 0.8);
 }
 
+/* Where the partner comes late, and the turn ends in between, what has begun is ended. */
+static void test_late_partners(void **state)
+{
+        struct devices w = {
+                .meeting = {.devices = 3, .kernel_ns = 2000000, .share = 50, .late_ns = 4000000},
+                .local = {{.device = 0, .share = 50, .kernel_ns = 1000000},
+                        {.device = 1, .share = 50, .kernel_ns = 100000}},
+                .locals = 2};
+        uint64_t local[2], done;
+        double got;
+
+        (void)state;
+        begin_devices(&w);
+        done = w.meeting.done_ns;
+        w.meeting.longest = 0;
+        for (unsigned i = 0; i < 2; i++)
+                local[i] = w.local[i].used_ns;
+        run_devices(&w, 5000 * MS);
+        if (w.meeting.longest > 80 * MS)
+                fail_msg("%u ms from one to the next", (unsigned)(w.meeting.longest / MS));
+        /* of 6 ms it works for 2 */
+        got = (double)(w.meeting.done_ns - done) / (double)(5000 * MS);
+        if (got < 0.13)
+                fail_msg("kernels that meet: %.3f", got);
+        for (unsigned i = 0; i < 2; i++) {
+                got = (double)(w.local[i].used_ns - local[i]) / (double)(5000 * MS);
+                if (got < 0.42)
+                        fail_msg("local %u: %.3f", i, got);
+        }
+        gate_free(w.gate);
+}
+
 /* A cap is used up on all devices at once. */
 static void test_cap_in_one_phase(void **state)
 {
@@ -699,6 +739,7 @@ int main(void)
                 cmocka_unit_test(test_priority),
                 cmocka_unit_test(test_endless_kernel),
                 cmocka_unit_test(test_one_phase),
+                cmocka_unit_test(test_late_partners),
                 cmocka_unit_test(test_cap_in_one_phase),
                 cmocka_unit_test(test_random),
         };
