@@ -666,6 +666,100 @@ static unsigned dice(unsigned sides)
         return (unsigned)(dice_state >> 11) % sides;
 }
 
+/* Tenants with devices at random, come and go: nobody has a turn on a device where another has one,
+ * and nobody who wants one waits for it without end. */
+static void test_random_devices(void **state)
+{
+        struct {
+                uint64_t id, used_ns, wanted_since;
+                uint64_t busy_until[DEVICES];
+                uint32_t devices;
+                bool rests;
+        } t[6];
+        uint64_t next_id = 1;
+
+        (void)state;
+        dice_state = 88172645463325252ull;
+        for (unsigned round = 0; round < 60; round++) {
+                struct gate *gate;
+                uint64_t now = 1000 * MS, longest = 0;
+
+                assert_int_equal(gate_new(&gate), 0);
+                memset(t, 0, sizeof(t));
+                for (unsigned step = 0; step < 6000; step++, now += MS / 4) {
+                        uint32_t taken = 0;
+
+                        for (unsigned i = 0; i < ARRAY_SIZE(t); i++) {
+                                struct arbiter_terms terms = {
+                                        .share = 16, .priority = ARBITER_NORMAL};
+
+                                if (!t[i].id && dice(step < 6 ? 1 : 1000) == 0) {
+                                        memset(&t[i], 0, sizeof(t[i]));
+                                        t[i].id = next_id++;
+                                        t[i].devices = 1 + dice((1 << DEVICES) - 1);
+                                        t[i].wanted_since = now;
+                                        terms.cap = dice(6) == 0 ? 20 : 0;
+                                        for (unsigned d = 0; d < DEVICES; d++)
+                                                if (t[i].devices >> d & 1)
+                                                        assert_int_equal(
+                                                                gate_admit(gate, now, t[i].id, d,
+                                                                        &terms),
+                                                                0);
+                                } else if (t[i].id && dice(4000) == 0) {
+                                        assert_int_equal(gate_leave(gate, now, t[i].id), 0);
+                                        t[i].id = 0;
+                                } else if (dice(400) == 0) {
+                                        t[i].rests = !t[i].rests;
+                                        t[i].wanted_since = now;
+                                }
+                        }
+                        for (unsigned i = 0; i < ARRAY_SIZE(t); i++)
+                                for (unsigned d = 0; t[i].id && d < DEVICES; d++)
+                                        if (t[i].devices >> d & 1)
+                                                assert_int_equal(
+                                                        gate_observe(gate, t[i].id, d,
+                                                                &(struct gate_sight){t[i].used_ns,
+                                                                        t[i].rests ? 0 : now,
+                                                                        t[i].busy_until[d]}),
+                                                        0);
+                        if (now >= gate_next(gate))
+                                gate_step(gate, now);
+                        for (unsigned i = 0; i < ARRAY_SIZE(t); i++) {
+                                struct gate_state has;
+                                bool used = false;
+
+                                if (!t[i].id)
+                                        continue;
+                                assert_int_equal(gate_inspect(gate, t[i].id, &has), 0);
+                                if (has.holds) {
+                                        assert_false(taken & t[i].devices);
+                                        taken |= t[i].devices;
+                                }
+                                for (unsigned d = 0; d < DEVICES; d++) {
+                                        struct gate_lease lease;
+
+                                        if (t[i].rests || !(t[i].devices >> d & 1))
+                                                continue;
+                                        assert_int_equal(gate_get(gate, t[i].id, d, &lease), 0);
+                                        if (now < lease.from || now >= lease.until ||
+                                                t[i].busy_until[d] > now + MS)
+                                                continue;
+                                        t[i].busy_until[d] = now + MS / 4 + dice(MS);
+                                        used = true;
+                                }
+                                if (used)
+                                        t[i].used_ns += MS / 4;
+                                if (used || t[i].rests)
+                                        t[i].wanted_since = now;
+                                longest = MAX_OF(longest, now - t[i].wanted_since);
+                        }
+                }
+                if (longest > 400 * MS)
+                        fail_msg("round %u: one waits for %u ms", round, (unsigned)(longest / MS));
+                gate_free(gate);
+        }
+}
+
 /* Tenants come, go and change at random: guarantees, caps and work conservation hold. */
 static void test_random(void **state)
 {
@@ -740,6 +834,7 @@ int main(void)
                 cmocka_unit_test(test_endless_kernel),
                 cmocka_unit_test(test_one_phase),
                 cmocka_unit_test(test_late_partners),
+                cmocka_unit_test(test_random_devices),
                 cmocka_unit_test(test_cap_in_one_phase),
                 cmocka_unit_test(test_random),
         };
