@@ -28,8 +28,9 @@ extern char **environ;
 
 #define NSEC_PER_USEC 1000ull
 #define BOARD_NAME    "steer-board"
-#define SENT_MAX      16u                  /* commands that the steering process has at a time */
-#define CHECK_NS      1000000000ull        /* between looks at slices in force */
+#define SENT_MAX      16u           /* commands that the steering process has at a time */
+#define CHECK_NS      1000000000ull /* between looks at slices in force */
+#define CHECK_GROUPS  8u            /* asked for at each look, 0.3 ms of RM's time for each */
 #define RESTART_MIN   (20 * USEC_PER_MSEC) /* after the steering process has ended */
 #define RESTART_MAX   (5 * USEC_PER_SEC)
 #define START_LOOK    (10 * USEC_PER_MSEC) /* while it starts */
@@ -104,6 +105,7 @@ struct compute {
         unsigned sent_count;
         bool holder[STEER_HOLDERS];
         uint64_t next_check;     /* ns */
+        unsigned check_from;     /* how many tenants come before the next to be looked at */
         uint64_t answered_at;    /* ns */
         struct steer_view *view; /* of the steering process that runs, NULL: none */
 };
@@ -872,10 +874,19 @@ static void observe(struct compute *compute, struct tenant *tenant, unsigned i, 
         (void)arbiter_observe(compute->arbiter, now, tenant->id, device->index, &sight);
 }
 
-/* Slices that a tenant changes behind our back are put back. */
+/* Slices that a tenant changes behind our back are put back: some tenants at each look, so that
+ * many cost no more than few. */
 static void check_slices(struct compute *compute)
 {
-        for (struct tenant *t = compute->manager->tenants; t; t = t->hh.next)
+        unsigned position = 0, groups = 0;
+
+        for (struct tenant *t = compute->manager->tenants; t; t = t->hh.next) {
+                if (position++ < compute->check_from)
+                        continue;
+                if (groups >= CHECK_GROUPS) {
+                        compute->check_from = position - 1;
+                        return;
+                }
                 for (unsigned i = 0; t->steered && i < t->devices; i++) {
                         struct work work = {
                                 .compute = compute, .tenant = t, .device = i, .purpose = FOR_CHECK};
@@ -887,8 +898,11 @@ static void check_slices(struct compute *compute)
                                 state.slice_us == 0)
                                 continue;
                         work.expected = state.slice_us;
+                        groups += t->device[i].groups;
                         each_group(t, i, add_object_command, &work);
                 }
+        }
+        compute->check_from = 0;
 }
 
 static void step(struct compute *compute)

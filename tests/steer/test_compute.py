@@ -148,6 +148,14 @@ class Compute(unittest.TestCase):
         event = eventually(lambda: self.events("compute-restored"))[0]
         self.assertEqual(event["pid"], a.pid)
         self.assertEqual(event["detail"]["found_us"], 60000)
+        # also of the last of many, of whom some are looked at each second
+        for i in range(11):
+            last = self.tenant(f"more{i}", "--compute", "2", work=0)
+        self.assertTrue(eventually(lambda: self.slices(last) != [DEFAULT_SLICE]))
+        for tool in (last, a):
+            subprocess.run([os.path.join(BUILD, "tests/steer/eye"), "slice", str(tool.pid), "60000"],
+                           env=self.world.env, check=True)
+            self.assertTrue(eventually(lambda t=tool: self.slices(t)[0] < 60000), self.slices(tool))
 
     def test_a_new_context_gets_its_slice(self):
         a = self.tenant("a", "--compute", "75")
