@@ -562,10 +562,13 @@ static struct sharing_case case_of(struct manager *manager, const struct space_w
         if (space && space->planned) {
                 unsigned part = space_part_of(&space->plan.geometry, c.share);
 
+                c.part = part > 0;
                 c.available =
                         100 * space_available(&space->plan, false) / space->plan.geometry.units;
                 if (part && space_has_room(&space->plan, part))
                         c.available = MAX_OF(c.available, c.share);
+        } else if (space && space->ready) {
+                c.part = space_part_of(wish->fine ? &space->fine : &space->coarse, c.share) > 0;
         }
         return c;
 }

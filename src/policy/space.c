@@ -435,6 +435,10 @@ struct sharing_choice sharing_choose(const struct sharing_case *c)
                 return CHOICE(SHARING_SPATIAL, "other tenants share the device in space already");
         if (c->share > c->available)
                 return CHOICE(SHARING_TEMPORAL, "not so many SMs are free");
+        if (c->high && c->part)
+                return CHOICE(SHARING_TEMPORAL,
+                        "its priority is high, but its share is less than the least set of SMs: it "
+                        "would take turns there, too");
         if (c->high && c->share)
                 return CHOICE(SHARING_SPATIAL,
                         "its priority is high: on SMs of its own it waits for nobody");

@@ -129,6 +129,7 @@ struct sharing_case {
         bool untrusted;      /* it may harm neighbours: never in one fault domain with others */
         bool high, low;      /* priority */
         unsigned share, cap; /* percent, 0: none */
+        bool part;           /* the share is less than the least set of SMs */
         unsigned temporal;   /* tenants of the device that share it in time */
         unsigned spatial;    /* and in space */
         bool capable;        /* the device can be shared in space */

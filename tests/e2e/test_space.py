@@ -196,6 +196,19 @@ class Space(unittest.TestCase):
         for one in (beside, *tools.values()):
             one.end()
 
+    def test_a_small_share_is_no_reason_for_space(self):
+        """It is known when the device's server has said how large the sets are."""
+        process = self.world.run(
+            "--quiet", "--memory", "2G", "--device", "0", "--name", "small", "--sharing", "auto",
+            "--priority", "high", "--compute", "3", program=["sleep", "60"])
+        self.assertTrue(eventually(self.world.tenants))
+        shown = self.world.json("inspect", "small")
+        self.assertEqual(shown["sharing"], "time")
+        self.assertIn("less than the least set of SMs", shown["sharing_why"])
+        self.assertTrue(eventually(lambda: not self.servers()))
+        process.terminate()
+        self.end(process)
+
     def test_run_says_what_is_shared(self):
         process = self.world.run(*SPACE, program=["true"])
         self.assertIn("on 132 of 132 SMs; tenants side by side share one MPS server: a fault in "

@@ -339,6 +339,8 @@ static void test_choice(void **state)
                 {AUTO(.low = true, .share = 30), SHARING_TEMPORAL, "while others idle"},
                 {AUTO(.high = true, .share = 30), SHARING_SPATIAL, "it waits for nobody"},
                 {AUTO(.high = true), SHARING_TEMPORAL, "no share to choose SMs by"},
+                {AUTO(.high = true, .share = 3, .part = true), SHARING_TEMPORAL, "turns there"},
+                {AUTO(.spatial = 1, .share = 3, .part = true), SHARING_SPATIAL, "in space already"},
                 {AUTO(.high = true, .share = 30, .available = 20), SHARING_TEMPORAL, "not so many"},
                 {AUTO(.high = true, .share = 30, .cap = 50), SHARING_TEMPORAL, "a cap of its own"},
                 /* trust */
