@@ -54,9 +54,11 @@ double arb_busy_part(const struct seat *seat)
 {
         if (seat->kind == ARBITER_BACKLOGGED)
                 return 1;
-        return seat->kind == ARBITER_SYNCHRONOUS && seat->run_ns
-                       ? (double)seat->run_ns / (double)(seat->run_ns + seat->pause_ns)
-                       : 0;
+        if (seat->kind != ARBITER_SYNCHRONOUS)
+                return 0;
+        /* where pauses are not seen, it was found out that it fills its turns so far */
+        return seat->run_ns ? (double)seat->run_ns / (double)(seat->run_ns + seat->pause_ns)
+                            : (double)seat->fill_ppm / PPM;
 }
 
 /* What a guarantee is of a span: of the time that is given out, and of a loop without its own
