@@ -36,7 +36,7 @@ extern char **environ;
 #define START_LOOK    (10 * USEC_PER_MSEC) /* while it starts */
 /* Without an answer for so long it is taken to hang, and ended: what it has disabled, the next one
  * enables. A start may have to wait for the end of the one before. */
-#define HANG_NS       3000000000ull
+#define HANG_NS       5000000000ull
 #define HANG_START_NS 15000000000ull
 #define FAILED_STARTS 3u
 #define SEARCH_MAX    4096 /* descriptors of a process that are looked at */
