@@ -19,7 +19,7 @@
 #include "base/file.h"
 #include "partition/host.h"
 
-#define PROC_FILE_MAX (16u << 20)
+#define FILE_MAX (16u << 20)
 
 static const char *const writable[] = {
         "bus/pci/drivers_probe",
@@ -159,11 +159,18 @@ bool host_exists(const struct host *host, const char *format, ...)
         return r == 0 && access(path, F_OK) == 0;
 }
 
+int host_read_whole(const struct host *host, const char *path, char **ret)
+{
+        _cleanup_free_ char *whole = path_join(host->sysfs, path);
+
+        return whole ? read_file(whole, FILE_MAX, ret, NULL) : -ENOMEM;
+}
+
 int host_read_proc(const struct host *host, const char *path, char **ret)
 {
         _cleanup_free_ char *whole = path_join(host->proc, path);
 
-        return whole ? read_file(whole, PROC_FILE_MAX, ret, NULL) : -ENOMEM;
+        return whole ? read_file(whole, FILE_MAX, ret, NULL) : -ENOMEM;
 }
 
 static int compare_names(const void *a, const void *b)

@@ -76,7 +76,9 @@ long long host_number(const struct host *host, long long otherwise, const char *
         __attribute__((format(printf, 3, 4)));
 bool host_exists(const struct host *host, const char *format, ...)
         __attribute__((format(printf, 2, 3)));
-/* The whole file below proc, in new memory. */
+/* The whole file below sysfs, in new memory. */
+int host_read_whole(const struct host *host, const char *path, char **ret);
+/* The same below proc. */
 int host_read_proc(const struct host *host, const char *path, char **ret);
 
 /* Names in a directory below sysfs, sorted, without those that begin with a dot. An absent

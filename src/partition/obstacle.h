@@ -49,6 +49,9 @@
         X(ASLEEP, "asleep", false, "It wakes when it is used.")                                    \
         X(NO_MEMLOCK, "memory-lock", false,                                                        \
                 "Raise it (LimitMEMLOCK=, ulimit -l) to the VM's memory and 1 GiB.")               \
+        X(APPARMOR, "apparmor", false,                                                             \
+                "For a <hostdev> libvirt adds these rules by itself; for a QEMU started by hand "  \
+                "add them to its profile and load that anew (apparmor_parser -r FILE).")           \
         X(OTHERS_VFIO, "vfio-by-others", true,                                                     \
                 "Whoever bound it should give it back; Cleave touches only what it made.")         \
         X(ATTACHED, "attached", true, "cleave passthrough release gives it back.")                 \

@@ -418,6 +418,44 @@ static void check_reset(
                         f->address);
 }
 
+/* Whether a line of AppArmor's list, "NAME (MODE)", is a profile in force that speaks of a VM's
+ * QEMU: libvirt's, which then makes one for each VM, or one for QEMU's program. Cuts the mode off.
+ */
+static bool confines_qemu(char *line)
+{
+        char *mode = strrchr(line, '(');
+
+        if (!mode || mode == line ||
+                (strcmp(mode, "(enforce)") != 0 && strcmp(mode, "(kill)") != 0))
+                return false;
+        mode[-1] = '\0';
+        return strstr(line, "libvirt") || strstr(line, "qemu");
+}
+
+/* The list is root's to read. Others learn only that AppArmor is there, which on most machines
+ * means nothing for VMs. */
+static void check_apparmor(
+        const struct host *host, const struct pci_function *f, struct obstacles *obstacles)
+{
+        _cleanup_free_ char *profiles = NULL;
+        char text[HOST_TEXT_MAX], *line, *rest;
+
+        host_read(host, text, "module/apparmor/parameters/enabled");
+        if (strcmp(text, "Y") != 0 || f->group < 0 ||
+                host_read_whole(host, "kernel/security/apparmor/profiles", &profiles) < 0)
+                return;
+        rest = profiles;
+        while ((line = strsep(&rest, "\n")))
+                if (confines_qemu(line)) {
+                        obstacles_add(obstacles, OBSTACLE_APPARMOR,
+                                "AppArmor's profile %s is in force: QEMU under it, or under one "
+                                "that libvirt makes, may open /dev/vfio/%d only if the profile has "
+                                "'/dev/vfio/vfio rw, /dev/vfio/%d rw,'",
+                                line, f->group, f->group);
+                        return;
+                }
+}
+
 static void check_device(const struct host *host, const struct pci_function *functions, int n,
         const struct technique_ask *ask, struct obstacles *obstacles)
 {
@@ -473,6 +511,7 @@ static void check_device(const struct host *host, const struct pci_function *fun
                         "only %llu MiB may be locked here, and a VM with a device locks all of "
                         "its memory",
                         (unsigned long long)limit.rlim_cur >> 20);
+        check_apparmor(host, f, obstacles);
 }
 
 static int check(const struct host *host, const struct pci_function *function,

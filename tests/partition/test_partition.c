@@ -773,6 +773,13 @@ static void put_asleep(struct tree *tree)
 {
         tree_file(tree, "D3cold\n", DEV "/power_state", GPU);
 }
+static void put_apparmor(struct tree *tree)
+{
+        tree_file(tree, "Y\n", "sys/module/apparmor/parameters/enabled");
+        tree_file(tree,
+                "man_filter (enforce)\nqemu-bridge (complain)\n/usr/sbin/libvirtd (enforce)\n",
+                "sys/kernel/security/apparmor/profiles");
+}
 static void put_on_vfio(struct tree *tree)
 {
         tree_link(tree, "../../../bus/pci/drivers/vfio-pci", DEV "/driver", GPU);
@@ -976,6 +983,10 @@ static const struct {
         {CARD, put_slow_link, {0}, OBSTACLE_SLOW_LINK,
                 "the PCIe link runs at 2.5 GT/s PCIe x8, the card can 32.0 GT/s PCIe x16"},
         {CARD, put_asleep, {0}, OBSTACLE_ASLEEP, "0000:01:00.0 sleeps (D3cold)"},
+        {CARD, put_apparmor, {0}, OBSTACLE_APPARMOR,
+                "AppArmor's profile /usr/sbin/libvirtd is in force: QEMU under it, or under one "
+                "that libvirt makes, may open /dev/vfio/12 only if the profile has '/dev/vfio/vfio "
+                "rw, /dev/vfio/12 rw,'"},
         {CARD, put_on_vfio, {0}, OBSTACLE_OTHERS_VFIO,
                 "0000:01:00.0 is on vfio-pci already, and Cleave has no record of having done it"},
         {VFS, put_no_driver, {.count = 1}, OBSTACLE_NO_DRIVER,
@@ -1101,6 +1112,41 @@ static void little_memory_to_lock_is_noted(void **state)
         assert_null(obstacles_blocking(&obstacles));
         assert_int_equal(setrlimit(RLIMIT_MEMLOCK, &before), 0);
         tree_done(&tree);
+}
+
+/* Off, not in force, of other programs, or not ours to read: then nothing is said. */
+static void apparmor_is_noted_only_where_it_confines_qemu(void **state)
+{
+        static const struct {
+                const char *enabled, *profiles;
+                bool noted;
+        } cases[] = {
+                {"N\n", "libvirtd (enforce)\n", false},
+                {"Y\n", NULL, false},
+                {"Y\n", "", false},
+                {"Y\n", "cupsd (enforce)\nlibvirtd (complain)\nqemu (unconfined)\n(enforce)\n",
+                        false},
+                {"Y\n", "libvirt-" UUID " (enforce)\n", true},
+                {"Y\n", "cupsd (enforce)\nqemu-system-x86_64 (kill)", true},
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+                _cleanup_obstacles_ struct obstacles obstacles = {0};
+                struct pci_function f;
+                struct tree tree;
+
+                setup_card(&tree);
+                tree_file(&tree, cases[i].enabled, "sys/module/apparmor/parameters/enabled");
+                if (cases[i].profiles)
+                        tree_file(
+                                &tree, cases[i].profiles, "sys/kernel/security/apparmor/profiles");
+                assert_int_equal(pci_read(&tree.host, GPU, &f), 0);
+                assert_int_equal(
+                        technique_passthrough.check(&tree.host, &f, &CARD->ask, &obstacles), 0);
+                assert_int_equal(!!seen(&obstacles, OBSTACLE_APPARMOR), cases[i].noted);
+                assert_null(obstacles_blocking(&obstacles));
+                tree_done(&tree);
+        }
 }
 
 /* Where the sentence has the place of this test's own proc. */
@@ -2003,6 +2049,7 @@ int main(void)
                 cmocka_unit_test(what_others_changed_is_left_alone),
                 cmocka_unit_test(every_obstacle_has_its_sentence),
                 cmocka_unit_test(little_memory_to_lock_is_noted),
+                cmocka_unit_test(apparmor_is_noted_only_where_it_confines_qemu),
                 cmocka_unit_test(capability_files_are_missed),
                 cmocka_unit_test(a_machine_without_obstacles_shows_none),
                 cmocka_unit_test(functions_in_use_are_not_taken_away),

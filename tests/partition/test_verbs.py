@@ -101,6 +101,18 @@ class Verbs(unittest.TestCase):
         self.assertFalse(document["ready"])
         self.assertEqual([o["code"] for o in document["obstacles"] if o["blocks"]], ["held"])
 
+    def test_apparmor_is_told_by_check_and_attach(self):
+        self.machine.write("sys/module/apparmor/parameters/enabled", "Y\n")
+        self.machine.write("sys/kernel/security/apparmor/profiles", "libvirtd (enforce)\n")
+        status, out, err = self.machine.cleave("passthrough", "check", GPU)
+        self.assertEqual(status, 0, err)
+        sentence = "AppArmor's profile libvirtd is in force: QEMU under it"
+        self.assertIn(sentence, out)
+        self.assertIn("'/dev/vfio/vfio rw, /dev/vfio/12 rw,'. For a <hostdev> libvirt adds", out)
+        for words in ([], ["--dry-run"]):  # plain files do not answer, so the first is rolled back
+            err = self.machine.cleave("passthrough", "attach", GPU, *words)[2]
+            self.assertEqual(err.count(sentence), 1, err)
+
     def test_dry_run_prints_every_write_and_makes_none(self):
         status, out, err = self.machine.cleave("passthrough", "attach", GPU, "--dry-run")
         self.assertEqual(status, 0, err)
