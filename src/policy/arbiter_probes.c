@@ -106,7 +106,9 @@ bool arb_is_synchronous(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_
                 }
                 return found;
         }
-        if (device->probed == NONE && now >= seat->trial_at && arb_may_probe(arbiter, d, t))
+        /* two calls for everybody: of many tenants only now and then one */
+        if (device->probed == NONE && now >= seat->trial_at && arbiter->call_budget > 0 &&
+                arb_may_probe(arbiter, d, t))
                 arb_begin_probe(arbiter, d, t, now);
         /* until then: what it was found to be last */
         return seat->probed_pause_ns && seat->probed_pause_ns <= limit + limit / 2;

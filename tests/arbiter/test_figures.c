@@ -174,6 +174,46 @@ static void test_shares(void)
         measured_first = false;
 }
 
+/* 7: what steering 32 queues costs once they have begun, in the first second and later; some ends
+ * of their runs are seen too early. */
+static void many(const char *name, bool first)
+{
+        struct client *client[32];
+        unsigned share[32];
+        uint64_t kernel[32], calls;
+        double begin_part;
+
+        begin(1, SEES_SWITCHES);
+        for (unsigned i = 0; i < 32; i++) {
+                share[i] = 3;
+                kernel[i] = MS;
+        }
+        if (first)
+                measure_first(client, 32, kernel, share);
+        for (unsigned i = 0; !first && i < 32; i++)
+                client[i] = add(i + 1, 3, 0, ARBITER_NORMAL, queue(MS));
+        calls = world.call_ns;
+        world_run(&world, world.now + SEC);
+        begin_part = (double)(world.call_ns - calls) / SEC;
+        calls = world.call_ns;
+        world_run(&world, world.now + 10 * SEC);
+        printf("7  %-46s calls %.1f %% of a core in the first second, then %.2f %%", name,
+                100 * begin_part, (double)(world.call_ns - calls) / (10. * SEC) * 100);
+        verdict((double)(world.call_ns - calls) <= .02 * 10 * SEC && begin_part <= .15,
+                (double)(world.call_ns - calls) <= .01 * 10 * SEC);
+        world_done(&world);
+}
+
+static void test_many(void)
+{
+        many("32 queues", false);
+        many("32 queues, which began at once", true);
+        rough_ppm = 50000;
+        for (rough_ns = 70 * US; rough_ns <= 840 * US; rough_ns *= 12)
+                many("the same, some ends seen too early", true);
+        rough_ppm = 0;
+}
+
 /* 2: what is left of one program's work at 50:50. */
 static void total_work(const char *name, uint64_t kernel, bool known)
 {
@@ -527,6 +567,7 @@ int main(void)
 {
         setvbuf(stdout, NULL, _IOLBF, 0);
         test_shares();
+        test_many();
         total_work("two queues of 100 us kernels", 100 * US, true);
         total_work("two queues of 5 ms kernels", 5 * MS, true);
         total_work("two queues, blocks not known", 100 * US, false);
