@@ -105,11 +105,12 @@
 #define ARBITER_FRAME_MAX   (100 * ARBITER_MS)
 #define ARBITER_CREDIT      (ARBITER_MS / 2)
 #define ARBITER_DEBT        (500 * ARBITER_MS)
-#define ARBITER_CALL_SHARE  10000u             /* ppm of a core */
-#define ARBITER_LOOK        (10 * ARBITER_MS)  /* between steps while somebody has work */
-#define ARBITER_REST        (20 * ARBITER_MS)  /* while nobody has */
-#define ARBITER_LINGER      (300 * ARBITER_MS) /* so long a sporadic tenant is waited for */
-#define ARBITER_WINDOW      (40 * ARBITER_MS)  /* over which a tenant's kind is judged */
+#define ARBITER_CALL_SHARE  10000u              /* ppm of a core */
+#define ARBITER_LOOK        (10 * ARBITER_MS)   /* between steps while somebody has work */
+#define ARBITER_STEADY      (2000 * ARBITER_MS) /* after which without a change REST is enough */
+#define ARBITER_REST        (20 * ARBITER_MS)   /* while nobody has */
+#define ARBITER_LINGER      (300 * ARBITER_MS)  /* so long a sporadic tenant is waited for */
+#define ARBITER_WINDOW      (40 * ARBITER_MS)   /* over which a tenant's kind is judged */
 #define ARBITER_TRIAL_MIN   (1000 * ARBITER_MS)
 #define ARBITER_TRIAL_MAX   (30000 * ARBITER_MS)
 

@@ -115,7 +115,8 @@ struct device {
         unsigned count;
         uint32_t order[ARBITER_MAX_TENANTS]; /* tenants with a seat here */
         uint64_t settled;
-        bool stale; /* targets and slices are to be worked out again */
+        bool stale;       /* targets and slices are to be worked out again */
+        uint64_t changed; /* when they were, last time */
         uint64_t round, round_since;
         uint64_t round_due;        /* what it will be when that one has stayed long enough */
         unsigned active;           /* when the round was chosen */

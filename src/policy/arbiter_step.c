@@ -131,6 +131,14 @@ static void set_weights(struct arbiter *arbiter, struct actions *actions, uint64
         arbiter->call_budget = MAX_OF(arbiter->call_budget, -(int64_t)CALL_CREDIT);
 }
 
+/* Only slices hold, and have held for a while: what is missed for a step costs nobody his part. */
+static bool is_steady(const struct arbiter *arbiter, const struct device *device, uint64_t now)
+{
+        return now > device->changed + ARBITER_STEADY && !device->latency &&
+               device->probed == NONE && arbiter->cluster[device->cluster].holder == NONE &&
+               device->alone.holder == NONE;
+}
+
 unsigned arbiter_step(struct arbiter *arbiter, uint64_t now, struct arbiter_action *actions)
 {
         struct actions list = {.action = actions};
@@ -153,7 +161,7 @@ unsigned arbiter_step(struct arbiter *arbiter, uint64_t now, struct arbiter_acti
                         struct seat *seat = seat_of(arbiter, d, device->order[i]);
 
                         arb_judge(arbiter, d, device->order[i], now);
-                        if (seat->kind != ARBITER_IDLE)
+                        if (seat->kind != ARBITER_IDLE && !is_steady(arbiter, device, now))
                                 next = MIN_OF(next, now + ARBITER_LOOK);
                         if (device->latency &&
                                 arb_owed_to(device, seat, &arbiter->tenant[device->order[i]], now) >
@@ -166,6 +174,7 @@ unsigned arbiter_step(struct arbiter *arbiter, uint64_t now, struct arbiter_acti
                         arb_set_targets(arbiter, d);
                         arb_set_slices(arbiter, d);
                         device->stale = false;
+                        device->changed = now;
                         stale = true;
                 }
         }
