@@ -240,6 +240,7 @@ void arbiter_acted(
                          : action->act == ARBITER_SET_MODE ? CALL_MODE
                                                            : CALL_SWITCH;
         struct flight *flight;
+        bool all;
 
         if (!seat)
                 return;
@@ -247,6 +248,8 @@ void arbiter_acted(
         flight = &seat->flight[call];
         if (!flight->under_way)
                 return;
+        /* groups that have come meanwhile may not have been among them */
+        all = flight->epoch == seat->epoch;
         flight->under_way = false;
         if (result < 0) {
                 flight->failures++;
@@ -257,14 +260,17 @@ void arbiter_acted(
         flight->failures = 0;
         switch (action->act) {
         case ARBITER_SET_SLICE:
-                seat->slice_us = action->slice_us;
+                if (all)
+                        seat->slice_us = action->slice_us;
                 break;
         case ARBITER_SET_MODE:
-                seat->thread_block = action->thread_block;
+                if (all)
+                        seat->thread_block = action->thread_block;
                 break;
         case ARBITER_DISABLE:
                 learn(&arbiter->disable_lead, now - MIN_OF(flight->since, now));
-                seat->disabled = true;
+                seat->disabled = all;
+                seat->in_part = !all;
                 arbiter->next = MIN_OF(arbiter->next, now);
                 break;
         case ARBITER_ENABLE:

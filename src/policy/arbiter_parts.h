@@ -38,6 +38,7 @@ struct flight {
         bool under_way;
         uint64_t since; /* or when it failed */
         unsigned failures;
+        uint32_t epoch; /* of the groups that it is for */
 };
 
 /* One tenant on one device. */
@@ -80,7 +81,8 @@ struct seat {
         uint64_t slice_us, slice_wanted;
         bool thread_block, thread_block_wanted;
         bool disabled, disabled_wanted;
-        bool in_part; /* a call that disables has failed, and may have been done in part */
+        bool in_part; /* some groups may be disabled, not all: a call has failed, or new ones came
+                       */
         uint32_t epoch;
         struct flight flight[CALLS];
 

@@ -29,6 +29,7 @@ static void act(struct arbiter *arbiter, struct actions *actions, enum arbiter_a
 
         seat->flight[call].under_way = true;
         seat->flight[call].since = now;
+        seat->flight[call].epoch = seat->epoch;
         actions->action[actions->count++] = (struct arbiter_action){
                 .act = what,
                 .tenant = arbiter->tenant[t].id,

@@ -132,12 +132,13 @@ int arbiter_observe(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned
                         seat->mark.used_ns = account_best(&seat->account);
         }
         if (sight->epoch != seat->epoch) {
-                /* new groups are enabled and have the driver's settings */
+                /* new groups are enabled and have the driver's settings, and the others have not:
+                 * who is to go on just now needs a call */
                 seat->epoch = sight->epoch;
                 seat->slice_us = 0;
                 seat->thread_block = false;
-                if (seat->disabled && !seat->flight[CALL_SWITCH].under_way)
-                        seat->disabled = false;
+                seat->in_part |= seat->disabled;
+                seat->disabled = false;
         }
         seat->sight = *sight;
         seat->seen = true;

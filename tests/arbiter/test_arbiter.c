@@ -312,6 +312,65 @@ static void test_new_groups(void **state)
         arbiter_free(arbiter);
 }
 
+/* A capped tenant that makes contexts all the while: none of its groups stays disabled when its
+ * time has come, and none goes on when it has not, whenever they come. */
+static void test_groups_come_and_go(void **state)
+{
+        enum { GROUPS = 4 };
+
+        for (unsigned every = 1; every <= 61; every += 3) {
+                struct arbiter *arbiter;
+                struct arbiter_terms terms = {.cap = 10};
+                struct arbiter_sight sight = {.groups = GROUPS,
+                        .channels = GROUPS,
+                        .demand = ARBITER_DEMAND_WORK,
+                        .used_known = true,
+                        .source = ACCOUNT_COUNTERS};
+                struct arbiter_action flying[ARBITER_MAX_ACTIONS];
+                bool off[GROUPS] = {false}, meant[GROUPS] = {false};
+                uint64_t silent = 0, longest = 0, from = 2 * SEC;
+                unsigned next = 0, count = 0;
+
+                arbiter_new(1, NULL, &arbiter);
+                arbiter_admit(arbiter, SEC, 1, both, 1, &terms);
+                for (uint64_t now = SEC, ms = 0; now < 12 * SEC; now += MS, ms++) {
+                        unsigned working = 0;
+
+                        /* calls take a step, in which a group may come in another's place */
+                        for (unsigned i = 0; i < count; i++)
+                                for (unsigned g = 0; g < GROUPS; g++)
+                                        if (meant[g] && flying[i].act == ARBITER_DISABLE)
+                                                off[g] = true;
+                                        else if (flying[i].act == ARBITER_ENABLE)
+                                                off[g] = false;
+                        for (unsigned i = 0; i < count; i++)
+                                arbiter_acted(arbiter, now, &flying[i], 0);
+                        if (ms % every == 0) {
+                                next = (next + 1) % GROUPS;
+                                off[next] = meant[next] = false;
+                                sight.epoch++;
+                        }
+                        for (unsigned g = 0; g < GROUPS; g++)
+                                working += !off[g];
+                        sight.used_ns += working ? MS : 0;
+                        silent = working == GROUPS ? 0 : silent + MS;
+                        longest = now > from && silent > longest ? silent : longest;
+                        if (now == from)
+                                sight.wanted_ns = sight.used_ns;
+                        arbiter_observe(arbiter, now, 1, 0, &sight);
+                        count = arbiter_step(arbiter, now, flying);
+                        for (unsigned g = 0; g < GROUPS; g++)
+                                meant[g] = true;
+                }
+                /* one that has come runs until it was seen and a call was made: 2 ms */
+                assert_in_range(sight.used_ns - sight.wanted_ns, 0,
+                        SEC + SEC / 10 + (every < 25 ? 20 * SEC / every : 0));
+                if (every >= 25)
+                        assert_in_range(longest, 0, 400 * MS);
+                arbiter_free(arbiter);
+        }
+}
+
 /* A capped tenant's GPUs are off and on together, also where only one is in use. */
 static void test_one_phase(void **state)
 {
@@ -392,6 +451,7 @@ int main(void)
                 cmocka_unit_test(test_disabled_in_part),
                 cmocka_unit_test(test_resume),
                 cmocka_unit_test(test_new_groups),
+                cmocka_unit_test(test_groups_come_and_go),
                 cmocka_unit_test(test_one_phase),
                 cmocka_unit_test(test_phases_interleave),
                 cmocka_unit_test(test_deterministic),
