@@ -12,13 +12,15 @@
  * an H100, for slices of 0.2 to 24 ms: 58 to 115 us, most often 73 or 90, where the cost is 98. */
 #define EARLY 45000u
 #define BAND  40000u
-/* Other kernels than those of 0.1 and 5 ms may be cut sooner or later than that: where a slice is so
- * long that a run hardly ends there by chance, anything from the slice's end on is taken for a cut,
- * up to a 64th of the slice later. */
+/* Other kernels than those of 0.1 and 5 ms may be cut sooner or later than that: where a slice is
+ * so long that a run hardly ends there by chance, anything from the slice's end on is taken for a
+ * cut, up to a 64th of the slice later. */
 #define SLICE_LONG 2000000u
 #define LATE_PART  64u
 /* Of shorter slices a run that ends at random ends so rather often. */
 #define SLICE_TELLS (4 * (EARLY + BAND))
+/* So many runs in a row that are as long as if cut were. */
+#define CUTS_TELL 3u
 /* So many slices in a row are told by the end of the last. */
 #define SLICES_TOLD 64u
 /* Records of what a call did may bear times from so long before it began until so long after it
@@ -454,6 +456,9 @@ static void end_run(struct switches *switches, uint64_t at)
         owner->last_to = owner->ended;
         if (is_firm(owner))
                 question_firm(&owner->question, owner->last_from, owner->last_to);
+        /* whatever it did before, by now it has work for all of its slices */
+        if (owner->cuts >= CUTS_TELL && owner->slice_ns >= SLICE_TELLS)
+                owner->part_ppm = PPM;
         switches->holder = NULL;
         switches->freed = at;
 }
