@@ -119,6 +119,7 @@ struct row {
         uint64_t target; /* ppm, 0: it has no part */
         uint64_t due; /* the same of the time that has passed, in which that may have been less */
         bool wanted;  /* it would use a turn */
+        bool comes;   /* it would, but that a cap keeps it off until its next period */
         /* of that one of its tenants who waits longest: when his last turn began, and since when
          * he, or his work, has waited for this one */
         uint64_t turned_at, waits;
@@ -145,9 +146,11 @@ static struct row look_at_row(
                                 continue;
                         target += seat->target_ppm;
                         due += MIN_OF(seat->target_ppm, seat->target_then);
-                        if (arbiter->tenant[t].capped_off ||
-                                (seat->sight.demand == ARBITER_DEMAND_NONE &&
-                                        now >= seat->sight.since + QUIET))
+                        if (seat->sight.demand == ARBITER_DEMAND_NONE &&
+                                now >= seat->sight.since + QUIET)
+                                continue;
+                        ret.comes = true;
+                        if (arbiter->tenant[t].capped_off)
                                 continue;
                         ret.wanted = true;
                         turned_at = seat->turned_at[turns->alone];
@@ -169,9 +172,9 @@ static uint32_t next_row(const struct arbiter *arbiter, uint32_t row)
         return row + 1 < arbiter->top ? row + 1 : POOL;
 }
 
-/* Its part of a frame, all of whose turns are wanted now. Others' turns may have been parts of
- * longer frames, when more was wanted: so not less than nearly what it is due of the time since its
- * last one. */
+/* Its part of a frame, all of whose turns are wanted now, or will be. Others' turns may have been
+ * parts of longer frames, when more was wanted: so not less than nearly what it is due of the time
+ * since its last one. */
 static uint64_t turn_length(
         struct arbiter *arbiter, const struct turns *turns, uint32_t holder, uint64_t now)
 {
@@ -181,7 +184,7 @@ static uint64_t turn_length(
         for (uint32_t k = 0; k <= POOL; k = k < POOL ? next_row(arbiter, k) : k + 1) {
                 struct row row = look_at_row(arbiter, turns, k, now);
 
-                if (!row.target || !row.wanted)
+                if (!row.target || !row.comes)
                         continue;
                 rows++;
                 sum += row.target;

@@ -311,6 +311,27 @@ static void loop_beside(
         world_done(&world);
 }
 
+/* One whose cap is hardly more than its guarantee cannot make up for turns that are longer while it
+ * is kept off. */
+static void capped_in_turns(void)
+{
+        struct client *client;
+        uint64_t start;
+        double got;
+
+        begin(4, SEES_ALL);
+        client = add(1, 44, 45, ARBITER_NORMAL, queue(902 * US));
+        add(2, 50, 0, ARBITER_NORMAL, loop(2322 * US));
+        add(3, 0, 0, ARBITER_HIGH, queue(267 * US));
+        world_run(&world, world.now + 3 * SEC);
+        start = world_used(&world, client);
+        world_run(&world, world.now + 10 * SEC);
+        got = (double)(world_used(&world, client) - start) / (10. * SEC);
+        printf("2  %-46s %.3f", "44 %, at most 45, in turns with a loop", got);
+        verdict(got >= .41 && got <= .46, got >= .44);
+        world_done(&world);
+}
+
 /* 3: a cap on a lone tenant. */
 static void cap(unsigned percent, struct program program, const char *name, enum fidelity fidelity)
 {
@@ -592,6 +613,7 @@ int main(void)
                         .work_ns = 125 * MS,
                         .pause_ns = 1324 * US},
                 0, false, .30);
+        capped_in_turns();
         test_caps();
         test_changes();
         test_priority(SEES_ALL);
