@@ -129,6 +129,7 @@ static int start(const struct cli_args *args, struct mps *mps, struct cleave_err
 static void print_status(const json_t *status)
 {
         const json_t *servers = json_object_get(status, "servers"), *server, *client;
+        const json_t *refuses = json_object_get(status, "refuses");
         long long threads = json_integer_value(json_object_get(status, "threads"));
         uint64_t memory = output_bytes(json_object_get(status, "memory"));
         size_t i, j, clients = 0;
@@ -162,6 +163,11 @@ static void print_status(const json_t *status)
         }
         if (json_is_array(servers) && clients == 0)
                 printf("  no clients\n");
+        if (json_is_object(refuses))
+                printf("  a new client may meet %s (%lld): %s\n",
+                        output_text(json_object_get(refuses, "name"), ""),
+                        json_integer_value(json_object_get(refuses, "code")),
+                        output_text(json_object_get(refuses, "sentence"), ""));
 }
 
 static int status(const struct cli_args *args, struct mps *mps, struct cleave_error *error)

@@ -35,7 +35,8 @@
         X(COMPUTE_GATED, "compute-gated")                                                          \
         X(STEERING_FAILED, "steering-failed")                                                      \
         X(SERVER_LOST, "server-lost")                                                              \
-        X(SERVER_BACK, "server-back")
+        X(SERVER_BACK, "server-back")                                                              \
+        X(SERVER_REFUSED, "server-refused")
 
 enum event_kind {
 #define X(identifier, word) EVENT_##identifier,

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* guard.sock: processes that say HELLO, and the notices of those that did. */
+#include <limits.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -8,6 +9,7 @@
 #include "base/process.h"
 #include "daemon/manager.h"
 #include "daemon/message.h"
+#include "partition/mps.h"
 
 #define HELLO_TIMEOUT (10 * USEC_PER_SEC)
 #define GUARDS_MAX    4096u /* that have not said HELLO yet */
@@ -299,6 +301,7 @@ static void notice(struct session *session, const struct cleave_notice *message)
         struct tenant *tenant = session->tenant;
         struct manager *manager = tenant->manager;
         struct event_subject subject = {.tenant = tenant->id, .pid = session->process.pid};
+        const struct mps_error *mps;
         char size[FORMAT_SIZE_MAX];
 
         switch (message->kind) {
@@ -325,6 +328,17 @@ static void notice(struct session *session, const struct cleave_notice *message)
                 events_add(&manager->events, EVENT_MEMORY_REFUSED, subject,
                         "process %d of tenant %s asked for memory of a device that was not granted",
                         (int)session->process.pid, tenant->name);
+                break;
+        case CLEAVE_NOTICE_MPS:
+                mps = message->a <= INT_MAX ? mps_error((int)message->a) : NULL;
+                if (!mps)
+                        return;
+                subject.device = manager->device[tenant->device[0].index].info.uuid_text;
+                subject.detail = json_pack(
+                        "{s:i, s:s, s:s}", "code", mps->code, "name", mps->name, "hint", mps->hint);
+                events_add(&manager->events, EVENT_SERVER_REFUSED, subject,
+                        "process %d of tenant %s: %s (%s, %d). %s", (int)session->process.pid,
+                        tenant->name, mps->sentence, mps->name, mps->code, mps->hint);
                 break;
         default: /* of a newer guard, or of no interest yet */
                 break;

@@ -71,7 +71,7 @@ CUresult cuInit(unsigned int flags)
                 return r == -EPERM ? CUDA_ERROR_NOT_PERMITTED : CUDA_ERROR_SYSTEM_NOT_READY;
         guard_space_open();
         guard_gate_open();
-        result = REAL(cuInit)(flags);
+        result = guard_space_tell(REAL(cuInit)(flags));
         if (result == CUDA_SUCCESS && !guard_rm_seen()) {
                 /* no limit could be held: refuse rather than pretend */
                 guard_notice(CLEAVE_NOTICE_BLIND, 0, 0);

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "message.h"
+
 /* One of our contexts. */
 struct green {
         CUgreenCtx green;
@@ -145,6 +147,20 @@ static void let_hidden_go(CUdevice device)
                 atomic_store(&hidden, NULL);
 }
 
+CUresult guard_space_tell(CUresult result)
+{
+        static _Atomic uint32_t told;
+        uint32_t bit;
+
+        if (result < CUDA_ERROR_MPS_CONNECTION_FAILED || result > CUDA_ERROR_MPS_CLIENT_TERMINATED)
+                return result;
+        /* a program may try again and again */
+        bit = 1u << (result - CUDA_ERROR_MPS_CONNECTION_FAILED);
+        if (!(atomic_fetch_or(&told, bit) & bit))
+                guard_notice(CLEAVE_NOTICE_MPS, (uint64_t)result, 0);
+        return result;
+}
+
 /* Without the server, the tenant would take turns with its neighbours and be none. */
 static CUresult check_server(CUdevice device)
 {
@@ -182,7 +198,7 @@ static CUresult make_green(CUdevice device, struct green *g)
         return result;
 }
 
-static CUresult make(CUdevice device, struct green **ret)
+static CUresult make_on_server(CUdevice device, struct green **ret)
 {
         struct green *g;
         CUresult result = check_server(device);
@@ -214,6 +230,11 @@ static CUresult make(CUdevice device, struct green **ret)
         guard_debug("a context on %u multiprocessors", count_sms(g->set));
         *ret = g;
         return CUDA_SUCCESS;
+}
+
+static CUresult make(CUdevice device, struct green **ret)
+{
+        return guard_space_tell(make_on_server(device, ret));
 }
 
 static CUresult end(struct green *g, CUdevice device)

@@ -22,6 +22,9 @@ static inline bool guard_space(void)
 {
         return __builtin_expect(__atomic_load_n(&guard_space_on, __ATOMIC_RELAXED), 0);
 }
+/* A result of the driver's by which a process begins or gets a context, handed through: where it is
+ * one of MPS's (CUDA_ERROR_MPS_...), the daemon is told, once a code and process. */
+HIDDEN CUresult guard_space_tell(CUresult result);
 /* After the session has opened. */
 HIDDEN void guard_space_open(void);
 /* The driver has a context of ours in place of the one that the program means by handle. */

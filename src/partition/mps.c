@@ -42,6 +42,21 @@ const char *mps_state_word(enum mps_state state)
         return state_words[state];
 }
 
+const struct mps_error *mps_error(int code)
+{
+        static const struct mps_error errors[] = {
+#define X(code_, name_, sentence_, hint_)                                                          \
+        {.code = code_, .name = name_, .sentence = sentence_, .hint = hint_},
+                MPS_ERRORS(X)
+#undef X
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(errors); i++)
+                if (errors[i].code == code)
+                        return errors + i;
+        return NULL;
+}
+
 static char *place(const struct mps *mps, const char *name)
 {
         char *path;
@@ -583,12 +598,35 @@ static json_t *devices_of(const char *text)
         return list;
 }
 
+/* Whether the server says that it takes no clients. Version 3 is not asked: what its list calls the
+ * states its guide does not say. */
+static bool is_not_ready(const struct mps *mps, json_int_t server)
+{
+        _cleanup_free_ char *answer = malloc(ANSWER_MAX);
+        char command[64];
+
+        snprintf(command, sizeof(command), "get_server_status %lld", (long long)server);
+        return answer && control(mps, NULL, command, answer) == 0 &&
+               (strncmp(answer, "INITIALIZING", strlen("INITIALIZING")) == 0 ||
+                       strncmp(answer, "FAULT", strlen("FAULT")) == 0);
+}
+
+static json_t *error_json(int code)
+{
+        const struct mps_error *e = mps_error(code);
+
+        return e ? json_pack("{s:i, s:s, s:s, s:s}", "code", e->code, "name", e->name, "sentence",
+                           e->sentence, "hint", e->hint)
+                 : json_null();
+}
+
 int mps_status(const struct mps *mps, json_t **ret, struct cleave_error *error)
 {
         _cleanup_free_ char *answer = malloc(ANSWER_MAX), *pipe = mps_pipe_directory(mps);
         enum mps_state state = mps_state(mps);
-        json_t *status, *settings, *servers, *pid;
+        json_t *status, *settings, *servers, *clients, *pid;
         bool named = protocol_of(mps) == 3;
+        int refused = 0;
         size_t i;
 
         if (!answer || !pipe)
@@ -611,6 +649,7 @@ int mps_status(const struct mps *mps, json_t **ret, struct cleave_error *error)
                         named ? "server list " SERVER " --format=csv,noheader" : "get_server_list",
                         answer) != 0) {
                 json_object_set_new(status, "servers", json_null());
+                json_object_set_new(status, "refuses", error_json(805));
                 *ret = status;
                 return 0;
         }
@@ -629,10 +668,16 @@ int mps_status(const struct mps *mps, json_t **ret, struct cleave_error *error)
                                 (long long)json_integer_value(pid));
                 if (control(mps, NULL, command, answer) != 0)
                         answer[0] = '\0';
+                clients = pids_of(answer, 0);
+                if (json_array_size(clients) >= MPS_CLIENTS)
+                        refused = 808;
+                else if (!named && is_not_ready(mps, json_integer_value(pid)))
+                        refused = 807;
                 json_array_append_new(
-                        servers, json_pack("{s:O,s:o}", "pid", pid, "clients", pids_of(answer, 0)));
+                        servers, json_pack("{s:O,s:o}", "pid", pid, "clients", clients));
         }
         json_decref(settings);
+        json_object_set_new(status, "refuses", error_json(refused));
         json_object_set_new(status, "servers", servers);
         *ret = status;
         return 0;

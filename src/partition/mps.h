@@ -19,8 +19,46 @@
 #include <sys/types.h>
 
 #include "partition/host.h"
+#include "policy/advise.h"
 
 #define MPS_DEADLINE_MSEC 10000u
+
+/*
+ * What a client of MPS meets, X(code, name, sentence, hint): CUDA's results of these names and
+ * numbers (CUDA driver API, CUresult), where they come from as NVIDIA's MPS guide has it.
+ */
+#define MPS_ERRORS(X)                                                                              \
+        X(805, "CUDA_ERROR_MPS_CONNECTION_FAILED",                                                 \
+                "no MPS server answers in its CUDA_MPS_PIPE_DIRECTORY, or the one there does not " \
+                "take it",                                                                         \
+                "`cleave mps status` says which run; a client is of the server's user and sees "   \
+                "that directory, in a container too.")                                             \
+        X(806, "CUDA_ERROR_MPS_RPC_FAILURE",                                                       \
+                "the MPS server has ended, and with it the contexts of its clients",               \
+                "Start the program again: new clients get a new server.")                          \
+        X(807, "CUDA_ERROR_MPS_SERVER_NOT_READY",                                                  \
+                "the MPS server takes no clients now: it starts, or recovers from a fault of one", \
+                "Try again; after a fault it takes new ones when those that it had have ended.")   \
+        X(808, "CUDA_ERROR_MPS_MAX_CLIENTS_REACHED",                                               \
+                "the MPS server has as many clients as it can have (48 from Volta on, fewer on "   \
+                "MIG)",                                                                            \
+                "End another one, or use fewer processes.")                                        \
+        X(809, "CUDA_ERROR_MPS_MAX_CONNECTIONS_REACHED",                                           \
+                "the device has no queues for work left for another client of the MPS server",     \
+                "End another client, or start all with a smaller CUDA_DEVICE_MAX_CONNECTIONS.")    \
+        X(810, "CUDA_ERROR_MPS_CLIENT_TERMINATED",                                                 \
+                "the MPS server has put it out: somebody asked for that (terminate_client), or "   \
+                "its memory was needed for what others are guaranteed",                            \
+                "Start the program again; its contexts are gone.")
+#define MPS_CLIENTS ADVISE_MPS_CLIENTS
+
+struct mps_error {
+        int code;
+        const char *name, *sentence /* without full stop; it: the client */, *hint;
+};
+
+/* NULL: no error of MPS's. */
+const struct mps_error *mps_error(int code);
 
 enum mps_state {
         MPS_ABSENT,       /* nothing of that name */
@@ -62,7 +100,9 @@ int mps_serve(const struct mps *mps, pid_t *ret);
 int mps_stop(const struct mps *mps, struct cleave_error *error);
 
 /* {name, state, device, devices: [UUID], protocol, threads, memory, pid, pipe_directory, servers:
- * [{pid, clients: [pid]}]}; a new reference. servers is null where it does not answer. */
+ * [{pid, clients: [pid]}], refuses: {code, name, sentence, hint}}; a new reference. servers is null
+ * where it does not answer; refuses is what the next client may meet, as far as that can be known
+ * from outside: null where nothing speaks against it. */
 int mps_status(const struct mps *mps, json_t **ret, struct cleave_error *error);
 
 /* What a container needs to be a client: as technique.attach gives it (technique.h). -ENOENT,

@@ -35,7 +35,6 @@ const char *advise_way_meaning(enum advise_way way)
 /* What shares nothing of a GPU. */
 #define WHOLES (WAY(PASSTHROUGH) | WAY(WHOLE) | WAY(SEVERAL))
 
-#define MPS_CLIENTS   48 /* of one server on Volta and later */
 #define SPATIAL_SETS  15 /* of 8 multiprocessors on an H100 */
 #define REMOTE_PERMIL 200
 
@@ -171,7 +170,7 @@ RULE(more_than_functions)
 
 RULE(more_than_clients)
 {
-        return tenants_per_gpu(ask, machine) > MPS_CLIENTS;
+        return tenants_per_gpu(ask, machine) > ADVISE_MPS_CLIENTS;
 }
 
 RULE(more_than_sets)

@@ -12,6 +12,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* of one MPS server on Volta and later; how many a release takes may differ (MPS guide) */
+#define ADVISE_MPS_CLIENTS 48
+
 /* X(identifier, word in JSON, what it is) */
 #define ADVISE_WAYS(X)                                                                             \
         X(QUOTA, "quota", "a memory quota of Cleave on a shared GPU")                              \

@@ -92,6 +92,8 @@ enum cleave_notice_kind {
         CLEAVE_NOTICE_GROUPS = 2,  /* a graphics/compute channel group was made, see below */
         CLEAVE_NOTICE_BLIND = 3,   /* the driver's RM calls cannot be seen, CUDA was refused */
         CLEAVE_NOTICE_FOREIGN = 4, /* a = device instance: memory asked on a device not granted */
+        CLEAVE_NOTICE_MPS = 5,     /* a = one of CUDA_ERROR_MPS_...: the driver began with it, or
+                                      made no context for it. Once a code and process */
 };
 
 /* With GROUPS, a is the group's client of RM, and the descriptor of /dev/nvidiactl by which it was

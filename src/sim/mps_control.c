@@ -250,6 +250,8 @@ static void answer(int connection, char *line, FILE *out)
                 fprintf(out, "%d\n", server);
         else if (strcmp(line, "get_server_list") == 0)
                 ;
+        else if (strncmp(line, "get_server_status", 17) == 0 && server_lives())
+                fprintf(out, "ACTIVE\n");
         else if (strncmp(line, "get_client_list", 15) == 0)
                 list_clients(out);
         else if (sscanf(line, "set_default_active_thread_percentage %lf", &threads) == 1)

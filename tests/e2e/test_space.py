@@ -18,6 +18,15 @@ from world import Failure, World, eventually, gone  # noqa: E402
 
 BUILD = None
 VIEWS = [sys.executable, os.path.join(HERE, "space_views.py")]
+# begins, and gets a context, twice each: what it gets, up to the second failure
+TRIES = """
+import ctypes, json
+cuda, context = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p()
+got = [cuda.cuInit(0)]
+for _ in range(2 if got[0] == 0 else 1):
+    got.append(cuda.cuInit(0) if got[0] else cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0))
+print(json.dumps(got), flush=True)
+"""
 SPACE = ["--memory", "2G", "--sharing", "spatial", "--device", "0"]
 
 
@@ -55,6 +64,11 @@ class Space(unittest.TestCase):
         for process in processes:
             process.communicate()
         self.assertTrue(eventually(lambda: not self.world.tenants()))
+
+    def end_one(self, process):
+        tenants = len(self.world.tenants())
+        process.communicate()
+        self.assertTrue(eventually(lambda: len(self.world.tenants()) < tenants))
 
     def space(self, name):
         return self.world.json("inspect", name)["space"]
@@ -218,6 +232,29 @@ class Space(unittest.TestCase):
         process, seen = self.start(program=["env", "-u", "CUDA_MPS_PIPE_DIRECTORY", *VIEWS])
         self.assertEqual(seen, {"error": 805, "what": "cuDevicePrimaryCtxRetain"})
         self.end(process)
+
+    def test_what_a_client_of_mps_may_meet(self):
+        """Each of the codes has its sentence, the one of docs/space.md, wherever the driver says it."""
+        with open(os.path.join(HERE, "../../docs/space.md"), encoding="utf-8") as file:
+            rows = [line[2:].split(" | ") for line in file if line.startswith("| 8")]
+        rows = {int(code): words for code, *words in rows}
+        self.assertEqual(sorted(rows), [805, 806, 807, 808, 809, 810])
+        holder, _ = self.start("--name", "holder", "--compute", "10")  # the server stays
+        for code, entry in zip(rows, ("cuInit", "cuGreenCtxCreate") * 3):
+            process, seen = self.start("--name", f"m{code}", "--compute", "10", program=[
+                "env", f"CLEAVE_SIM_FAULTS=fail={code}@{entry}:1+", sys.executable, "-c", TRIES])
+            self.assertIn(seen, ([code, code], [0, code, code]))
+            self.end_one(process)
+        events = [e for e in map(json.loads, self.world.cleave(
+            "events", "-o", "json")[1].splitlines()) if e.get("kind") == "server-refused"]
+        self.assertEqual([e["detail"]["code"] for e in events], list(rows))
+        for event, (name, sentence, hint, _) in zip(events, rows.values()):
+            code = event["detail"]["code"]
+            name = name.strip("`")
+            self.assertEqual((event["detail"]["name"], event["detail"]["hint"]), (name, hint))
+            self.assertEqual(event["message"], f"process {event['pid']} of tenant m{code}: "
+                             f"{sentence} ({name}, {code}). {hint}")
+        self.end(holder)
 
     def test_another_daemon_goes_on(self):
         first, _ = self.start("--compute", "50", "--name", "first")

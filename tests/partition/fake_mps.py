@@ -4,8 +4,9 @@
 directory, else a client that sends it standard input and prints the answers. With -p 3 the daemon
 speaks version 3, as NVIDIA's guide has it: clients send their arguments. In the environment of the
 daemon, FAKE_MPS may be: fail (does not start), deaf (takes no limit), hang (never answers a second
-question), old (knows no -p), older (takes no notice of -p), kill=N (whoever runs it is killed at the
-N-th such point: before and after each answer)."""
+question), old (knows no -p), older (takes no notice of -p), full (has as many clients
+as a server can have), fault or starting (its server is in that state), kill=N (whoever runs it is
+killed at the N-th such point: before and after each answer)."""
 import os
 import signal
 import socket
@@ -81,6 +82,8 @@ def answer(settings, words, mode):
         return f"{os.getpid()}\n"
     if verb == "get_client_list":
         return "".join(f"{c}\n" for c in settings["clients"])
+    if verb == "get_server_status":
+        return {"fault": "FAULT\n", "starting": "INITIALIZING\n"}.get(mode, "ACTIVE\n")
     if verb == "set_default_active_thread_percentage":
         if mode != "deaf":
             settings["threads"] = float(words[1])
@@ -113,7 +116,8 @@ def serve(mode, version):
     for fd in range(3):
         os.dup2(null, fd)
     signal.signal(signal.SIGTERM, signal.SIG_IGN if mode == "hang" else signal.SIG_DFL)
-    settings = {"threads": 100.0, "memory": [], "clients": [os.getpid()], "servers": {}}
+    settings = {"threads": 100.0, "memory": [], "servers": {},
+                "clients": [os.getpid()] * (48 if mode == "full" else 1)}
     questions = 0
     while True:
         connection, _ = server.accept()

@@ -99,6 +99,30 @@ class Mps(unittest.TestCase):
         self.assert_ended(server["pid"])
         self.assertEqual(self.cleave("stop")[0], 3)
 
+    def test_what_the_next_client_may_meet(self):
+        """Each is told where it can be known before a program is started."""
+        for mode, code, words in (("full", 808, "as many clients as it can have"),
+                                  ("starting", 807, "it starts"), ("fault", 807, "recovers"),
+                                  ("", None, "")):
+            self.assertEqual(self.cleave("start", DEVICE, mode=mode)[0], 0)
+            refuses = self.servers()["mps"]["refuses"]
+            out = self.cleave("status")[1]
+            if code:
+                self.assertEqual(refuses["code"], code)
+                self.assertIn(f"may meet {refuses['name']} ({code}): {refuses['sentence']}", out)
+                self.assertIn(words, refuses["sentence"])
+            else:
+                self.assertIsNone(refuses)
+                self.assertNotIn("may meet", out)
+            self.assertEqual(self.cleave("stop")[0], 0)
+        self.assertEqual(self.cleave("start", DEVICE)[0], 0)
+        pid = self.servers()["mps"]["pid"]
+        os.kill(pid, signal.SIGKILL)
+        self.assert_ended(pid)
+        self.assertEqual(self.servers()["mps"]["refuses"]["code"], 805)
+        self.assertIn("may meet CUDA_ERROR_MPS_CONNECTION_FAILED (805): no MPS server answers",
+                      self.cleave("status")[1])
+
     def test_what_a_dead_one_left_is_cleared_away(self):
         self.assertEqual(self.cleave("start", DEVICE)[0], 0)
         pid = self.servers()["mps"]["pid"]
