@@ -11,6 +11,7 @@ free            gives the last block back
 work US         from now on keeps kernels of that length queued on the current device
 loop US         the same, but waits for each before the next
 queue US        the same, but on one stream, and waits after each 50 ms of work
+contexts N US   N times a context of its own with one such kernel, made and ended
 rest            no longer
 launched        how many kernels were launched so far by these
 quit STATUS     ends
@@ -95,6 +96,20 @@ def main():
                 must(cuda.cuCtxSynchronize(), "meet")
             count[0] += 1
 
+    def come_and_go(times, nanoseconds):
+        length = ctypes.c_uint64(nanoseconds)
+        parameters = (ctypes.c_void_p * 1)(ctypes.addressof(length))
+        with open(PTX, "rb") as source:
+            image = source.read() + b"\0"
+        for _ in range(times):
+            context, module, spin = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
+            must(cuda.cuCtxCreate_v2(ctypes.byref(context), 0, current), "contexts")
+            must(cuda.cuModuleLoadData(ctypes.byref(module), image), "contexts")
+            must(cuda.cuModuleGetFunction(ctypes.byref(spin), module, b"cleave_spin"), "contexts")
+            must(cuda.cuLaunchKernel(spin, 1, 1, 1, 1, 1, 1, 0, None, parameters, None), "contexts")
+            must(cuda.cuCtxSynchronize(), "contexts")
+            must(cuda.cuCtxDestroy_v2(context), "contexts")
+
     def stop():
         resting.set()
         for worker in workers:
@@ -128,6 +143,10 @@ def main():
             workers.append(threading.Thread(target=keep_meeting, daemon=True,
                                             args=(number * 1000, resting)))
             workers[-1].start()
+            answer(0)
+        elif word == "contexts":
+            must(first, word)
+            come_and_go(number, int(values[1]) * 1000)
             answer(0)
         elif word == "rest":
             stop()

@@ -186,6 +186,15 @@ class Compute(unittest.TestCase):
         self.assertTrue(eventually(lambda: self.steering() is None))
         self.assertTrue(eventually(lambda: self.slices(a) == [DEFAULT_SLICE]))
 
+    def test_a_capped_tenant_makes_contexts(self):
+        """None of its channels is forgotten, at whatever moment of its period others come."""
+        a = self.world.tool("--memory", "4G", "--name", "a", "--compute-max", "20")
+        a("loop", 1000)
+        self.assertEqual(a("contexts", 40, 500), 0)
+        before = a("launched")
+        self.assertTrue(eventually(lambda: a("launched") > before + 20), (self.seen(0.5, a),
+                                                                         self.use("a")))
+
     def test_use_is_counted(self):
         """By the record of context switches, beside another and alone."""
         a = self.tenant("a", "--compute", "60")
