@@ -87,7 +87,7 @@ int daemon_directory(unsigned flags, char **ret, bool *ret_system, struct cleave
                 r = runtime_dir(&plain, &system, error);
                 if (r < 0)
                         return r;
-                if (system || !listens(sim) || listens(plain)) {
+                if (system || flags & DAEMON_REAL || !listens(sim) || listens(plain)) {
                         *ret = TAKE_PTR(plain);
                         if (ret_system)
                                 *ret_system = system;

@@ -25,14 +25,15 @@ enum daemon_flags {
         DAEMON_QUIET = 2, /* no line that says so when starting takes a while */
         DAEMON_SIM = 4,   /* the daemon of the simulated GPU */
         DAEMON_MODEL = 8, /* and no other models than those of CLEAVE_SIM */
+        DAEMON_REAL = 16, /* not the simulated GPU's daemon, unless it is asked for */
 };
 
 /* The runtime directory of the daemon that we speak with, as runtime_dir(); with DAEMON_SIM, or
  * where CLEAVE_SIM is set, that of the simulated GPU's daemon, which is apart so that simulated
  * and real GPUs can be used side by side. Without DAEMON_SIM the simulated GPU's daemon is also
- * taken where it listens and no other does. A directory that CLEAVE_RUNTIME_DIR gives is taken
- * for either; once a daemon without a simulated GPU listens there, daemon_connect() goes to one
- * beside it. ret_system may be NULL. */
+ * taken where it listens and no other does, but not with DAEMON_REAL. A directory that
+ * CLEAVE_RUNTIME_DIR gives is taken for either; once a daemon without a simulated GPU listens
+ * there, daemon_connect() goes to one beside it. ret_system may be NULL. */
 int daemon_directory(unsigned flags, char **ret, bool *ret_system, struct cleave_error *error);
 
 /* What --sim asks for: sets CLEAVE_SIM, for this process and the daemon that it starts. models: the

@@ -174,11 +174,10 @@ static int wanted_devices(struct run *run, json_t **ret, struct cleave_error *er
                 }
         if ((n == 0 && !memory.part[0].device) || quota_has_part(&memory) ||
                 quota_has_part(&most)) {
-                const char *models = getenv(CLEAVE_ENV_SIM);
+                const char *models = getenv(CLEAVE_ENV_SIM) ?: ""; /* real ones */
 
-                r = client_call(run->client, "device.list",
-                        models && *models ? json_pack("{s:s}", "env_sim", models) : NULL, &result,
-                        error);
+                r = client_call(run->client, "device.list", json_pack("{s:s}", "env_sim", models),
+                        &result, error);
                 if (r < 0)
                         return r;
                 listed = json_object_get(result, "devices");
@@ -562,7 +561,8 @@ static int run_tenant(struct run *run)
         _cleanup_error_ struct cleave_error error = CLEAVE_ERROR_NONE;
         int r;
 
-        r = daemon_connect(run->flags | DAEMON_START, &run->client, &run->directory, &error);
+        r = daemon_connect(
+                run->flags | DAEMON_START | DAEMON_REAL, &run->client, &run->directory, &error);
         if (r < 0)
                 return fail(run, &error);
         r = create_tenant(run, &error);

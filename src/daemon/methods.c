@@ -528,21 +528,27 @@ static int check_sim(struct connection *connection, json_t *params, struct cleav
         if ((!wanted && !manager->sim) ||
                 (wanted && manager->sim && strcmp(wanted, manager->sim) == 0))
                 return 0;
+        /* The simulated NVML has the name of the real one and stays loaded, so that who looks for
+         * the real one would find it. */
+        if (!wanted) {
+                error_set(error, CLEAVE_REASON_BUSY,
+                        "the daemon simulates GPUs (%s), and a real one is asked for",
+                        manager->sim);
+                error_set_hint(error, manager->system
+                                              ? "--sim takes a simulated one."
+                                              : "--sim takes a simulated one. The daemon ends a "
+                                                "minute after its last use.");
+                return -EBUSY;
+        }
         /* with nothing in use, a daemon of the user's own goes over to what is asked for */
         if (!manager->system && !manager->tenants && !space_is_used(manager)) {
-                int r;
+                int r = manager_open_devices(manager, wanted);
 
-                if (!wanted) {
-                        unsetenv(CLEAVE_ENV_SIM);
-                        free(manager->sim);
-                        manager->sim = NULL;
-                }
-                r = manager_open_devices(manager, wanted);
                 return r < 0 ? error_set_errno(error, r, "the GPUs cannot be opened") : 0;
         }
-        error_set(error, CLEAVE_REASON_BUSY, "the daemon's tenants use %s%s, and %s%s is asked for",
-                manager->sim ? "the simulated GPU " : "real GPUs", manager->sim ?: "",
-                wanted ? "the simulated GPU " : "a real one", wanted ?: "");
+        error_set(error, CLEAVE_REASON_BUSY,
+                "the daemon's tenants use %s%s, and the simulated GPU %s is asked for",
+                manager->sim ? "the simulated GPU " : "real GPUs", manager->sim ?: "", wanted);
         error_set_hint(error, "Wait until they have ended, or set %s to another directory.",
                 CLEAVE_ENV_RUNTIME);
         return -EBUSY;

@@ -417,6 +417,53 @@ class BesideAnother(EndToEnd):
         self.assertIn("cleave run --sim", err)
 
 
+class WithoutSim(EndToEnd):
+    """Whoever does not ask for a simulated GPU does not get one, whatever a daemon did before."""
+
+    def test_one_that_simulates_has_no_real_ones(self):
+        """In the only directory there is, in use or not; and it goes on simulating."""
+        tool = self.world.tool("--memory", "1G")
+        pid = self.world.daemon_pid()
+        del self.world.env["CLEAVE_SIM"]
+        for idle in (False, True):
+            for device in ([], ["--device", "0"]):
+                status, _, err = self.world.cleave("run", "--memory", "1G", *device, "--", "true",
+                                                   check=False)
+                self.assertEqual(status, 125)
+                self.assertIn("the daemon simulates GPUs (h100), and a real one is asked for", err)
+                self.assertIn("--sim takes a simulated one. The daemon ends a minute after", err)
+            if not idle:
+                self.assertEqual(tool("info")[1], GIB)
+                self.assertEqual(tool.end()[0], 0)
+                self.assertTrue(eventually(lambda: not self.world.tenants()))
+        again = self.world.tool("--sim", "--memory", "1G")
+        self.assertEqual(again.end()[0], 0)
+        self.assertEqual(self.world.daemon_pid(), pid)
+
+    def test_by_default_each_has_a_daemon(self):
+        """The simulated GPU's is left alone by a run without --sim, which starts one of its own."""
+        world = self.world
+        if os.path.exists("/run/cleave/control.sock"):
+            self.skipTest("the system's daemon serves here")
+        world.stop_daemon()
+        del world.env["CLEAVE_RUNTIME_DIR"], world.env["CLEAVE_SIM"]
+        world.env["XDG_RUNTIME_DIR"] = world.place
+        self.assertEqual(world.cleave("run", "--sim", "--memory", "1G", "--", "true")[0], 0)
+        world.runtime = os.path.join(world.place, "cleave-sim")
+        self.addCleanup(world.stop_daemon)
+        pid = world.daemon_pid()
+        status, _, err = world.cleave("run", "--memory", "1G", "--", "true", check=False)
+        if status != 0:  # there is no GPU here
+            self.assertEqual(status, 125)
+            self.assertIn("cleave run --sim", err)
+        self.assertEqual((world.daemon_pid(), world.control("daemon.info")["sim"]), (pid, "h100"))
+        world.stop_daemon()
+        world.runtime = os.path.join(world.place, "cleave")
+        self.assertNotIn(world.daemon_pid(), (None, pid))
+        self.assertIsNone(world.control("daemon.info")["sim"])
+        world.stop_daemon()
+
+
 class OtherModels(EndToEnd):
     """Who names a model gets that one, whichever is simulated already."""
     sim = "a30"
