@@ -493,6 +493,22 @@ static void tell_unreachable(struct session *session)
                 (int)session->process.pid, session->tenant->name, CONTROL_PATH);
 }
 
+/* Groups beyond those that its slot can name run as the driver likes. */
+static void tell_lost_groups(struct session *session)
+{
+        struct tenant *tenant = session->tenant;
+
+        if (session->groups_told || session->returning || !tenant->pages.usage ||
+                !atomic_load(&cleave_usage_slot(tenant->pages.usage, session->slot)->lost_groups))
+                return;
+        session->groups_told = true;
+        events_add(&tenant->manager->events, EVENT_COMPUTE_REFUSED,
+                (struct event_subject){.tenant = tenant->id, .pid = session->process.pid},
+                "process %d of tenant %s has more channel groups than the %u, of %u channels, that "
+                "can be steered: the others are not held to the tenant's terms",
+                (int)session->process.pid, tenant->name, CLEAVE_MAX_GROUPS, CLEAVE_MAX_CHANNELS);
+}
+
 static void forget_descriptors(struct session *session)
 {
         for (unsigned i = 0; i < session->rm_fds; i++)
@@ -924,6 +940,7 @@ static void step(struct compute *compute)
                                         tell_unreachable(session);
                         }
                         hold_descriptors(compute, session);
+                        tell_lost_groups(session);
                 }
         }
         open_devices(compute);

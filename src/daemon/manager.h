@@ -85,6 +85,7 @@ struct session {
         uint64_t next_look, look_interval; /* at what a detached process maps; usec */
         int rm_fd[SESSION_RM_FDS];         /* its descriptors of /dev/nvidiactl */
         unsigned rm_fds;
+        bool groups_told;  /* that it has more channel groups than can be steered */
         bool rm_missed;    /* a group was there, and none of them */
         bool rm_searched;  /* they were looked for, as the guard did not pass the right one */
         uint32_t holder;   /* in the steering process, UINT32_MAX: none */

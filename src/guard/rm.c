@@ -228,6 +228,28 @@ static struct cleave_channel_group *group_entry(
         return NULL;
 }
 
+/* A place for a new group. Those that nobody steers, as of copy engines, make room for others. */
+static struct cleave_channel_group *place_for_group(
+        struct cleave_slot *slot, const struct object *group)
+{
+        struct cleave_channel_group *entry = group_entry(slot, 0, 0);
+
+        for (unsigned i = 0;
+                !entry && group->instance == RM_ENGINE_GRAPHICS && i < CLEAVE_MAX_GROUPS; i++)
+                if (slot->group[i].engine != RM_ENGINE_GRAPHICS) {
+                        entry = &slot->group[i];
+                        atomic_store_explicit(&entry->handle, 0, memory_order_release);
+                }
+        return entry;
+}
+
+/* One that is steered and has no place: the daemon tells it. */
+static void lose_group(struct cleave_slot *slot, const struct object *group)
+{
+        if (group->instance == RM_ENGINE_GRAPHICS)
+                atomic_fetch_add(&slot->lost_groups, 1);
+}
+
 /* Writes a new group into the slot, for the daemon. rm_lock is held. */
 static void group_report(int fd, const struct object *group)
 {
@@ -240,9 +262,9 @@ static void group_report(int fd, const struct object *group)
 
         if (!session)
                 return;
-        entry = group_entry(session->slot, 0, 0);
+        entry = place_for_group(session->slot, group);
         if (!entry) {
-                atomic_fetch_add(&session->slot->lost_groups, 1);
+                lose_group(session->slot, group);
                 return;
         }
         granted = device ? granted_device(fd, group->client, device->handle) : -ENODEV;
@@ -269,7 +291,7 @@ static void channel_report(const struct object *channel)
         entry = group_entry(session->slot, group->client, group->handle);
         n = entry ? atomic_load(&entry->channels) : CLEAVE_MAX_CHANNELS;
         if (n >= CLEAVE_MAX_CHANNELS) {
-                atomic_fetch_add(&session->slot->lost_groups, 1);
+                lose_group(session->slot, group);
                 return;
         }
         entry->channel[n] = channel->handle;

@@ -12,6 +12,7 @@ work US         from now on keeps kernels of that length queued on the current d
 loop US         the same, but waits for each before the next
 queue US        the same, but on one stream, and waits after each 50 ms of work
 contexts N US   N times a context of its own with one such kernel, made and ended
+hold N          makes N contexts that stay
 rest            no longer
 launched        how many kernels were launched so far by these
 quit STATUS     ends
@@ -147,6 +148,10 @@ def main():
         elif word == "contexts":
             must(first, word)
             come_and_go(number, int(values[1]) * 1000)
+            answer(0)
+        elif word == "hold":
+            for _ in range(number):
+                must(cuda.cuCtxCreate_v2(ctypes.byref(ctypes.c_void_p()), 0, current), word)
             answer(0)
         elif word == "rest":
             stop()

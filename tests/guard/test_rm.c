@@ -321,6 +321,7 @@ static void a_forked_child_gets_none_and_returns_none(void **state)
 
 static void groups_and_channels_are_reported(void **state)
 {
+        struct rm_channel_group_params graphics = {.engine_type = RM_ENGINE_GRAPHICS};
         const struct cleave_channel_group *group = &slot.group[0];
 
         assert_int_equal(group->handle, 0xa0);
@@ -340,10 +341,18 @@ static void groups_and_channels_are_reported(void **state)
         assert_int_equal(slot.lost_groups, 7);
         release(0xa0);
         assert_int_equal(group->handle, 0);
+        /* those of other engines, too, but only as long as nobody else needs the place */
         for (uint32_t i = 0; i < CLEAVE_MAX_GROUPS + 3; i++)
                 alloc(1, 0x80, 0x1000 + i, RM_CLASS_CHANNEL_GROUP, NULL);
-        assert_int_equal(slot.lost_groups, 7 + 3);
+        assert_int_equal(slot.lost_groups, 7);
         assert_int_equal(slot.groups, CLEAVE_MAX_GROUPS);
+        for (uint32_t i = 0; i < CLEAVE_MAX_GROUPS + 3; i++)
+                alloc(1, 0x80, 0x2000 + i, RM_CLASS_CHANNEL_GROUP, &graphics);
+        assert_int_equal(slot.lost_groups, 7 + 3);
+        for (uint32_t i = 0; i < CLEAVE_MAX_GROUPS; i++) {
+                assert_in_range(slot.group[i].handle, 0x2000, 0x2000 + CLEAVE_MAX_GROUPS - 1);
+                assert_int_equal(slot.group[i].channels, 0);
+        }
 }
 
 static void only_what_is_steered_passes_its_descriptor(void **state)

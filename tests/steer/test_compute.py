@@ -195,6 +195,17 @@ class Compute(unittest.TestCase):
         self.assertTrue(eventually(lambda: a("launched") > before + 20), (self.seen(0.5, a),
                                                                          self.use("a")))
 
+    def test_more_contexts_than_can_be_steered(self):
+        """Other engines' groups make room for those with work; who has too many of these is told."""
+        a = self.world.tool("--memory", "60G", "--name", "a", "--compute-max", "50")
+        self.assertEqual(a("hold", 40), 0)
+        self.assertTrue(eventually(lambda: self.eye(0, a)[str(a.pid)]["groups"] == 41))
+        time.sleep(0.2)
+        self.assertFalse(self.events("compute-refused"))
+        self.assertEqual(a("hold", 20), 0)
+        event = eventually(lambda: self.events("compute-refused"))[0]
+        self.assertIn("more channel groups than the 48", event["message"])
+
     def test_use_is_counted(self):
         """By the record of context switches, beside another and alone."""
         a = self.tenant("a", "--compute", "60")
