@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Tenants that are containers. A container's engine makes one with tenant.create and `container`, the
- * pid of the container's first process, before that runs anything of the image; the tenant lives
- * until that process ends. A process belongs to it that is in the container's cgroup, or, where the
- * engine gave it none of its own, in its pid namespace, or descends from the first process.
+ * Tenants that are containers. A container's engine makes one with tenant.create and `container`,
+ * the pid of the container's first process, before that runs anything of the image; the tenant
+ * lives until that process ends. A process belongs to it that is in the container's cgroup, or,
+ * where the engine gave it none of its own, in its pid namespace, or descends from the first
+ * process.
  */
 #pragma once
 

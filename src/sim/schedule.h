@@ -47,7 +47,8 @@ struct schedule_costs {
                 138000, 92000, 17000, 50000000                                                     \
         }
 #define SCHEDULE_TICK 1024u /* ns: what RM calls a microsecond of a slice; seen in records */
-#define SCHEDULE_SLICE_DEFAULT (2048u * SCHEDULE_TICK) /* GET_TIMESLICE answers 2048 on a new group */
+/* GET_TIMESLICE answers 2048 on a new group */
+#define SCHEDULE_SLICE_DEFAULT (2048u * SCHEDULE_TICK)
 
 /* A context switch as the engine's firmware records it: an end once the state is saved, a start
  * once it is restored, SCHEDULE_RESTORE later at least. The rest of what a switch takes lies in the

@@ -30,14 +30,15 @@ static int read_text(const char *directory, const char *text, struct config *con
 
 static void a_whole_configuration_is_read(void **state)
 {
-        static const char text[] = "# all of it\n"
-                                   "[access]\ngroup = root\nmemory = 50%\ntenants = 4\n"
-                                   "[user root]\nmemory = 40G\n"
-                                   "[uid 4711]\ntenants = 0\n"
-                                   "[audit]\npolicy = kill\ninterval = 500ms\ntolerance = 1M\n"
-                                   "[daemon]\nidle_exit = infinity\nrelease_after = 3s\njournal_limit = 1M\n"
-                                   "connections = 7\ncgroups = no\nclaims = /run/x\n"
-                                   "[device]\nnvml = /opt/libnvidia-ml.so.1\ncompute = gate\n";
+        static const char text[] =
+                "# all of it\n"
+                "[access]\ngroup = root\nmemory = 50%\ntenants = 4\n"
+                "[user root]\nmemory = 40G\n"
+                "[uid 4711]\ntenants = 0\n"
+                "[audit]\npolicy = kill\ninterval = 500ms\ntolerance = 1M\n"
+                "[daemon]\nidle_exit = infinity\nrelease_after = 3s\njournal_limit = 1M\n"
+                "connections = 7\ncgroups = no\nclaims = /run/x\n"
+                "[device]\nnvml = /opt/libnvidia-ml.so.1\ncompute = gate\n";
         struct ceiling ceiling;
         struct config config;
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A program of the driver API that is linked with -lcuda and compiles its kernel while it runs, with
- * NVRTC.
+ * A program of the driver API that is linked with -lcuda and compiles its kernel while it runs,
+ * with NVRTC.
  *
  * usage: nvrtc QUOTA_MIB [hold]
  */
@@ -37,11 +37,12 @@ static void must(int result, const char *what)
 }
 #define MUST(call) must((int)(call), #call)
 
-static const char source[] = "extern \"C\" __global__ void fill(unsigned *p, unsigned long long n)\n"
-                             "{\n"
-                             "  unsigned long long i = blockIdx.x * 256ull + threadIdx.x;\n"
-                             "  for (; i < n; i += gridDim.x * 256ull) p[i] = (unsigned)i;\n"
-                             "}\n";
+static const char source[] =
+        "extern \"C\" __global__ void fill(unsigned *p, unsigned long long n)\n"
+        "{\n"
+        "  unsigned long long i = blockIdx.x * 256ull + threadIdx.x;\n"
+        "  for (; i < n; i += gridDim.x * 256ull) p[i] = (unsigned)i;\n"
+        "}\n";
 
 static CUfunction compile(CUdevice device)
 {
