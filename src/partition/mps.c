@@ -124,8 +124,8 @@ static void exec_control(const struct mps *mps, const char *device, char *words[
 static int collect(int fd, pid_t pid, unsigned msec, char ret[static ANSWER_MAX])
 {
         uint64_t until = clock_usec(CLOCK_MONOTONIC) + msec * USEC_PER_MSEC;
-        struct pollfd wait = {.fd = fd, .events = POLLIN};
-        const struct timespec step = {.tv_nsec = WAIT_STEP * 1000000};
+        _cleanup_close_ int process = process_open(pid);
+        struct pollfd wait[] = {{.fd = fd, .events = POLLIN}, {.fd = process, .events = POLLIN}};
         size_t n = 0;
         int status;
 
@@ -138,13 +138,17 @@ static int collect(int fd, pid_t pid, unsigned msec, char ret[static ANSWER_MAX]
                 /* The daemon that -d leaves behind may keep our pipe open: what counts is that the
                  * program itself has ended. */
                 ended = waitpid(pid, &status, WNOHANG);
-                while (poll(&wait, 1, 0) > 0 && n < ANSWER_MAX - 1) {
+                while (n < ANSWER_MAX - 1 && poll(wait, 1, 0) > 0) {
                         got = read(fd, ret + n, ANSWER_MAX - 1 - n);
-                        if (got <= 0)
+                        if (got <= 0) {
+                                wait[0].fd = -1; /* nobody has the other end any more */
                                 break;
+                        }
                         n += (size_t)got;
                         ret[n] = '\0';
                 }
+                if (n == ANSWER_MAX - 1)
+                        wait[0].fd = -1;
                 if (ended == pid)
                         return WIFEXITED(status) ? WEXITSTATUS(status) : -EIO;
                 if (now >= until) {
@@ -153,7 +157,9 @@ static int collect(int fd, pid_t pid, unsigned msec, char ret[static ANSWER_MAX]
                                 ;
                         return -ETIMEDOUT;
                 }
-                nanosleep(&step, NULL);
+                /* without a descriptor of the process its end is looked for in steps */
+                poll(wait, ARRAY_SIZE(wait),
+                        process >= 0 ? (int)((until - now) / USEC_PER_MSEC) + 1 : WAIT_STEP);
         }
 }
 
