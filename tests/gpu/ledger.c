@@ -54,10 +54,18 @@ static double charged_mib(void)
         return (double)(total - free_bytes) / 1048576;
 }
 
+/* What is freed in a stream's order may go between the two readings: they are compared once both
+ * have held still. */
 static void step(const char *what, CUresult result)
 {
-        double counted = counted_mib(), charged = charged_mib();
+        double counted = counted_mib(), charged = charged_mib(), counted_before, charged_before;
 
+        do {
+                counted_before = counted;
+                charged_before = charged;
+                counted = counted_mib();
+                charged = charged_mib();
+        } while (counted != counted_before || charged != charged_before);
         steps++;
         if (counted != charged)
                 differences++;
