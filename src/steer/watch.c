@@ -21,8 +21,9 @@
 #define RETRY_MAX (30000ull * MS)
 
 struct watched {
-        bool wanted, found, open; /* wanted: to be opened by the thread; found: by the driver */
-        uint64_t retry, pause;    /* not before then, and how long it was refused last time */
+        _Atomic bool wanted;   /* to be opened by the thread; uuid stays as it is from then on */
+        bool found, open;      /* found: by the driver */
+        uint64_t retry, pause; /* not before then, and how long it was refused last time */
         uint8_t uuid[16];
         struct switches switches;
         uint64_t asked; /* for samples */
@@ -178,6 +179,7 @@ static void *run(void *argument)
         for (;;) {
                 struct timespec until;
                 uint64_t now = now_ns();
+                bool end;
 
                 pthread_mutex_lock(&watch->lock);
                 while (!watch->end && now < watch->next) {
@@ -187,13 +189,15 @@ static void *run(void *argument)
                         now = now_ns();
                 }
                 watch->next = now + LOOK;
+                end = watch->end;
                 pthread_mutex_unlock(&watch->lock);
-                if (watch->end)
+                if (end)
                         return NULL;
                 for (unsigned device = 0; device < STEER_MAX_DEVICES; device++) {
                         struct watched *watched = &watch->device[device];
 
-                        if (watched->wanted && !watched->open && now >= watched->retry)
+                        if (atomic_load(&watched->wanted) && !watched->open &&
+                                now >= watched->retry)
                                 open_device(watch, device);
                         if (!watched->open)
                                 continue;
@@ -291,8 +295,9 @@ void watch_device(struct watch *watch, unsigned device, const uint8_t uuid[16])
         if (!watch)
                 return;
         pthread_mutex_lock(&watch->lock);
-        memcpy(watch->device[device].uuid, uuid, 16);
-        watch->device[device].wanted = true;
+        if (!atomic_load(&watch->device[device].wanted))
+                memcpy(watch->device[device].uuid, uuid, 16);
+        atomic_store(&watch->device[device].wanted, true);
         watch->next = 0;
         pthread_cond_signal(&watch->wake);
         pthread_mutex_unlock(&watch->lock);
