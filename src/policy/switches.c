@@ -36,6 +36,20 @@
 #define SAMPLE_OLD (1200 * MS)
 #define BUSY_NONE  5000u   /* ppm */
 #define BUSY_FULL  900000u /* ppm */
+/* Before the first rest, each was cut so often. */
+#define WHOLE_FIRST 3u
+/* What each has used must be what its slice says, but for so much: with several groups, or on a
+ * list of its own, it is not. */
+#define REST_OFF 0.05
+/* Of the runs of one with a backlog, and one more, at most one in so many ends for want of work. */
+#define IDLE_PART 6u
+/* Who is not seen while all others come so often has no work any more. */
+#define ENDS_TELL 2u
+/* All have been seen by then, if they are there. */
+#define WAKING_MAX (500 * MS)
+#define WAKING_LAG (20 * MS)
+/* Who was seen in this time may come again at any moment. */
+#define KNOWN_LATELY (60000ull * MS)
 
 void switches_init(struct switches *switches, const struct switches_costs *costs, uint64_t now)
 {
@@ -45,12 +59,16 @@ void switches_init(struct switches *switches, const struct switches_costs *costs
         memset(switches, 0, offsetof(struct switches, owner));
         switches->costs = costs ? *costs : h100;
         switches->now = switches->sampled = now;
+        switches->rest.unsteady = true;
 }
 
 static enum switches_demand demand_of(
         const struct switches *switches, const struct switches_owner *owner, uint64_t *ret_since);
 static bool is_awaited(const struct switches *switches, const struct switches_owner *owner);
 static void settle(struct switches *switches, uint64_t until);
+
+static void note_end(struct switches *switches, struct switches_owner *owner);
+static void correct_credit(struct switches *switches, struct switches_owner *owner);
 
 static struct switches_owner *find(struct switches *switches, uint32_t id)
 {
@@ -78,6 +96,7 @@ static struct switches_owner *get(struct switches *switches, uint32_t id, uint64
                 if (switches->last.owner == owner)
                         switches->last.owner = NULL;
         }
+        switches->rest.unsteady = true;
         *owner = (struct switches_owner){
                 .id = id,
                 .seen = now,
@@ -150,6 +169,7 @@ static void push(struct switches *switches, const struct switches_event *event)
 {
         unsigned k;
 
+        switches->rest.unsteady = true;
         if (switches->events == SWITCHES_EVENTS)
                 apply_until(switches, switches->event[0].at);
         k = switches->events++;
@@ -225,6 +245,8 @@ static uint64_t last_unwanted(const struct switches *switches, uint64_t now)
         const struct switches_owner *holder = switches->holder;
         uint64_t slice;
 
+        if (switches->rest.on || switches->rest.partial)
+                return 0;
         if (!holder)
                 return switches->freed && now > switches->freed + CALL_AFTER ? now : 0;
         slice = switches->slice_ns + excess(switches, holder) + band(holder);
@@ -252,6 +274,7 @@ static void forget_waiting(
                 struct switches_owner *other = &switches->owner[i];
 
                 if (other != owner && other->end == SWITCHES_CUT && !other->disabled) {
+                        switches->rest.unsteady = true;
                         other->end = SWITCHES_IDLE;
                         other->ended = MIN_OF(last_unwanted(switches, now), now);
                 }
@@ -431,6 +454,7 @@ static void end_run(struct switches *switches, uint64_t at)
         owner->end = how_ended(switches, owner, at);
         if (owner->end != SWITCHES_OFF && !owner->guessed)
                 owner->told = owner->end;
+        note_end(switches, owner);
         owner->cuts =
                 place_of_end(switches, owner, at - switches->begun) == AT_END ? owner->cuts + 1 : 0;
         over = owner->end == SWITCHES_CUT   ? excess(switches, owner)
@@ -451,6 +475,9 @@ static void end_run(struct switches *switches, uint64_t at)
                 correct(switches, from, owner->ended,
                         question_take(&owner->question, from, owner->ended));
         }
+        if (owner->ends++ == 0 && owner->rate > 0 && owner->end == SWITCHES_CUT &&
+                !switches->rest.unsteady && switches->rest.steady < switches->rest.woken)
+                correct_credit(switches, owner);
         take_snapshot(switches, at);
         owner->last_from = switches->begun;
         owner->last_to = owner->ended;
@@ -499,6 +526,7 @@ static void start_run(struct switches *switches, struct switches_owner *owner, u
                 switches->switch_ns +=
                         (int64_t)MIN_OF(switches->costs.restore_ns, at - switches->freed);
         take_snapshot(switches, at);
+        switches->rest.unsteady |= owner->end != SWITCHES_CUT && owner->seen + SWITCHES_STEADY < at;
         switch (owner->end) {
         case SWITCHES_IDLE:
                 if (followed)
@@ -535,7 +563,9 @@ void switches_record(struct switches *switches, uint32_t id, uint64_t at, bool s
         owner = get(switches, id, at);
         /* the clocks' offset is found anew now and then */
         at = MAX_OF(at, MAX_OF(switches->freed, switches->settled));
+        switches->rest.nobody = false;
         if (start) {
+                switches->rest.partial = false;
                 if (switches->holder && switches->holder != owner)
                         end_run(switches, at);
                 if (!switches->holder)
@@ -545,16 +575,245 @@ void switches_record(struct switches *switches, uint32_t id, uint64_t at, bool s
         if (switches->holder != owner) {
                 /* the run began before the first record, or that was lost */
                 hold(switches, owner, MAX_OF(switches->freed, MIN_OF(switches->now, at)));
+                /* of how it ended its length tells nothing; the others wait as before */
+                if (switches->rest.partial) {
+                        switches->changed = true;
+                        switches->sure = is_awaited(switches, owner);
+                }
         }
+        switches->rest.partial = false;
         end_run(switches, at);
 }
 
-void switches_lost(struct switches *switches, uint64_t now)
+static void let_go(struct switches *switches, uint64_t now)
 {
         settle(switches, now);
         switches->holder = NULL;
         switches->last.owner = NULL;
+        switches->sure = false;
         switches->freed = now;
+}
+
+void switches_lost(struct switches *switches, uint64_t now)
+{
+        let_go(switches, now);
+        switches->rest.unsteady = true;
+}
+
+/* ---- rest ---- */
+
+static int64_t used_of(const struct switches_owner *owner)
+{
+        return owner->sure_ns + owner->judged_ns;
+}
+
+/* A queue has nothing for an instant now and then, or seems to. */
+static void note_end(struct switches *switches, struct switches_owner *owner)
+{
+        if (owner->end == SWITCHES_CUT && !owner->guessed) {
+                owner->whole++;
+                owner->fresh++;
+        } else if (owner->end != SWITCHES_CUT)
+                switches->rest.unsteady |= ++owner->idles * IDLE_PART > owner->whole + IDLE_PART;
+}
+
+/* From now on it is seen whether anything changes. */
+static void begin_steady(struct switches *switches)
+{
+        for (uint32_t i = 0; i < switches->free; i++) {
+                switches->owner[i].before_ns = used_of(&switches->owner[i]);
+                switches->owner[i].whole = switches->owner[i].fresh = switches->owner[i].idles = 0;
+        }
+        switches->rest.steady = switches->now;
+        switches->rest.switched = switches->switch_ns;
+        switches->rest.unsteady = switches->rest.learnt = false;
+}
+
+/* Has a backlog, and was seen to while all were steady. */
+static bool is_backlogged(const struct switches *switches, const struct switches_owner *owner)
+{
+        return owner->end == SWITCHES_CUT && !owner->disabled &&
+               (owner->seen >= switches->rest.steady || owner == switches->holder);
+}
+
+/* The slices of all who have a backlog, and what these have used since all are steady. */
+static double sum_backlogged(const struct switches *switches, int64_t *ret_used)
+{
+        double slices = 0;
+
+        *ret_used = 0;
+        for (uint32_t i = 0; i < switches->free; i++) {
+                const struct switches_owner *owner = &switches->owner[i];
+
+                if (!is_backlogged(switches, owner))
+                        continue;
+                slices += (double)owner->slice_ns;
+                *ret_used += used_of(owner) - owner->before_ns;
+        }
+        return slices;
+}
+
+uint64_t switches_may_rest(const struct switches *switches)
+{
+        unsigned whole = switches->rest.learnt ? 1 : WHOLE_FIRST, count = 0;
+        bool others = false;
+        int64_t used;
+        double slices;
+
+        if (switches->rest.on || switches->rest.waking || switches->rest.unsteady ||
+                switches->events > 0 || switches->now < switches->rest.steady + SWITCHES_STEADY)
+                return 0;
+        slices = sum_backlogged(switches, &used);
+        for (uint32_t i = 0; i < switches->free; i++) {
+                const struct switches_owner *owner = &switches->owner[i];
+                double expected, off;
+
+                if (!is_backlogged(switches, owner)) {
+                        if (owner->seen + SWITCHES_STEADY > switches->now)
+                                return 0;
+                        others |= owner->seen + KNOWN_LATELY > switches->now;
+                        continue;
+                }
+                if (owner->fresh < whole || owner->slice_ns < SLICE_TELLS)
+                        return 0;
+                count++;
+                expected = (double)used * (double)owner->slice_ns / slices;
+                off = (double)(used_of(owner) - owner->before_ns) - expected;
+                if (!switches->rest.learnt &&
+                        (off < 0 ? -off : off) > REST_OFF * expected + 2 * (double)owner->slice_ns)
+                        return 0;
+        }
+        if (count < SWITCHES_REST_LEAST)
+                return 0;
+        return others ? SWITCHES_REST_SHORT : SWITCHES_REST;
+}
+
+void switches_rest(struct switches *switches, uint64_t now)
+{
+        uint64_t length = switches_may_rest(switches);
+        double span = (double)(switches->now - switches->rest.steady);
+        double slices;
+        int64_t used;
+
+        now = MAX_OF(now, switches->now);
+        slices = sum_backlogged(switches, &used);
+        if (!switches->rest.learnt && span > 0) {
+                switches->rest.work = (double)used / span;
+                switches->rest.switching =
+                        (double)(switches->switch_ns - switches->rest.switched) / span;
+                switches->rest.learnt = true;
+        }
+        for (uint32_t i = 0; i < switches->free; i++) {
+                struct switches_owner *owner = &switches->owner[i];
+
+                owner->rate = is_backlogged(switches, owner)
+                                      ? switches->rest.work * (double)owner->slice_ns / slices
+                                      : 0;
+                owner->rested_ns = used_of(owner);
+                if (owner == switches->holder)
+                        owner->rested_ns -= switches->certain;
+                owner->rested = owner->ended;
+        }
+        switches->rest.on = true;
+        switches->rest.until = now + length;
+        /* that is as far as the records go */
+        switches->rest.credited = switches->now;
+        let_go(switches, switches->now);
+}
+
+static void credit(struct switches *switches, uint64_t until)
+{
+        double span = (double)(until - MIN_OF(switches->rest.credited, until));
+
+        for (uint32_t i = 0; i < switches->free; i++) {
+                int64_t ns = (int64_t)(span * switches->owner[i].rate);
+
+                switches->owner[i].sure_ns += ns;
+                switches->sure_ns += ns;
+        }
+        switches->switch_ns += (int64_t)(span * switches->rest.switching);
+        switches->rest.credited = MAX_OF(switches->rest.credited, until);
+}
+
+/* Each has the engine in strokes, as a rest begins and ends somewhere between two of his: from his
+ * last end before to his first one after it he had what he is credited for that time, to the
+ * stroke.
+ */
+static void correct_credit(struct switches *switches, struct switches_owner *owner)
+{
+        int64_t off = owner->rested_ns - used_of(owner), most = (int64_t)(2 * owner->slice_ns);
+
+        off += (int64_t)(owner->rate *
+                         (double)(owner->ended - MIN_OF(owner->rested, owner->ended)));
+        off = MAX_OF(MIN_OF(off, most), -most);
+        owner->sure_ns += off;
+        switches->sure_ns += off;
+}
+
+bool switches_must_wake(const struct switches *switches, uint64_t now)
+{
+        return switches->rest.on &&
+               (switches->rest.unsteady || switches->events > 0 || now >= switches->rest.until);
+}
+
+void switches_wake(struct switches *switches, uint64_t now)
+{
+        if (!switches->rest.on && !switches->rest.waking)
+                return;
+        now = MAX_OF(now, switches->now);
+        if (switches->rest.on)
+                credit(switches, now);
+        let_go(switches, now);
+        take_snapshot(switches, now);
+        switches->now = now;
+        switches->rest.on = false;
+        switches->rest.waking = switches->rest.partial = true;
+        switches->rest.woken = now;
+        for (uint32_t i = 0; i < switches->free; i++)
+                switches->owner[i].ends = switches->owner[i].fresh = 0;
+}
+
+/* Who was credited and is not there any more has run out of work, it is not known when. */
+static void look_for_credited(struct switches *switches)
+{
+        bool all = true, seen = false, round = true;
+        uint64_t longest = 0, since = switches->now - switches->rest.woken;
+
+        for (uint32_t i = 0; i < switches->free; i++) {
+                const struct switches_owner *owner = &switches->owner[i];
+
+                seen |= owner->ends > 0 || owner == switches->holder;
+                if (owner->rate <= 0 || owner->end != SWITCHES_CUT || owner->disabled)
+                        continue;
+                longest = MAX_OF(longest, owner->slice_ns + excess(switches, owner) + band(owner));
+                if (owner->ends == 0 && owner != switches->holder)
+                        all = false;
+                else
+                        round &= owner->ends >= ENDS_TELL;
+        }
+        if (!all && !(seen && round) && since < WAKING_MAX &&
+                (seen || since < longest + WAKING_LAG))
+                return;
+        switches->rest.waking = false;
+        if (all)
+                return;
+        /* nobody has been switched to: one has it, or none */
+        switches->rest.nobody = !seen;
+        switches->rest.unsteady = true;
+        for (uint32_t i = 0; i < switches->free; i++) {
+                struct switches_owner *owner = &switches->owner[i];
+
+                if (owner->rate <= 0 || owner->end != SWITCHES_CUT || owner->disabled ||
+                        owner->ends > 0 || owner == switches->holder)
+                        continue;
+                owner->end = SWITCHES_IDLE;
+                owner->ended = switches->rest.woken;
+                owner->rate = 0;
+        }
+        if (switches->holder && switches->sure) {
+                settle(switches, switches->now);
+                switches->sure = is_awaited(switches, switches->holder);
+        }
 }
 
 /* ---- samples ---- */
@@ -563,10 +822,16 @@ void switches_look(struct switches *switches, uint64_t now)
 {
         if (now < switches->now)
                 return;
+        if (switches->rest.on)
+                credit(switches, now);
         apply_until(switches, now);
         switches->now = now;
         settle(switches, now);
         take_snapshot(switches, now);
+        if (switches->rest.waking)
+                look_for_credited(switches);
+        if (switches->rest.unsteady && !switches->rest.on)
+                begin_steady(switches);
 }
 
 /* What the sums were at that time. */
@@ -685,6 +950,15 @@ void switches_busy(
                 settle(switches, switches->now);
                 return;
         }
+        /* it has had it since before anything was recorded again */
+        if (switches->rest.nobody && from >= switches->rest.woken && (id || busy_ns == 0)) {
+                switches->rest.nobody = switches->rest.partial = false;
+                if (id) {
+                        hold(switches, get(switches, id, from), switches->rest.woken);
+                        switches->changed = true;
+                        settle(switches, switches->now);
+                }
+        }
         /* records may lag behind samples a little */
         if (!look_back(switches, from, &a) || to > switches->now + 20 * MS ||
                 !look_back(switches, MIN_OF(to, switches->now), &b))
@@ -705,7 +979,7 @@ uint64_t switches_wants_busy(const struct switches *switches)
 {
         bool loose = false, off = false;
 
-        if (!switches->freed && !switches->holder)
+        if ((!switches->freed && !switches->holder) || switches->rest.nobody)
                 return SWITCHES_ASK_FIRST;
         for (uint32_t i = 0; i < switches->free; i++) {
                 const struct switches_owner *owner = &switches->owner[i];

@@ -27,7 +27,7 @@ struct fecs {
         uint32_t memory[2], buffer; /* handles */
         uint32_t get;
         uint16_t seqno;
-        bool begun;
+        bool begun, all_users;
         int64_t gpu_minus_host;
         uint64_t clock_seen;
         struct rm_util_samples samples;
@@ -116,21 +116,43 @@ static uint32_t read_only_memory(
         return RM_OK;
 }
 
-static uint32_t open_buffer(struct fecs *fecs, bool all_users)
+/* An event buffer in the memory that is there, bound and enabled: from now on there are records. */
+static uint32_t bind_buffer(struct fecs *fecs)
 {
         const struct steer_client *client = fecs->client;
         struct rm_event_buffer_params params = {
                 .record_size = sizeof(struct rm_fecs_record),
                 .record_count = RECORDS,
                 .subdevice = client->subdevice[fecs->device],
+                .header_memory = fecs->memory[0],
+                .record_memory = fecs->memory[1],
         };
-        struct rm_fecs_bind bind = {.record_size = 24, .all_users = all_users};
+        struct rm_fecs_bind bind = {.record_size = 24, .all_users = fecs->all_users};
         struct rm_event_buffer_enable enable = {.enable = 1, .flags = RM_EVENT_BUFFER_KEEP_NEWEST};
+        uint32_t status;
+
+        status = steer_rm_alloc(client, client->handle, RM_CLASS_EVENT_BUFFER, &params,
+                sizeof(params), &fecs->buffer);
+        if (status != RM_OK)
+                return status;
+        bind.event_buffer = fecs->buffer;
+        status = control(fecs, params.subdevice, RM_CTRL_GR_FECS_BIND, &bind, sizeof(bind));
+        /* a new buffer begins its ring anew */
+        fecs->get = __atomic_load_n(&fecs->header->put, __ATOMIC_ACQUIRE) % RECORDS;
+        fecs->begun = false;
+        if (status == RM_OK)
+                status = control(
+                        fecs, fecs->buffer, RM_CTRL_EVENT_BUFFER_ENABLE, &enable, sizeof(enable));
+        return status;
+}
+
+static uint32_t open_buffer(struct fecs *fecs)
+{
         const void *header = NULL, *ring = NULL;
         uint32_t status;
 
         /* RM 580 follows it unchecked */
-        if (!params.subdevice)
+        if (!fecs->client->subdevice[fecs->device])
                 return RM_ERR_INVALID;
         status = read_only_memory(fecs, HEADER_BYTES, &fecs->memory[0], &header);
         fecs->header = header;
@@ -138,42 +160,29 @@ static uint32_t open_buffer(struct fecs *fecs, bool all_users)
                 status = read_only_memory(
                         fecs, RECORDS * sizeof(*fecs->ring), &fecs->memory[1], &ring);
         fecs->ring = ring;
-        if (status != RM_OK)
-                return status;
-        params.header_memory = fecs->memory[0];
-        params.record_memory = fecs->memory[1];
-        status = steer_rm_alloc(client, client->handle, RM_CLASS_EVENT_BUFFER, &params,
-                sizeof(params), &fecs->buffer);
-        if (status != RM_OK)
-                return status;
-        bind.event_buffer = fecs->buffer;
-        status = control(fecs, params.subdevice, RM_CTRL_GR_FECS_BIND, &bind, sizeof(bind));
-        if (status == RM_OK)
-                status = control(
-                        fecs, fecs->buffer, RM_CTRL_EVENT_BUFFER_ENABLE, &enable, sizeof(enable));
-        return status;
+        return status == RM_OK ? bind_buffer(fecs) : status;
 }
 
 /* To the least of what may be seen: a user's processes are those of his daemon. */
 int fecs_open(const struct steer_client *client, unsigned device, struct fecs **ret, bool *ret_all,
         uint32_t *ret_status)
 {
-        bool all = geteuid() == 0;
         struct fecs *fecs = calloc(1, sizeof(*fecs));
 
         if (!fecs)
                 return -ENOMEM;
         fecs->client = client;
         fecs->device = device;
+        fecs->all_users = geteuid() == 0;
         *ret_status = set_clock(fecs, 20);
         if (*ret_status == RM_OK)
-                *ret_status = open_buffer(fecs, all);
+                *ret_status = open_buffer(fecs);
         if (*ret_status != RM_OK) {
                 fecs_close(fecs);
                 return steer_status_error(*ret_status);
         }
         *ret = fecs;
-        *ret_all = all;
+        *ret_all = fecs->all_users;
         return 0;
 }
 
@@ -225,6 +234,19 @@ int fecs_records(struct fecs *fecs, struct steer_record *records, unsigned room,
                 };
         }
         return (int)n;
+}
+
+int fecs_record(struct fecs *fecs, bool on, uint32_t *ret_status)
+{
+        *ret_status = RM_OK;
+        if (on && !fecs->buffer)
+                *ret_status = bind_buffer(fecs);
+        else if (!on && fecs->buffer) {
+                *ret_status = steer_rm_free(fecs->client, fecs->client->handle, fecs->buffer);
+                if (*ret_status == RM_OK)
+                        fecs->buffer = 0;
+        }
+        return steer_status_error(*ret_status);
 }
 
 static int by_time(const void *a, const void *b)

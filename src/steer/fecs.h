@@ -17,4 +17,7 @@ struct fecs *fecs_close(struct fecs *fecs);
 /* As in struct steer_backend. */
 int fecs_records(struct fecs *fecs, struct steer_record *records, unsigned room,
         uint64_t *ret_until, bool *ret_lost);
+/* Off: only the event buffer goes, as its memory need not be made anew; without one that is bound
+ * the firmware records nothing. An error: it is good for fecs_close() alone. */
+int fecs_record(struct fecs *fecs, bool on, uint32_t *ret_status);
 int fecs_samples(struct fecs *fecs, uint64_t after, struct steer_sample *samples, unsigned room);

@@ -115,6 +115,17 @@ static int nvidia_records(void *handle, unsigned device, struct steer_record *re
         return fecs_records(nvidia->fecs[device], records, room, ret_until, ret_lost);
 }
 
+static int nvidia_record(void *handle, unsigned device, bool on, uint32_t *ret_status)
+{
+        struct nvidia *nvidia = handle;
+        int r = fecs_record(nvidia->fecs[device], on, ret_status);
+
+        /* to be opened anew */
+        if (r < 0 && on)
+                nvidia->fecs[device] = fecs_close(nvidia->fecs[device]);
+        return r;
+}
+
 static int nvidia_samples(
         void *handle, unsigned device, uint64_t after, struct steer_sample *samples, unsigned room)
 {
@@ -136,5 +147,6 @@ const struct steer_backend steer_backend_nvidia = {
         .restart = steer_rm_restart,
         .watch = nvidia_watch,
         .records = nvidia_records,
+        .record = nvidia_record,
         .samples = nvidia_samples,
 };

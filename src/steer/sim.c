@@ -15,6 +15,7 @@ struct sim {
         struct steer_client client;           /* first */
         uint32_t instance[STEER_MAX_DEVICES]; /* of the devices that are open */
         uint64_t next[STEER_MAX_DEVICES];     /* record */
+        bool stopped[STEER_MAX_DEVICES];      /* nothing is recorded */
         uint64_t sampled[STEER_MAX_DEVICES], idle[STEER_MAX_DEVICES];
 };
 
@@ -126,25 +127,40 @@ static struct runlist *runlist_of(const struct sim *sim, unsigned device)
         return kernel_state()->runlist + sim->instance[device];
 }
 
-static int sim_watch(void *handle, unsigned device, bool *ret_all, uint32_t *ret_status)
+/* Begins to record, from now on. */
+static int sim_record(void *handle, unsigned device, bool on, uint32_t *ret_status)
 {
         struct sim *sim = handle;
         struct schedule_record record;
-        uint32_t process;
         uint64_t until;
         bool lost;
 
+        sim->stopped[device] = !on;
+        if (!on)
+                return 0;
         if (sim_faults_refuse_steering()) {
                 *ret_status = RM_ERR_DENIED;
                 return -EPERM;
         }
-        /* from now on */
         sim->next[device] = UINT64_MAX;
         (void)runlist_records(
                 runlist_of(sim, device), &sim->next[device], &record, 0, &until, &lost);
         while (runlist_records(
                        runlist_of(sim, device), &sim->next[device], &record, 1, &until, &lost) > 0)
                 ;
+        *ret_status = RM_OK;
+        return 0;
+}
+
+static int sim_watch(void *handle, unsigned device, bool *ret_all, uint32_t *ret_status)
+{
+        struct sim *sim = handle;
+        uint32_t process;
+        int r;
+
+        r = sim_record(handle, device, true, ret_status);
+        if (r < 0)
+                return r;
         runlist_busy(runlist_of(sim, device), &sim->sampled[device], &sim->idle[device], &process);
         *ret_all = true;
         *ret_status = RM_OK;
@@ -211,5 +227,6 @@ const struct steer_backend steer_backend_sim = {
         .costs = &costs,
         .watch = sim_watch,
         .records = sim_records,
+        .record = sim_record,
         .samples = sim_samples,
 };

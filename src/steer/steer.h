@@ -99,6 +99,10 @@ struct steer_backend {
          * returned. ret_lost: some before these are missing. Number of records or an error. */
         int (*records)(void *handle, unsigned device, struct steer_record *records, unsigned room,
                 uint64_t *ret_until, bool *ret_lost);
+        /* Stops and begins to record a device that is watched; in between there are no records, and
+         * none is told as lost for it. Where it cannot begin again the device is watched no more,
+         * as if watch had been refused. NULL: it is always recorded. */
+        int (*record)(void *handle, unsigned device, bool on, uint32_t *ret_status);
         /* Samples that end after that time, oldest first. Number of samples or an error. */
         int (*samples)(void *handle, unsigned device, uint64_t after, struct steer_sample *samples,
                 unsigned room);

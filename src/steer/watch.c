@@ -13,6 +13,8 @@
 #define MS 1000000u
 /* Between two looks: what is not looked at yet is not known. */
 #define LOOK (10 * MS)
+/* While nothing is recorded a look only goes on with what is known. */
+#define LOOK_REST (20 * MS)
 /* Who has something to do when its channels are enabled has been recorded by then. */
 #define LOOK_ENABLED (MS * 17 / 10)
 /* A device that refuses is asked again after a pause that doubles: the records may still be
@@ -26,6 +28,8 @@ struct watched {
         uint64_t retry, pause; /* not before then, and how long it was refused last time */
         uint8_t uuid[16];
         struct switches switches;
+        bool rests;     /* nothing is recorded; the lock is held to change it */
+        bool restless;  /* recording cannot be stopped */
         uint64_t asked; /* for samples */
 };
 
@@ -115,6 +119,8 @@ static void open_device(struct watch *watch, unsigned device)
         }
         pthread_mutex_lock(&watch->lock);
         watched->switches.now = watched->switches.sampled = now_ns();
+        /* it may be that it could not begin again */
+        switches_wake(&watched->switches, watched->switches.now);
         watched->open = true;
         pthread_mutex_unlock(&watch->lock);
         atomic_store(&watch->view->device[device].begun, watched->switches.now);
@@ -154,6 +160,67 @@ static void look(struct watch *watch, unsigned device)
         pthread_mutex_unlock(&watch->lock);
 }
 
+/* A device whose owners go on as they did is not recorded for a while: each record costs the driver
+ * more than all else that we do. */
+static void rest(struct watch *watch, unsigned device)
+{
+        struct watched *watched = &watch->device[device];
+        uint32_t status = 0;
+        bool may;
+
+        if (!watch->backend->record || watched->restless)
+                return;
+        pthread_mutex_lock(&watch->lock);
+        may = switches_may_rest(&watched->switches) > 0;
+        pthread_mutex_unlock(&watch->lock);
+        if (!may)
+                return;
+        if (watch->backend->record(watch->handle, device, false, &status) < 0) {
+                watched->restless = true;
+                return;
+        }
+        pthread_mutex_lock(&watch->lock);
+        watched->rests = true;
+        switches_rest(&watched->switches, now_ns());
+        /* something was told meanwhile */
+        if (switches_must_wake(&watched->switches, watched->switches.now))
+                watch->next = 0;
+        pthread_mutex_unlock(&watch->lock);
+}
+
+static void wake(struct watch *watch, unsigned device)
+{
+        struct watched *watched = &watch->device[device];
+        uint32_t status = 0;
+        int r = watch->backend->record(watch->handle, device, true, &status);
+
+        pthread_mutex_lock(&watch->lock);
+        watched->rests = false;
+        switches_wake(&watched->switches, now_ns());
+        watched->open = r == 0;
+        pthread_mutex_unlock(&watch->lock);
+        if (r < 0)
+                refuse(watch, device, status);
+}
+
+/* Whether there is nothing to be fetched. */
+static bool go_on_resting(struct watch *watch, unsigned device, uint64_t now)
+{
+        struct watched *watched = &watch->device[device];
+        bool rests = watched->rests, enough;
+
+        if (!rests)
+                return false;
+        pthread_mutex_lock(&watch->lock);
+        enough = switches_must_wake(&watched->switches, now);
+        if (!enough)
+                switches_look(&watched->switches, now);
+        pthread_mutex_unlock(&watch->lock);
+        if (enough)
+                wake(watch, device);
+        return !enough;
+}
+
 static void ask_samples(struct watch *watch, unsigned device, uint64_t now)
 {
         struct watched *watched = &watch->device[device];
@@ -179,7 +246,7 @@ static void *run(void *argument)
         for (;;) {
                 struct timespec until;
                 uint64_t now = now_ns();
-                bool end;
+                bool recorded = false, end;
 
                 pthread_mutex_lock(&watch->lock);
                 while (!watch->end && now < watch->next) {
@@ -199,14 +266,24 @@ static void *run(void *argument)
                         if (atomic_load(&watched->wanted) && !watched->open &&
                                 now >= watched->retry)
                                 open_device(watch, device);
-                        if (!watched->open)
+                        if (!watched->open) {
+                                recorded |= atomic_load(&watched->wanted);
                                 continue;
-                        look(watch, device);
-                        ask_samples(watch, device, now);
+                        }
+                        if (!go_on_resting(watch, device, now) && watched->open) {
+                                look(watch, device);
+                                ask_samples(watch, device, now);
+                                rest(watch, device);
+                        }
+                        recorded |= !watched->rests;
                         pthread_mutex_lock(&watch->lock);
                         show(watch, device);
                         pthread_mutex_unlock(&watch->lock);
                 }
+                pthread_mutex_lock(&watch->lock);
+                if (!recorded && watch->next > now)
+                        watch->next = MAX_OF(watch->next, now + LOOK_REST);
+                pthread_mutex_unlock(&watch->lock);
         }
 }
 
@@ -303,12 +380,22 @@ void watch_device(struct watch *watch, unsigned device, const uint8_t uuid[16])
         pthread_mutex_unlock(&watch->lock);
 }
 
+/* What is told may change everything: it is recorded from now on. The lock is held. */
+static void end_rest(struct watch *watch, unsigned device)
+{
+        if (!watch->device[device].rests)
+                return;
+        watch->next = 0;
+        pthread_cond_signal(&watch->wake);
+}
+
 void watch_call(struct watch *watch, unsigned device)
 {
         if (!watch || device >= STEER_MAX_DEVICES)
                 return;
         pthread_mutex_lock(&watch->lock);
         switches_call(&watch->device[device].switches, now_ns());
+        end_rest(watch, device);
         pthread_mutex_unlock(&watch->lock);
 }
 
@@ -318,6 +405,7 @@ void watch_slice(struct watch *watch, unsigned device, uint32_t pid, uint64_t sl
                 return;
         pthread_mutex_lock(&watch->lock);
         switches_slice(&watch->device[device].switches, pid, now_ns(), slice_us);
+        end_rest(watch, device);
         pthread_mutex_unlock(&watch->lock);
 }
 
@@ -327,6 +415,7 @@ void watch_mode(struct watch *watch, unsigned device, uint32_t pid, bool thread_
                 return;
         pthread_mutex_lock(&watch->lock);
         switches_mode(&watch->device[device].switches, pid, now_ns(), thread_block);
+        end_rest(watch, device);
         pthread_mutex_unlock(&watch->lock);
 }
 
@@ -337,6 +426,7 @@ void watch_switched(struct watch *watch, unsigned device, uint32_t pid, uint64_t
                 return;
         pthread_mutex_lock(&watch->lock);
         switches_off(&watch->device[device].switches, pid, from, to, disabled);
+        end_rest(watch, device);
         if (!disabled && watch->next > to + LOOK_ENABLED) {
                 watch->next = to + LOOK_ENABLED;
                 pthread_cond_signal(&watch->wake);

@@ -421,6 +421,316 @@ static void many_owners(void **state)
         assert_int_equal(switches_sight(switches, 1, &(struct switches_sight){0}), -ENOENT);
 }
 
+/* ---- rest ---- */
+
+#define OWNERS 40u
+
+/* An engine that owners with slices of their own have one after the other, as long as they have
+ * work, and what is to be seen of it: records, unless the model rests. */
+static struct {
+        uint64_t at;
+        unsigned owners, next;
+        struct {
+                uint64_t slice_us, used;
+                bool works;
+        } owner[OWNERS];
+        uint64_t looked, recorded, rested;
+        unsigned rests, records;
+} engine;
+
+static void begin_engine(unsigned owners, uint64_t slice_us)
+{
+        memset(&engine, 0, sizeof(engine));
+        engine.at = engine.looked = now;
+        engine.owners = owners;
+        for (unsigned i = 0; i < owners; i++) {
+                engine.owner[i].slice_us = slice_us;
+                engine.owner[i].works = true;
+                switches_slice(switches, A + i, now, slice_us);
+        }
+}
+
+/* As src/steer/watch.c does, each 10 ms. */
+static void look_at_engine(void)
+{
+        while (engine.looked + 10 * MS <= engine.at) {
+                engine.looked += 10 * MS;
+                now = engine.looked;
+                if (switches_must_wake(switches, now))
+                        switches_wake(switches, now);
+                switches_look(switches, now);
+                if (switches_may_rest(switches)) {
+                        switches_rest(switches, now);
+                        engine.rests++;
+                }
+                *(switches->rest.on ? &engine.rested : &engine.recorded) += 10 * MS;
+        }
+}
+
+static void record(uint32_t id, uint64_t at, bool start)
+{
+        engine.at = at;
+        look_at_engine();
+        if (switches->rest.on)
+                return;
+        switches_record(switches, id, at, start);
+        engine.records++;
+}
+
+static void run_engine(uint64_t span)
+{
+        uint64_t end = engine.at + span;
+
+        while (engine.at < end) {
+                unsigned i = engine.next++ % engine.owners, idle = 0;
+                uint64_t slice = engine.owner[i].slice_us * SWITCHES_TICK;
+
+                while (!engine.owner[i].works && idle++ < engine.owners)
+                        i = engine.next++ % engine.owners;
+                if (!engine.owner[i].works) {
+                        engine.at += MS;
+                        look_at_engine();
+                        continue;
+                }
+                /* longer by the constant, more or less */
+                record(A + i, engine.at, true);
+                engine.owner[i].used += slice;
+                record(A + i, engine.at + slice + (engine.next % 2 ? 83 : 113) * US, false);
+                engine.at += 79 * US;
+        }
+}
+
+/* Who has had his last run. */
+static void stops(unsigned i)
+{
+        engine.owner[i].works = false;
+        if (engine.at < engine.looked + 10 * MS)
+                look_at_engine();
+        record(A + i, engine.at, true);
+        record(A + i, engine.at + 400 * US, false);
+        engine.at += 79 * US;
+        engine.owner[i].used += 342 * US;
+}
+
+static void assert_rested(unsigned owners, uint64_t slice_us, uint64_t more_us)
+{
+        uint64_t before[OWNERS], shown[OWNERS] = {0}, starts = 0;
+
+        now = 1000 * MS;
+        switches_init(switches, NULL, now);
+        begin_engine(owners, slice_us);
+        for (unsigned i = 0; i < owners; i += 2) {
+                engine.owner[i].slice_us += more_us;
+                switches_slice(switches, A + i, now, engine.owner[i].slice_us);
+        }
+        run_engine(1000 * MS);
+        for (unsigned i = 0; i < owners; i++) {
+                before[i] = sight(A + i).used_ns;
+                engine.owner[i].used = 0;
+        }
+        assert_int_equal(engine.rests, 0);
+        for (unsigned step = 0; step < 100; step++) {
+                run_engine(100 * MS);
+                for (unsigned i = 0; i < owners; i++) {
+                        struct switches_sight seen = sight(A + i);
+
+                        assert_int_equal(seen.demand, SWITCHES_WORK);
+                        assert_true(seen.counted_ns >= shown[i]);
+                        shown[i] = seen.counted_ns;
+                }
+                assert_int_equal(switches_wants_busy(switches), 0);
+        }
+        for (unsigned i = 0; i < owners; i++) {
+                uint64_t used = engine.owner[i].used;
+
+                assert_about(sight(A + i).used_ns - before[i], used,
+                        used / 300 + engine.owner[i].slice_us * SWITCHES_TICK);
+                starts += sight(A + i).starts;
+                assert_about(sight(A + i).wanted_ns, now - 1000 * MS, 200 * MS);
+        }
+        assert_int_equal(starts, owners);
+        assert_in_range(engine.rests, 7, 10);
+        /* 1 s at the beginning, 1 until it is known to be steady */
+        assert_true(engine.rested > 8 * (engine.recorded - 2000 * MS));
+        /* what was credited is found by samples too */
+        switches_busy(switches, now - 200 * MS, now, 190 * MS, A);
+        assert_int_equal(sight(A).demand, SWITCHES_WORK);
+}
+
+static void rests(void **state)
+{
+        (void)state;
+        assert_rested(32, 1500, 0);
+        assert_rested(8, 6400, 0);
+        assert_rested(8, 4000, 4000);
+        assert_rested(33, 1000, 700);
+}
+
+static void does_not_rest(void **state)
+{
+        (void)state;
+        /* few */
+        begin_engine(7, 6000);
+        run_engine(5000 * MS);
+        assert_int_equal(engine.rests, 0);
+        tear_down(state);
+        /* slices too short to tell how runs end */
+        set_up(state);
+        begin_engine(32, 300);
+        run_engine(5000 * MS);
+        assert_int_equal(engine.rests, 0);
+        tear_down(state);
+        /* one goes twice a round, which its slice does not say */
+        set_up(state);
+        begin_engine(9, 5000);
+        for (unsigned round = 0; round < 100; round++)
+                for (unsigned i = 0; i < 9; i++) {
+                        engine.next = 0;
+                        run_engine(1);
+                        engine.next = i;
+                        run_engine(1);
+                }
+        assert_true(engine.at > 6000 * MS);
+        assert_int_equal(engine.rests, 0);
+        tear_down(state);
+        /* calls that come now and then */
+        set_up(state);
+        begin_engine(16, 3000);
+        for (unsigned i = 0; i < 10; i++) {
+                run_engine(1500 * MS);
+                switches_call(switches, engine.at);
+        }
+        assert_int_equal(engine.rests, 0);
+}
+
+static void until_rest(void)
+{
+        unsigned rests = engine.rests;
+
+        for (unsigned i = 0; i < 1000 && (!switches->rest.on || engine.rests == rests); i++)
+                run_engine(10 * MS);
+        assert_true(switches->rest.on);
+}
+
+/* Who has run out of work meanwhile is seen to be gone two rounds after it ends, and has been
+ * credited for no longer than it was. */
+static void goes_while_it_rests(void **state)
+{
+        uint64_t before, used, end;
+
+        (void)state;
+        begin_engine(16, 3200);
+        until_rest();
+        before = sight(A + 3).used_ns;
+        used = engine.owner[3].used;
+        stops(3);
+        used = engine.owner[3].used - used;
+        end = engine.at + SWITCHES_REST + 200 * MS;
+        while (sight(A + 3).demand == SWITCHES_WORK) {
+                run_engine(10 * MS);
+                assert_true(engine.at < end);
+        }
+        assert_in_range(sight(A + 3).used_ns, before, before + used + SWITCHES_REST / 16);
+        for (unsigned i = 0; i < 16; i++)
+                assert_int_equal(sight(A + i).starts, 1);
+        /* not before all have been steady anew, and then for less long */
+        end = engine.at;
+        until_rest();
+        assert_true(engine.at > end + 1800 * MS);
+        assert_about(switches->rest.until, engine.at + SWITCHES_REST_SHORT, 30 * MS);
+        /* it comes again, and has waited for less than a rest */
+        engine.owner[3].works = true;
+        run_engine(500 * MS);
+        assert_int_equal(sight(A + 3).demand, SWITCHES_WORK);
+        assert_int_equal(sight(A + 3).starts, 2);
+        assert_false(switches->rest.on);
+}
+
+/* All go but one, who has the engine from then on without a switch. */
+static void one_stays(void **state)
+{
+        uint64_t before;
+
+        (void)state;
+        begin_engine(12, 4000);
+        until_rest();
+        for (unsigned i = 0; i < 12; i++)
+                engine.owner[i].works = false;
+        for (unsigned i = 0; i < 150; i++) {
+                run_engine(10 * MS);
+                if (i < 20 || !switches_wants_busy(switches))
+                        continue;
+                assert_true(i > 100);
+                switches_busy(switches, engine.at - 20 * MS, engine.at, 20 * MS, A + 5);
+        }
+        assert_int_equal(sight(A).demand, SWITCHES_NONE);
+        assert_int_equal(sight(A + 5).demand, SWITCHES_WORK);
+        before = sight(A + 5).used_ns;
+        for (unsigned i = 0; i < 100; i++) {
+                run_engine(10 * MS);
+                switches_busy(switches, engine.at - 10 * MS, engine.at, 10 * MS, A + 5);
+        }
+        assert_about(sight(A + 5).used_ns, before + 1000 * MS, 50 * MS);
+        assert_int_equal(sight(A + 5).starts, 1);
+}
+
+static void wakes_by_what_is_told(void **state)
+{
+        (void)state;
+        begin_engine(10, 5000);
+        until_rest();
+        run_engine(50 * MS);
+        assert_true(switches->rest.on);
+        /* from now on its channels are off */
+        switches_off(switches, A + 4, engine.at, engine.at + 300 * US, true);
+        assert_true(switches_must_wake(switches, engine.at));
+        engine.owner[4].works = false;
+        run_engine(300 * MS);
+        assert_false(switches->rest.on);
+        switches_off(switches, A + 4, engine.at, engine.at + 300 * US, false);
+        engine.owner[4].works = true;
+        run_engine(1500 * MS);
+        assert_false(switches->rest.on);
+        assert_int_equal(sight(A + 4).demand, SWITCHES_WORK);
+        assert_int_equal(sight(A + 4).starts, 1);
+        until_rest();
+        /* a newcomer: its slice is set */
+        engine.owners = 11;
+        engine.owner[10].slice_us = 5000;
+        engine.owner[10].works = true;
+        switches_slice(switches, A + 10, engine.at, 5000);
+        run_engine(200 * MS);
+        assert_false(switches->rest.on);
+        assert_int_equal(sight(A + 10).demand, SWITCHES_WORK);
+        assert_int_equal(sight(A + 10).starts, 1);
+        until_rest();
+}
+
+/* The first record may be the end of a run whose beginning was not recorded. */
+static void first_record_is_an_end(void **state)
+{
+        uint64_t before;
+
+        (void)state;
+        begin_engine(8, 6000);
+        until_rest();
+        run_engine(500 * MS);
+        switches_look(switches, engine.at);
+        before = sight(A + 2).used_ns;
+        switches_wake(switches, engine.at);
+        /* by its length it would have run out of work */
+        switches_record(switches, A + 2, engine.at + 2 * MS, false);
+        switches_look(switches, engine.at + 3 * MS);
+        assert_int_equal(sight(A + 2).demand, SWITCHES_WORK);
+        /* it is credited to the stroke, not on average */
+        assert_about(sight(A + 2).used_ns, before + 2 * MS, 6 * MS);
+        switches_record(switches, A + 3, engine.at + 2 * MS + 79 * US, true);
+        switches_look(switches, engine.at + 4 * MS);
+        assert_int_equal(switches->rest.unsteady, 0);
+        for (unsigned i = 0; i < 8; i++)
+                assert_int_equal(sight(A + i).starts, 1);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -441,6 +751,12 @@ int main(void)
                 cmocka_unit_test_setup_teardown(holds_without_work, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(lost, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(many_owners, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(rests, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(does_not_rest, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(goes_while_it_rests, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(one_stays, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(wakes_by_what_is_told, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(first_record_is_an_end, set_up, tear_down),
         };
 
         return cmocka_run_group_tests_name("switches", tests, NULL, NULL);

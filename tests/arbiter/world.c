@@ -346,6 +346,8 @@ static void finish_call(struct world *world, struct lane *lane)
                                 watcher->next = MIN_OF(watcher->next, world->now + 1700 * US);
                         break;
                 }
+                if (switches->rest.on)
+                        watcher->next = world->now;
                 arbiter_acted(world->arbiter, world->now, action, 0);
         }
         lane->first++;
@@ -414,6 +416,14 @@ static void watch(struct world *world, unsigned d)
         uint64_t pause;
 
         watcher->next = world->now + 10 * MS;
+        if (watcher->switches.rest.on) {
+                /* there are no records of that time */
+                while (watcher->records < gpu->records &&
+                        gpu->record[watcher->records % SCHEDULE_RECORDS].at <= world->now)
+                        watcher->records++;
+                if (switches_must_wake(&watcher->switches, world->now))
+                        switches_wake(&watcher->switches, world->now);
+        }
         while (watcher->records < gpu->records) {
                 const struct schedule_record *record =
                         &gpu->record[watcher->records % SCHEDULE_RECORDS];
@@ -428,6 +438,10 @@ static void watch(struct world *world, unsigned d)
                 watcher->records++;
         }
         switches_look(&watcher->switches, world->now);
+        if (switches_may_rest(&watcher->switches)) {
+                switches_rest(&watcher->switches, world->now);
+                watcher->rests++;
+        }
         take_sample(world, d);
         pause = switches_wants_busy(&watcher->switches);
         if (!pause || world->now < watcher->asked + pause)

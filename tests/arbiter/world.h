@@ -109,6 +109,7 @@ struct world {
                 } sample[WORLD_SAMPLES];
                 unsigned samples; /* taken */
                 uint64_t sampled, idle_ns;
+                unsigned rests; /* times that nothing was recorded for a while */
         } watcher[WORLD_DEVICES];
         uint64_t steps, calls, call_ns;
         uint64_t steered_ns[2]; /* call_ns by lane */
