@@ -21,6 +21,11 @@
  * same instant */
 #define CONFIRMATIONS 2
 
+/* The driver needs some 3 ms to say who holds what; while each answer is the one before, it is
+ * asked ever more rarely, down to this. */
+#define PAUSE_MOST    USEC_PER_SEC
+#define PAUSE_MOST_OF 5u /* of the interval */
+
 static bool device_in_use(struct manager *manager, unsigned index)
 {
         for (struct ledger_tenant *t = manager->ledger.first; t; t = t->next)
@@ -228,24 +233,115 @@ static void look_at_detached(struct manager *manager)
         }
 }
 
-int audit_tick(sd_event_source *source, uint64_t usec, void *userdata)
+static void hash(uint64_t *value, uint64_t word)
 {
-        struct manager *manager = userdata;
-        bool waiting = false;
+        *value = (*value ^ word) * 0x100000001b3ull;
+        *value ^= *value >> 32;
+}
 
-        (void)source;
-        (void)usec;
+/* All that can be seen without the driver: who is there, what they may have and have counted. */
+static uint64_t hash_own(struct manager *manager)
+{
+        uint64_t value = 0xcbf29ce484222325ull;
+
+        for (struct tenant *tenant = manager->tenants; tenant; tenant = tenant->hh.next) {
+                struct session *session;
+
+                hash(&value, tenant->id);
+                hash(&value, tenant->state);
+                for (unsigned i = 0; i < tenant->devices; i++) {
+                        const struct ledger_grant *grant = tenant_grant_of(tenant, i);
+
+                        hash(&value, grant ? grant->guarantee : 0);
+                        hash(&value, grant ? grant->limit : 0);
+                        hash(&value, grant ? grant->maximum : 0);
+                        hash(&value, tenant->pages.usage ? pages_used(&tenant->pages, i) : 0);
+                }
+                DL_FOREACH(tenant->sessions, session)
+                {
+                        hash(&value, (uint64_t)session->process.pid);
+                        hash(&value, session->fd >= 0 ? 1 : session->returning ? 2 : 3);
+                }
+        }
+        return value;
+}
+
+/* What the driver has said. */
+static uint64_t hash_driver(const struct manager *manager)
+{
+        uint64_t value = 0xcbf29ce484222325ull;
+
+        for (unsigned i = 0; i < manager->devices; i++) {
+                const struct manager_device *device = &manager->device[i];
+                uint64_t sum = 0;
+
+                hash(&value, device->state);
+                hash(&value, device->memory.used);
+                hash(&value, device->memory.free);
+                hash(&value, (uint64_t)device->processes_known);
+                hash(&value, device->others_used);
+                /* in any order */
+                for (size_t k = 0; k < device->processes; k++) {
+                        uint64_t one = (uint64_t)device->process[k].pid;
+
+                        hash(&one, device->process[k].bytes);
+                        sum += one;
+                }
+                hash(&value, sum);
+        }
+        return value;
+}
+
+static bool is_anybody_waiting(const struct manager *manager)
+{
+        for (const struct tenant *tenant = manager->tenants; tenant; tenant = tenant->hh.next)
+                if (tenant->state == TENANT_WAITING)
+                        return true;
+        return false;
+}
+
+/* What was found is what there was: soon the driver is asked for less. */
+static void choose_pause(struct manager *manager, uint64_t own, bool waiting)
+{
+        uint64_t interval = manager->config.audit_interval, driver = hash_driver(manager);
+        uint64_t most = MAX_OF(interval, MIN_OF(PAUSE_MOST, PAUSE_MOST_OF * interval));
+
+        if (waiting || own != manager->audit_own || driver != manager->audit_driver)
+                manager->audit_pause = interval;
+        else
+                manager->audit_pause = MIN_OF(2 * manager->audit_pause, most);
+        manager->audit_own = own;
+        manager->audit_driver = driver;
+        /* the timer may be a little early by this clock */
+        manager->audit_due = clock_usec(CLOCK_MONOTONIC) + manager->audit_pause - interval / 2;
+}
+
+static void ask_driver(struct manager *manager)
+{
         for (struct tenant *tenant = manager->tenants; tenant; tenant = tenant->hh.next)
                 for (unsigned i = 0; i < tenant->devices; i++)
                         tenant->device[i].before =
                                 tenant->pages.usage ? pages_used(&tenant->pages, i) : 0;
         audit_now(manager);
-        for (struct tenant *tenant = manager->tenants; tenant; tenant = tenant->hh.next) {
-                waiting = waiting || tenant->state == TENANT_WAITING;
+        for (struct tenant *tenant = manager->tenants; tenant; tenant = tenant->hh.next)
                 for (unsigned i = 0; i < tenant->devices; i++)
                         judge_use(tenant, i, tenant->device[i].before);
-        }
         look_for_strangers(manager);
+}
+
+int audit_tick(sd_event_source *source, uint64_t usec, void *userdata)
+{
+        struct manager *manager = userdata;
+        bool waiting = is_anybody_waiting(manager);
+        uint64_t own = hash_own(manager);
+
+        (void)source;
+        (void)usec;
+        if (waiting || own != manager->audit_own ||
+                clock_usec(CLOCK_MONOTONIC) >= manager->audit_due) {
+                ask_driver(manager);
+                choose_pause(manager, own, waiting);
+        }
         look_at_detached(manager);
         for (unsigned i = 0; i < manager->devices; i++) {
                 struct manager_device *device = &manager->device[i];

@@ -30,7 +30,7 @@ extern char **environ;
 #define BOARD_NAME    "steer-board"
 #define SENT_MAX      16u           /* commands that the steering process has at a time */
 #define CHECK_NS      1000000000ull /* between looks at slices in force */
-#define CHECK_GROUPS  8u            /* asked for at each look, 0.3 ms of RM's time for each */
+#define CHECK_GROUPS  4u            /* asked for at each look, 0.3 ms of RM's time for each */
 #define RESTART_MIN   (20 * USEC_PER_MSEC) /* after the steering process has ended */
 #define RESTART_MAX   (5 * USEC_PER_SEC)
 #define START_LOOK    (10 * USEC_PER_MSEC) /* while it starts */

@@ -250,7 +250,10 @@ struct manager {
 
         sd_event_source *audit_timer, *returning_timer, *idle_timer, *keeper_timer, *rest_timer,
                 *serve_source;
-        uint64_t next_search; /* for devices; monotonic, usec */
+        uint64_t audit_due, audit_pause;  /* when the driver is asked next though nothing has
+                                             changed, monotonic; usec */
+        uint64_t audit_own, audit_driver; /* what was found when it was asked last */
+        uint64_t next_search;             /* for devices; monotonic, usec */
         bool stopping;
 };
 

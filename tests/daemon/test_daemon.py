@@ -523,7 +523,7 @@ class Audit(Case):
         time.sleep(0.7)
         self.assertEqual(len(self.daemon.events('over-quota')), 1)
         self.daemon.driver.hold(tenant.process.pid, 100 << 12)
-        time.sleep(0.5)
+        time.sleep(1.5)  # nothing has changed for so long that the driver may be asked once a second
         self.assertEqual(tenant.inspect()['devices'][0]['memory_used'], 100 << 12)
         self.daemon.driver.hold(tenant.process.pid, 200 * MIB)
         eventually(lambda: len(self.daemon.events('over-quota')) == 2)
@@ -552,6 +552,35 @@ class Audit(Case):
         self.assertEqual(len(self.daemon.events('stranger')), 1)
         self.assertEqual(self.daemon.events('stranger-killed'), [])
         self.assertIsNone(tenant.process.process.poll())
+
+    def test_while_nothing_changes_the_driver_is_asked_rarely(self):
+        path = self.daemon.base + '/asked'
+        tenant = Tenant(self.daemon)
+        tenant.hello()
+        self.daemon.driver.extra = ['asked ' + path]
+        self.daemon.driver.write()
+        asked = lambda: os.path.getsize(path) if os.path.exists(path) else 0
+        eventually(asked)
+        per_audit = 2  # once how many there are, once which
+        time.sleep(2)
+        before = asked()
+        time.sleep(3)
+        self.assertLessEqual(asked() - before, 5 * per_audit)
+        # what the tenant counts is compared at once: four times in a second and a half
+        before, end = asked(), time.monotonic() + 1.5
+        charged = 0
+        while time.monotonic() < end:
+            charged += 1000
+            tenant.process.do('charge 0 %d' % charged)
+            time.sleep(0.05)
+        self.assertGreaterEqual(asked() - before, 4)
+        # and nobody gets away with what is held besides
+        time.sleep(2)
+        pid = int(tenant.process.do('fork')[1])
+        self.daemon.driver.hold(pid, 5 * MIB)
+        event = eventually(lambda: self.daemon.events('stranger'))[0]
+        self.assertEqual(event['pid'], pid)
+        os.kill(pid, signal.SIGKILL)
 
     def test_notices_become_events(self):
         tenant = Tenant(self.daemon)
