@@ -109,10 +109,14 @@
 #define ARBITER_LOOK        (10 * ARBITER_MS)   /* between steps while somebody has work */
 #define ARBITER_STEADY      (2000 * ARBITER_MS) /* after which without a change REST is enough */
 #define ARBITER_REST        (20 * ARBITER_MS)   /* while nobody has */
-#define ARBITER_LINGER      (300 * ARBITER_MS)  /* so long a sporadic tenant is waited for */
-#define ARBITER_WINDOW      (40 * ARBITER_MS)   /* over which a tenant's kind is judged */
-#define ARBITER_TRIAL_MIN   (1000 * ARBITER_MS)
-#define ARBITER_TRIAL_MAX   (30000 * ARBITER_MS)
+/* while on each device in use many have a backlog and only slices hold: of 32 tenants a step takes
+ * 0.2 ms, and none of them could be given much more before the next */
+#define ARBITER_REST_MANY (50 * ARBITER_MS)
+#define ARBITER_MANY      8u
+#define ARBITER_LINGER    (300 * ARBITER_MS) /* so long a sporadic tenant is waited for */
+#define ARBITER_WINDOW    (40 * ARBITER_MS)  /* over which a tenant's kind is judged */
+#define ARBITER_TRIAL_MIN (1000 * ARBITER_MS)
+#define ARBITER_TRIAL_MAX (30000 * ARBITER_MS)
 
 enum arbiter_priority {
         ARBITER_LOW,

@@ -140,10 +140,28 @@ static bool is_steady(const struct arbiter *arbiter, const struct device *device
                device->alone.holder == NONE;
 }
 
+/* When to look again if nobody needs it sooner. */
+static uint64_t next_look(struct arbiter *arbiter, uint64_t now)
+{
+        bool used = false;
+
+        for (unsigned d = 0; d < arbiter->devices; d++) {
+                const struct device *device = &arbiter->device[d];
+                unsigned many = 0;
+
+                for (unsigned i = 0; i < device->count; i++)
+                        many += seat_of(arbiter, d, device->order[i])->kind == ARBITER_BACKLOGGED;
+                if (device->count > 0 && (many < ARBITER_MANY || !is_steady(arbiter, device, now)))
+                        return now + ARBITER_REST;
+                used |= device->count > 0;
+        }
+        return now + (used ? ARBITER_REST_MANY : ARBITER_REST);
+}
+
 unsigned arbiter_step(struct arbiter *arbiter, uint64_t now, struct arbiter_action *actions)
 {
         struct actions list = {.action = actions};
-        uint64_t next = now + ARBITER_REST;
+        uint64_t next = next_look(arbiter, now);
         bool stale = false;
 
         if (now > arbiter->looked) {

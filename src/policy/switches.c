@@ -29,7 +29,8 @@
 #define CALL_AFTER  (1 * MS)
 /* Who has work when its channels are enabled has the engine by then. */
 #define ENABLED_BY  (1500000u)
-#define PAUSE_SHORT 276000u /* two switches */
+#define PAUSE_SHORT 276000u    /* two switches */
+#define PAUSE_LONG  (500 * MS) /* it did not only wait for its next slice */
 /* Samples and records do not begin and end together: such a part is taken for all. */
 #define NEARLY_ALL 970000u
 #define OFF_BY     0.06 /* of a sample's time */
@@ -526,6 +527,8 @@ static void start_run(struct switches *switches, struct switches_owner *owner, u
                 switches->switch_ns +=
                         (int64_t)MIN_OF(switches->costs.restore_ns, at - switches->freed);
         take_snapshot(switches, at);
+        if (owner->end == SWITCHES_IDLE && owner->seen + PAUSE_LONG < at)
+                owner->came = at;
         switches->rest.unsteady |= owner->end != SWITCHES_CUT && owner->seen + SWITCHES_STEADY < at;
         switch (owner->end) {
         case SWITCHES_IDLE:
@@ -674,6 +677,7 @@ uint64_t switches_may_rest(const struct switches *switches)
                         others |= owner->seen + KNOWN_LATELY > switches->now;
                         continue;
                 }
+                others |= owner->came && owner->came + KNOWN_LATELY > switches->now;
                 if (owner->fresh < whole || owner->slice_ns < SLICE_TELLS)
                         return 0;
                 count++;
@@ -717,7 +721,7 @@ void switches_rest(struct switches *switches, uint64_t now)
         switches->rest.on = true;
         switches->rest.until = now + length;
         /* that is as far as the records go */
-        switches->rest.credited = switches->now;
+        switches->rest.from = switches->rest.credited = switches->now;
         let_go(switches, switches->now);
 }
 
@@ -773,7 +777,24 @@ void switches_wake(struct switches *switches, uint64_t now)
                 switches->owner[i].ends = switches->owner[i].fresh = 0;
 }
 
-/* Who was credited and is not there any more has run out of work, it is not known when. */
+/* It has run out of work while nothing was recorded, one cannot say when: half of what it was
+ * credited then was the others'. */
+static void take_back(struct switches *switches, struct switches_owner *gone)
+{
+        double half = gone->rate * (double)(switches->rest.woken - switches->rest.from) / 2,
+               sum = 0;
+
+        for (uint32_t i = 0; i < switches->free; i++)
+                sum += &switches->owner[i] != gone ? switches->owner[i].rate : 0;
+        gone->rate = 0;
+        if (sum <= 0)
+                return;
+        gone->sure_ns -= (int64_t)half;
+        for (uint32_t i = 0; i < switches->free; i++)
+                switches->owner[i].sure_ns += (int64_t)(half * switches->owner[i].rate / sum);
+}
+
+/* Who was credited and is not there any more. */
 static void look_for_credited(struct switches *switches)
 {
         bool all = true, seen = false, round = true;
@@ -808,7 +829,7 @@ static void look_for_credited(struct switches *switches)
                         continue;
                 owner->end = SWITCHES_IDLE;
                 owner->ended = switches->rest.woken;
-                owner->rate = 0;
+                take_back(switches, owner);
         }
         if (switches->holder && switches->sure) {
                 settle(switches, switches->now);

@@ -54,7 +54,7 @@
 
 #define SWITCHES_STEADY     (2000 * 1000000ull) /* without a change, before the first rest */
 #define SWITCHES_REST       (1000 * 1000000ull) /* at most */
-#define SWITCHES_REST_SHORT (250 * 1000000ull)  /* while somebody known has no work: he may come */
+#define SWITCHES_REST_SHORT (250 * 1000000ull)  /* while somebody comes and goes */
 #define SWITCHES_REST_LEAST 8u /* with work: of fewer the records cost a percent of a core */
 
 struct switches_costs {
@@ -111,8 +111,9 @@ struct switches_owner {
                                   for want of work */
         unsigned fresh;        /* as whole, or since the last rest */
         unsigned ends;         /* runs since the last rest */
-        double rate;           /* of time, in this rest or in the last; 0: it was not of those */
-        int64_t rested_ns;     /* used until its last end before that */
+        uint64_t came; /* when it last had work again after a pause that was none of an instant */
+        double rate;   /* of time, in this rest or in the last; 0: it was not of those */
+        int64_t rested_ns; /* used until its last end before that */
         uint64_t rested;
 };
 
@@ -172,7 +173,7 @@ struct switches {
                 bool nobody;   /* none was seen: who has the engine now, samples must say */
                 bool unsteady; /* something has changed since the last look */
                 bool learnt;   /* work and switching are those of the time since steady */
-                uint64_t steady, until, woken, credited;
+                uint64_t steady, from, until, woken, credited;
                 int64_t switched;       /* switch_ns when all became steady */
                 double work, switching; /* parts of the time */
         } rest;
