@@ -15,7 +15,6 @@ struct sim {
         struct steer_client client;           /* first */
         uint32_t instance[STEER_MAX_DEVICES]; /* of the devices that are open */
         uint64_t next[STEER_MAX_DEVICES];     /* record */
-        bool stopped[STEER_MAX_DEVICES];      /* nothing is recorded */
         uint64_t sampled[STEER_MAX_DEVICES], idle[STEER_MAX_DEVICES];
 };
 
@@ -127,7 +126,7 @@ static struct runlist *runlist_of(const struct sim *sim, unsigned device)
         return kernel_state()->runlist + sim->instance[device];
 }
 
-/* Begins to record, from now on. */
+/* Begins from now on; what is made until then is passed over. */
 static int sim_record(void *handle, unsigned device, bool on, uint32_t *ret_status)
 {
         struct sim *sim = handle;
@@ -135,7 +134,7 @@ static int sim_record(void *handle, unsigned device, bool on, uint32_t *ret_stat
         uint64_t until;
         bool lost;
 
-        sim->stopped[device] = !on;
+        *ret_status = RM_OK;
         if (!on)
                 return 0;
         if (sim_faults_refuse_steering()) {
@@ -148,7 +147,6 @@ static int sim_record(void *handle, unsigned device, bool on, uint32_t *ret_stat
         while (runlist_records(
                        runlist_of(sim, device), &sim->next[device], &record, 1, &until, &lost) > 0)
                 ;
-        *ret_status = RM_OK;
         return 0;
 }
 
