@@ -111,12 +111,7 @@ static int board_add(
         struct steer *steer, unsigned device, uint32_t holder, const struct steer_channel *channel)
 {
         struct steer_board *board = steer->board;
-        struct steer_entry *known = board_find(board, device, channel);
 
-        if (known) {
-                known->holder = (uint16_t)holder;
-                return 0;
-        }
         for (unsigned i = steer->free_hint; i < STEER_BOARD_ENTRIES; i++) {
                 struct steer_entry *entry = &board->entry[i];
 
@@ -157,6 +152,34 @@ static bool gone(int r)
         return r == -ENOENT;
 }
 
+/* Those that are not yet as wanted. RM counts how often a channel was disabled (docs/probes.md): so
+ * one that stands on the board is not disabled again, nor one enabled that does not. */
+static int choose_channels(struct steer *steer, unsigned device,
+        const struct steer_channel *channels, const uint16_t *holders, unsigned count, bool disable,
+        struct steer_channel chosen[STEER_MAX_CHANNELS], unsigned *ret)
+{
+        unsigned n = 0;
+        int r;
+
+        for (unsigned i = 0; i < count; i++) {
+                struct steer_entry *known = board_find(steer->board, device, &channels[i]);
+
+                if (known && disable)
+                        known->holder = holders[i];
+                if (!known == !disable)
+                        continue;
+                r = disable ? board_add(steer, device, holders[i], &channels[i]) : 0;
+                if (r < 0) {
+                        while (n > 0)
+                                board_remove(steer, device, &chosen[--n]);
+                        return r;
+                }
+                chosen[n++] = channels[i];
+        }
+        *ret = n;
+        return 0;
+}
+
 /* One call for all; where that is refused, one for each, so that a channel that has just gone does
  * not keep the others from their turn. ret_done: how many are as wanted. */
 static int switch_channels(struct steer *steer, unsigned device,
@@ -164,36 +187,39 @@ static int switch_channels(struct steer *steer, unsigned device,
         uint64_t *ret_done, uint32_t *ret_status)
 {
         const struct steer_backend *backend = steer->backend;
+        struct steer_channel chosen[STEER_MAX_CHANNELS];
         uint32_t status = 0;
-        uint64_t done = 0;
+        unsigned n = 0;
         int result = 0, r;
 
-        if (count == 0)
+        r = choose_channels(steer, device, channels, holders, count, disable, chosen, &n);
+        if (r < 0)
+                return r;
+        *ret_done = count - n;
+        if (n == 0)
                 return 0;
-        for (unsigned i = 0; disable && i < count; i++) {
-                r = board_add(steer, device, holders[i], &channels[i]);
-                if (r < 0)
-                        return r;
-        }
-        r = backend->disable(steer->handle, device, channels, count, disable, &status);
+        r = backend->disable(steer->handle, device, chosen, n, disable, &status);
         if (r == 0) {
-                for (unsigned i = 0; !disable && i < count; i++)
-                        board_remove(steer, device, &channels[i]);
+                for (unsigned i = 0; !disable && i < n; i++)
+                        board_remove(steer, device, &chosen[i]);
                 *ret_done = count;
                 return 0;
         }
-        for (unsigned i = 0; i < count; i++) {
-                r = backend->disable(steer->handle, device, &channels[i], 1, disable, &status);
+        for (unsigned i = 0; i < n; i++) {
+                /* it may be one of those that the refused call has disabled */
+                if (disable)
+                        (void)backend->disable(
+                                steer->handle, device, &chosen[i], 1, false, &status);
+                r = backend->disable(steer->handle, device, &chosen[i], 1, disable, &status);
                 if (r == 0)
-                        done++;
+                        ++*ret_done;
                 else
                         *ret_status = status;
                 if (gone(r) || (r == 0 && !disable))
-                        board_remove(steer, device, &channels[i]);
+                        board_remove(steer, device, &chosen[i]);
                 else if (r < 0)
                         result = r;
         }
-        *ret_done = done;
         return result;
 }
 
