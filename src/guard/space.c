@@ -299,9 +299,13 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext *pctx, CUdevice dev)
 
 void guard_space_release(CUdevice device, bool reset)
 {
+        CUcontext current = NULL;
+
         if (!guard_space() || guard_forked() || !is_ours(device))
                 return;
         guard_lock(&space_lock);
+        if (REAL(cuCtxGetCurrent)(&current) != CUDA_SUCCESS || !find(current))
+                current = NULL;
         if (!reset && retained > 0)
                 retained--;
         if (reset)
@@ -310,7 +314,67 @@ void guard_space_release(CUdevice device, bool reset)
                         end(greens, device);
         else if (primary && retained == 0)
                 end(primary, device);
+        /* who goes on after a reset is in none, and the CUDA runtime begins anew */
+        if (current && !find(current))
+                REAL(cuCtxSetCurrent)(NULL);
         guard_unlock(&space_lock);
+}
+
+/* The only device that a context of ours is on; -1: there is none. */
+static int own_ordinal(void)
+{
+        int count = 0;
+
+        if (REAL(cuDeviceGetCount)(&count) != CUDA_SUCCESS)
+                return -1;
+        for (int i = 0; i < count; i++)
+                if (is_ours(i))
+                        return i;
+        return -1;
+}
+
+/* Whether that is the driver's primary context; while none of ours lives, we do not know it. */
+static bool is_hidden(CUcontext handle, CUdevice device)
+{
+        CUcontext real;
+
+        if (atomic_load(&hidden))
+                return handle == atomic_load(&hidden);
+        if (REAL(cuDevicePrimaryCtxRetain)(&real, device) != CUDA_SUCCESS)
+                return false;
+        REAL(cuDevicePrimaryCtxRelease_v2)(device);
+        return handle == real;
+}
+
+/*
+ * What is to be made current where the program names that context. The CUDA runtime has the
+ * driver's primary context by cuGetExportTable, and in each thread it makes that current before it
+ * retains it, once, by the call that we see: so ours is made then at the latest. Else the thread
+ * that came first would have all multiprocessors, and those after it a default stream of their own.
+ */
+static CUresult enter(CUcontext *context)
+{
+        CUresult result = CUDA_SUCCESS;
+        int device;
+
+        if (!*context || guard_forked())
+                return result;
+        if (*context == atomic_load(&hidden) && atomic_load(&shown)) {
+                *context = guard_space_map(*context);
+                return result;
+        }
+        guard_lock(&space_lock);
+        device = find(*context) ? -1 : own_ordinal();
+        if (device >= 0 && is_hidden(*context, device)) {
+                if (!primary)
+                        result = make(device, &primary);
+                if (result == CUDA_SUCCESS) {
+                        atomic_store(&shown, primary->context);
+                        *context = primary->context;
+                }
+        }
+        guard_unlock(&space_lock);
+        return result;
 }
 
 CUcontext guard_space_map(CUcontext handle)
@@ -328,20 +392,17 @@ CUcontext guard_space_map(CUcontext handle)
         return ours ? ours : handle;
 }
 
-CUresult cuCtxSetCurrent(CUcontext ctx)
-{
-        return REAL(cuCtxSetCurrent)(guard_space() ? guard_space_map(ctx) : ctx);
-}
+#define ENTER(symbol)                                                                              \
+        CUresult symbol(CUcontext ctx)                                                             \
+        {                                                                                          \
+                CUresult result = guard_space() ? enter(&ctx) : CUDA_SUCCESS;                      \
+                                                                                                   \
+                return result == CUDA_SUCCESS ? REAL(symbol)(ctx) : result;                        \
+        }
 
-CUresult cuCtxPushCurrent(CUcontext ctx)
-{
-        return REAL(cuCtxPushCurrent)(guard_space() ? guard_space_map(ctx) : ctx);
-}
-
-CUresult cuCtxPushCurrent_v2(CUcontext ctx)
-{
-        return REAL(cuCtxPushCurrent_v2)(guard_space() ? guard_space_map(ctx) : ctx);
-}
+ENTER(cuCtxSetCurrent)
+ENTER(cuCtxPushCurrent)
+ENTER(cuCtxPushCurrent_v2)
 
 /* -- contexts that the program makes ----------------------------------------------------------- */
 

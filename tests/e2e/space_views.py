@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a program sees of the multiprocessors that it has, as JSON; knows nothing of Cleave. With a
 number of contexts, it makes so many and ends them one by one at each line on standard input, or says
-what waiting for the current one gives, at "sync"."""
+what waiting for the current one gives, at "sync". With "runtime", it begins as the CUDA runtime does."""
 import ctypes
 import json
 import sys
+import threading
 
 cuda = ctypes.CDLL("libcuda.so.1")
 P = ctypes.c_void_p
@@ -77,8 +78,40 @@ def views():
     return seen
 
 
+def runtime():
+    """As the CUDA runtime begins: it has the driver's primary context by a table without names, and
+    in each thread it makes that current; the first one retains it afterwards."""
+    with open("/proc/self/maps", encoding="utf-8") as maps:
+        path = next(word for word in maps.read().split()
+                    if "/libcuda.so" in word and "guard" not in word)
+    driver, hidden = ctypes.CDLL(path), P()
+    must(driver.cuDevicePrimaryCtxRetain(ctypes.byref(hidden), 0), "the driver's")
+    must(driver.cuDevicePrimaryCtxRelease_v2(0), "the driver's")
+
+    def begins(retains):
+        call("cuCtxSetCurrent", hidden)
+        if retains:
+            new("cuDevicePrimaryCtxRetain", 0)
+        current = new("cuCtxGetCurrent")
+        return current.value, resource("cuCtxGetDevResource", None)[24]
+
+    def in_a_thread():
+        seen.append(begins(False))
+    seen = [begins(True)]
+    thread = threading.Thread(target=in_a_thread)
+    thread.start()
+    thread.join()
+    call("cuDevicePrimaryCtxReset_v2", 0)
+    after = new("cuCtxGetCurrent").value
+    seen.append(begins(True))
+    return {"sms": [sms for _, sms in seen], "one context": seen[0][0] == seen[1][0],
+            "it is the driver's": seen[0][0] == hidden.value, "after a reset": after}
+
+
 must(cuda.cuInit(0), "cuInit")
-if len(sys.argv) > 1:
+if sys.argv[1:] == ["runtime"]:
+    print(json.dumps(runtime()), flush=True)
+elif len(sys.argv) > 1:
     contexts = [new("cuCtxCreate_v2", 0, 0) for _ in range(int(sys.argv[1]))]
     print(json.dumps({"count": resource("cuCtxGetDevResource", contexts[-1])[24]}), flush=True)
     for line in sys.stdin:

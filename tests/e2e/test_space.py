@@ -96,6 +96,13 @@ class Space(unittest.TestCase):
         seen = json.loads(process.communicate()[0])
         self.assertEqual((seen["count"], seen["stream's"], seen["resource"]), (132, True, 132))
 
+    def test_the_runtime_begins_in_its_part(self):
+        """The first of its threads and those after it, and again after a reset."""
+        process, seen = self.start("--compute", "50", program=[*VIEWS, "runtime"])
+        self.end(process)
+        self.assertEqual(seen, {"sms": [64, 64, 64], "one context": True,
+                                "it is the driver's": False, "after a reset": None})
+
     def test_sets(self):
         first, seen = self.start("--compute", "50", "--name", "first")
         self.assertEqual(seen["count"], 64)
