@@ -591,7 +591,7 @@ void kernel_update_group(uint32_t index)
         if (!is_scheduled(object) || object->group == RUNLIST_NONE)
                 return;
         for (uint32_t i = object->first_child; i != KERNEL_NONE; i = objects[i].next)
-                if (!(objects[i].flags & KERNEL_OBJECT_DISABLED))
+                if (objects[i].disabled == 0)
                         disabled = false;
         runlist = state->runlist + object->device;
         if (disabled != (bool)atomic_load(&runlist->group[object->group].disabled))

@@ -42,7 +42,7 @@
 #define KERNEL_BITMAP_WORDS  (KERNEL_MAX_MEMORY * KERNEL_SPREAD / KERNEL_GRANULE / 64)
 
 #define KERNEL_MAGIC   0x4c4e4b4d4953ull /* "SIMKNL" */
-#define KERNEL_VERSION 5u
+#define KERNEL_VERSION 6u
 
 #define KERNEL_NONE UINT32_MAX
 
@@ -75,7 +75,6 @@ enum kernel_object_state {
 };
 
 #define KERNEL_OBJECT_DUPLICATE 1u /* another name of the memory in origin */
-#define KERNEL_OBJECT_DISABLED  2u /* channel: taken off the runlist */
 
 struct kernel_object {
         uint32_t state;
@@ -92,11 +91,12 @@ struct kernel_object {
         uint32_t origin;    /* duplicate: index of the memory */
         uint32_t engine;    /* channel group */
         uint32_t group;     /* channel group of graphics and compute: its place in the runlist */
+        uint32_t disabled;  /* channel: calls that disabled it, less those that enabled it since */
         /* derived */
         uint32_t references; /* duplicates of it */
         uint32_t hash_next;
         uint32_t first_child, next, previous; /* siblings; next: also the list of free entries */
-        uint32_t pad[6];
+        uint32_t pad[5];
 };
 
 struct kernel_device {

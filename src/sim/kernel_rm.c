@@ -383,7 +383,8 @@ static uint32_t get_gid(const struct kernel_object *object, struct rm_gid_info *
         return RM_OK;
 }
 
-/* Any client's channels may be named, as with the real driver. */
+/* Any client's channels may be named, as with the real driver, which counts: a channel disabled
+ * twice is to be enabled twice, and no more than that (docs/probes.md). */
 static uint32_t disable_channels(const struct rm_disable_channels *call)
 {
         struct kernel_state *state = kernel_state();
@@ -399,10 +400,12 @@ static uint32_t disable_channels(const struct rm_disable_channels *call)
                         return RM_ERR_INVALID;
         }
         for (uint32_t i = 0; i < call->channels; i++) {
+                uint32_t *disabled = &state->object[found[i]].disabled;
+
                 if (call->disable)
-                        state->object[found[i]].flags |= KERNEL_OBJECT_DISABLED;
+                        ++*disabled;
                 else
-                        state->object[found[i]].flags &= ~KERNEL_OBJECT_DISABLED;
+                        *disabled -= *disabled > 0;
         }
         for (uint32_t i = 0; i < call->channels; i++)
                 kernel_update_group(state->object[found[i]].parent);

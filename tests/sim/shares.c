@@ -303,6 +303,12 @@ static void test_disable(void)
         got = measure(0.2);
         CHECK(near(got.of[0], 0, 0));
         CHECK(near(got.of[1], 1, 0.01));
+        /* as often as it was disabled, and an enabling more is none in store */
+        switch_channels(one, true);
+        switch_channels(one, false);
+        got = measure(0.1);
+        CHECK(near(got.of[0], 0, 0));
+        switch_channels(one, false);
         switch_channels(one, false);
         got = measure(0.3);
         CHECK(near(got.of[0], 0.46, 0.03));

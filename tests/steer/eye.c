@@ -65,7 +65,7 @@ static void look(struct seen *seen, unsigned count)
                                 seen[k].slice = object->timeslice;
                         } else {
                                 seen[k].channels++;
-                                seen[k].off += (object->flags & KERNEL_OBJECT_DISABLED) != 0;
+                                seen[k].off += object->disabled > 0;
                         }
                 }
         }

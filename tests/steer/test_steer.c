@@ -27,7 +27,7 @@ struct driver {
         unsigned calls;
         unsigned die_at; /* the call, counted from 1, in which the process is killed; 0: none */
         bool die_after;  /* once it is done, else before */
-        bool disabled[CHANNELS];
+        unsigned disabled[CHANNELS]; /* how often */
         bool absent[CHANNELS];
         uint64_t slice, most_slice;
         bool thread_block;
@@ -83,7 +83,12 @@ static int fake_disable(void *handle, unsigned device, const struct steer_channe
                         *status = 0x57;
                         return -ENOENT;
                 }
-                driver->disabled[channels[i].channel] = disable;
+                /* as RM counts: once too often, and the channel stays disabled */
+                if (disable)
+                        driver->disabled[channels[i].channel]++;
+                else
+                        driver->disabled[channels[i].channel] -=
+                                driver->disabled[channels[i].channel] > 0;
         }
         step(true);
         return 0;
@@ -272,7 +277,7 @@ static unsigned disabled(void)
         unsigned n = 0;
 
         for (unsigned i = 0; i < CHANNELS; i++)
-                n += driver->disabled[i] && !driver->absent[i];
+                n += driver->disabled[i] > 0 && !driver->absent[i];
         return n;
 }
 
@@ -452,6 +457,31 @@ static void channels_gone(void **state)
         finish(&process, 0);
 }
 
+/* What is asked for twice is done once. */
+static void twice(void **state)
+{
+        struct process process = prepared();
+        struct steer_answer answer;
+
+        (void)state;
+        assert_int_equal(result(&process, switch_some(true, 0, 3), -1), 0);
+        assert_true(ask(&process, switch_some(true, 0, 8), -1, &answer));
+        assert_int_equal(answer.value, 8);
+        for (unsigned i = 0; i < 8; i++)
+                assert_int_equal(driver->disabled[i], 1);
+        assert_true(ask(&process, switch_some(false, 0, 16), -1, &answer));
+        assert_int_equal(answer.value, 16);
+        assert_int_equal(disabled(), 0);
+        /* nor when RM refuses a call of which it has done a part */
+        driver->absent[5] = true;
+        assert_int_equal(result(&process, switch_some(true, 0, 8), -1), 0);
+        for (unsigned i = 0; i < 8; i++)
+                assert_int_equal(driver->disabled[i], i != 5);
+        driver->absent[5] = false;
+        finish(&process, 0);
+        assert_int_equal(disabled(), 0);
+}
+
 static void released(void **state)
 {
         struct process process = prepared();
@@ -614,6 +644,7 @@ int main(void)
                 TEST(foreign),
                 TEST(malformed),
                 TEST(channels_gone),
+                TEST(twice),
                 TEST(released),
                 TEST(refused),
                 TEST(killed_at_each_call),
