@@ -395,6 +395,12 @@ static int set_environment(void *context)
                         setenv(name, json_string_value(value), 1) < 0)
                         r = -ENOMEM;
         }
+        json_object_foreach(json_object_get(run->created, "environment_defaults"), name, value)
+        {
+                if (r == 0 && json_is_string(value) &&
+                        setenv(name, json_string_value(value), 0) < 0)
+                        r = -ENOMEM;
+        }
         if (r < 0)
                 fprintf(stderr, "cleave run: no memory for the command's environment\n");
         return r;

@@ -483,5 +483,6 @@ void space_done(struct manager *manager);
 void space_write_page(struct tenant *tenant);
 /* For the journal; NULL: it does not share in space. */
 json_t *space_record(struct tenant *tenant);
-void space_add_environment(struct tenant *tenant, json_t *environment);
+/* For the tenant's command; defaults: unless they are set there. */
+void space_add_environment(struct tenant *tenant, json_t *environment, json_t *defaults);
 void space_add_tenant_json(struct tenant *tenant, json_t *object);

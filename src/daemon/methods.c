@@ -708,18 +708,18 @@ static json_t *created_json(struct tenant *tenant)
         _cleanup_free_ char *cgroup = tenant->cgroup ? cgroup_directory(tenant->cgroup) : NULL;
         _cleanup_free_ char *libraries = library_path(manager);
         char id[FORMAT_ID_MAX];
-        json_t *environment;
+        json_t *environment, *defaults = json_object();
 
         environment = json_pack("{s:s, s:s}", CLEAVE_ENV_TENANT, format_id(id, tenant->id),
                 CLEAVE_ENV_RUNTIME, manager->directory);
         if (manager->sim)
                 json_object_set_new(environment, CLEAVE_ENV_SIM, json_string(manager->sim));
-        space_add_environment(tenant, environment);
-        return json_pack("{s:o, s:o, s:[s, s*], s:s?, s:s?, s:s, s:s?, s:s}", "tenant",
-                tenant_json(tenant), "environment", environment, "preload", manager->guard_library,
-                manager->guard_nvml_library, "library_path", libraries, "program_path",
-                simulated_path(manager), "identity", cgroup ? "cgroup" : "process-tree", "cgroup",
-                cgroup, "secret", tenant->secret);
+        space_add_environment(tenant, environment, defaults);
+        return json_pack("{s:o, s:o, s:o, s:[s, s*], s:s?, s:s?, s:s, s:s?, s:s}", "tenant",
+                tenant_json(tenant), "environment", environment, "environment_defaults", defaults,
+                "preload", manager->guard_library, manager->guard_nvml_library, "library_path",
+                libraries, "program_path", simulated_path(manager), "identity",
+                cgroup ? "cgroup" : "process-tree", "cgroup", cgroup, "secret", tenant->secret);
 }
 
 static void tell_created(struct tenant *tenant)

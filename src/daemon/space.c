@@ -794,13 +794,16 @@ json_t *space_record(struct tenant *tenant)
                 (int)tenant->space.percent, "best_effort", (int)tenant->space.best_effort);
 }
 
-void space_add_environment(struct tenant *tenant, json_t *environment)
+void space_add_environment(struct tenant *tenant, json_t *environment, json_t *defaults)
 {
         const struct space *space = space_of(tenant);
 
-        if (space)
-                json_object_set_new(
-                        environment, "CUDA_MPS_PIPE_DIRECTORY", json_string(space->pipe_directory));
+        if (!space)
+                return;
+        json_object_set_new(
+                environment, "CUDA_MPS_PIPE_DIRECTORY", json_string(space->pipe_directory));
+        json_object_set_new(defaults, "CUDA_DEVICE_MAX_CONNECTIONS",
+                json_sprintf("%u", space_connections(tenant->space.percent)));
 }
 
 void space_add_tenant_json(struct tenant *tenant, json_t *object)

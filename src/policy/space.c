@@ -70,6 +70,14 @@ unsigned space_part_of(const struct space_geometry *geometry, unsigned percent)
         return part < 100 ? part : 0;
 }
 
+unsigned space_connections(unsigned percent)
+{
+        if (percent == 0)
+                return SPACE_CONNECTIONS_BEST_EFFORT;
+        return MIN_OF(MAX_OF(SPACE_CONNECTIONS * percent / 100, SPACE_CONNECTIONS_LEAST),
+                SPACE_CONNECTIONS_MOST);
+}
+
 int space_plan_init(struct space_plan *plan, const struct space_geometry *geometry)
 {
         int r = space_geometry_check(geometry);

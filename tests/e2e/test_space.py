@@ -217,6 +217,21 @@ class Space(unittest.TestCase):
         for one in (beside, *tools.values()):
             one.end()
 
+    def test_queues_for_work(self):
+        """By the share, so that all of a device's tenants find room; what the user has set stays."""
+        show = ["sh", "-c", "echo '\"'$CUDA_DEVICE_MAX_CONNECTIONS'\"'; cat"]
+        first, said = self.start("--compute", "7", program=show)
+        self.assertEqual(said, "4")
+        second, said = self.start("--compute", "50", program=show)
+        self.assertEqual(said, "8")
+        third, said = self.start(program=["env", "CUDA_DEVICE_MAX_CONNECTIONS=3", *show])
+        self.assertEqual(said, "3")
+        self.world.env["CUDA_DEVICE_MAX_CONNECTIONS"] = "5"
+        fourth, said = self.start(program=show)
+        del self.world.env["CUDA_DEVICE_MAX_CONNECTIONS"]
+        self.assertEqual(said, "5")
+        self.end(first, second, third, fourth)
+
     def test_a_small_share_is_no_reason_for_space(self):
         """It is known when the device's server has said how large the sets are."""
         process = self.world.run(

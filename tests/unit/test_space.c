@@ -143,6 +143,11 @@ static void test_parts(void **state)
         assert_int_equal(space_part_of(&h100, 7), 0);
         assert_int_equal(space_part_of(&h100_fine, 1), 66);
         assert_int_equal(space_part_of(&h100_fine, 2), 0);
+        assert_int_equal(space_connections(0), 4);
+        assert_int_equal(space_connections(1), 2);
+        assert_int_equal(space_connections(7), 4);
+        assert_int_equal(space_connections(13), 8);
+        assert_int_equal(space_connections(100), 8);
         assert_int_equal(space_plan_init(&plan, &h100), 0);
         assert_int_equal(space_admit(&plan, 9, 14, false), 0);
         assert_int_equal(space_admit_part(&plan, 1, 16), 0);

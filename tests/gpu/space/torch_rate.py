@@ -16,6 +16,8 @@ import time
 
 import torch
 
+from torch_sms import multiprocessors
+
 try:
     import triton
     import triton.language as tl
@@ -116,7 +118,7 @@ def main():
         except Exception as problem:  # pylint: disable=broad-except
             missing[kind] = " ".join(str(problem).split())[:300]
     torch.cuda.synchronize()
-    print("ready", torch.cuda.get_device_properties(0).multi_processor_count, flush=True)
+    print("ready", multiprocessors(), flush=True)
     while line := sys.stdin.readline().split():
         if len(line) < 2:
             continue  # what would have ended one that is not to be had

@@ -21,6 +21,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from torch_sms import multiprocessors
+
 WORDS = 8192
 SIZES = {"inference": (1024, 4, 16, 128), "serving": (768, 12, 1, 128),
          "training": (1024, 8, 16, 512)}  # width, layers, sequences, tokens
@@ -143,7 +145,7 @@ def main():
     # no collection in the middle of a request
     gc.collect()
     gc.disable()
-    print("ready", torch.cuda.get_device_properties(0).multi_processor_count, flush=True)
+    print("ready", multiprocessors(), flush=True)
     while line := sys.stdin.readline().split():
         try:
             print(getattr(service, line[0])(*line[1:]), flush=True)
