@@ -147,6 +147,7 @@ int arbiter_admit(struct arbiter *arbiter, uint64_t now, uint64_t id, const unsi
                         .present = true,
                         .kind = ARBITER_BACKLOGGED,
                         .fill_ppm = PPM,
+                        .alone_ppm = PPM,
                         .wait_ppm = PPM,
                         .mark = {.at = now},
                         .turned_at = {now, now},

@@ -6,6 +6,7 @@
 #define STREAK_FIRST 3u
 #define FILL_LITTLE  400000u /* ppm of its turns; 10 us + synchronize fill 0.55 */
 #define FILL_ALL     970000u
+#define ALONE_MUCH   600000u /* less, and it may come and go */
 #define LATELY       (1000 * ARBITER_MS)
 #define FIRST_STARTS 2
 
@@ -105,7 +106,7 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
                 now >= sight->since +
                                 (seat->kind == ARBITER_SPORADIC ? ARBITER_LINGER : ARBITER_REST)) {
                 seat->rate_ppm = 0;
-                seat->fill_ppm = PPM;
+                seat->fill_ppm = seat->alone_ppm = PPM;
                 seat->lately_slices = seat->lately_starts = 0;
                 set_kind(arbiter, d, seat, ARBITER_IDLE);
                 arb_mark(seat, now);
@@ -136,6 +137,9 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
         else
                 seat->mean_ppm = seat->rate_ppm;
         seat->fill_ppm = offered ? (uint32_t)MIN_OF(used * PPM / offered, (uint64_t)PPM) : PPM;
+        seat->alone_ppm = seat->fill_ppm > ALONE_MUCH
+                                  ? PPM
+                                  : MAX_OF(seat->fill_ppm, seat->alone_ppm - seat->alone_ppm / 4);
         keep = span < LATELY ? 1 - (double)span / LATELY : 0;
         seat->lately_slices =
                 seat->lately_slices * keep + (double)used / 1000 / (double)slice_in_force(seat);

@@ -64,6 +64,7 @@ struct seat {
         unsigned streak;      /* windows in which a sporadic tenant looked synchronous */
         bool settled_kind;    /* judged over a window at least once */
         uint32_t fill_ppm;    /* of what was offered it used, last window */
+        uint32_t alone_ppm;   /* the same while it was alone, PPM where it is much */
         uint64_t pause_ns;    /* and mean time without work between them, 0: unknown */
         uint64_t run_ns;      /* mean time on the engine between two idle moments, 0: unknown */
         uint64_t mean_run_ns; /* the same, over about a third of a second */

@@ -43,6 +43,14 @@ static uint64_t predicted_since(const struct seat *seat, uint64_t at)
         return seat->predicted_ns - newer;
 }
 
+/* What part of the time that it is given a tenant is predicted to use. One alone keeps the engine
+ * whether it works or not, so no pause is seen, and it is taken for one with a backlog. */
+static uint32_t fill_of(const struct seat *seat, unsigned running)
+{
+        return running == 1 && seat->sight.blind_alone ? MIN_OF(seat->fill_ppm, seat->alone_ppm)
+                                                       : seat->fill_ppm;
+}
+
 /* Time has passed on a device with nothing changed since: what everybody had of it. */
 void arb_settle(struct arbiter *arbiter, unsigned d, uint64_t now)
 {
@@ -78,7 +86,8 @@ void arb_settle(struct arbiter *arbiter, unsigned d, uint64_t now)
                 seat->on_ns += span;
                 if (claims[i].running) {
                         seat->offered_ns += had[i];
-                        predict(seat, (uint64_t)((double)had[i] * seat->fill_ppm / PPM), now);
+                        predict(seat, (uint64_t)((double)had[i] * fill_of(seat, running) / PPM),
+                                now);
                 } else if (!running)
                         seat->offered_ns += span;
                 else
@@ -151,7 +160,7 @@ int arbiter_observe(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned
                 if (sight->demand == ARBITER_DEMAND_WORK ||
                         (sight->demand == ARBITER_DEMAND_UNKNOWN && used)) {
                         seat->kind = ARBITER_BACKLOGGED;
-                        seat->fill_ppm = PPM;
+                        seat->fill_ppm = seat->alone_ppm = PPM;
                         seat->settled_kind = false;
                         arbiter->device[device].stale = true;
                         arbiter->next = MIN_OF(arbiter->next, now);

@@ -10,6 +10,7 @@ alloc MIB       CUDA result; on success the block is kept
 free            gives the last block back
 work US         from now on keeps kernels of that length queued on the current device
 loop US         the same, but waits for each before the next
+pace US PAUSE   the same, and pauses for so many microseconds after each
 queue US        the same, but on one stream, and waits after each 50 ms of work
 contexts N US   N times a context of its own with one such kernel, made and ended
 hold N          makes N contexts that stay
@@ -24,6 +25,7 @@ import json
 import os
 import sys
 import threading
+import time
 
 PTX = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "kernels", "cleave.ptx")
 
@@ -49,7 +51,7 @@ def main():
             contexts[device] = context
         return cuda.cuCtxSetCurrent(contexts[device])
 
-    def keep_busy(context, nanoseconds, depth, two, resting):
+    def keep_busy(context, nanoseconds, depth, two, pause, resting):
         module, spin = ctypes.c_void_p(), ctypes.c_void_p()
         length = ctypes.c_uint64(nanoseconds)
         parameters = (ctypes.c_void_p * 1)(ctypes.addressof(length))
@@ -71,6 +73,8 @@ def main():
             # while one is waited for, there is work in the other
             turn += 1
             must(cuda.cuStreamSynchronize(streams[turn % 2 if two else 0]), "work")
+            if pause:
+                time.sleep(pause / 1e6)
         must(cuda.cuCtxSynchronize(), "work")
 
     def keep_meeting(nanoseconds, resting):
@@ -132,11 +136,12 @@ def main():
         elif word == "device":
             first, current = use(number), number
             answer(first)
-        elif word in ("work", "loop", "queue"):
+        elif word in ("work", "loop", "pace", "queue"):
             must(first, word)
             workers.append(threading.Thread(target=keep_busy, daemon=True, args=(
                 contexts[current], number * 1000,
-                1 if word == "loop" else max(1, 50000 // number), word == "work", resting)))
+                1 if word in ("loop", "pace") else max(1, 50000 // number), word == "work",
+                int(values[1]) if word == "pace" else 0, resting)))
             workers[-1].start()
             answer(0)
         elif word == "meet":

@@ -186,6 +186,26 @@ class Compute(unittest.TestCase):
         self.assertTrue(eventually(lambda: self.steering() is None))
         self.assertTrue(eventually(lambda: self.slices(a) == [DEFAULT_SLICE]))
 
+    def test_who_wants_less_than_his_cap_has_it(self):
+        """Alone on the device nobody sees when he pauses; and when he wants all, the cap holds."""
+        tool = self.world.tool("--quiet", "--memory", "1G", "--name", "light", "--compute-max", "90")
+        tool("pace", 1000, 20000)
+        time.sleep(1)
+        wanted = self.rate(tool, 2)
+        self.world.cleave("set", "light", "--compute-max", "10")
+        self.assertTrue(eventually(lambda: self.rate(tool, 1) > 0.8 * wanted, 15), wanted)
+        tool("rest")
+        tool("loop", 1000)
+        time.sleep(1)
+        self.assertTrue(eventually(lambda: 0.07 < self.rate(tool, 1) * 0.001 < 0.12, 20))
+        tool.end()
+
+    def rate(self, tool, seconds):
+        """Kernels a second."""
+        start, before = time.monotonic(), tool("launched")
+        time.sleep(seconds)
+        return (tool("launched") - before) / (time.monotonic() - start)
+
     def test_a_capped_tenant_makes_contexts(self):
         """None of its channels is forgotten, at whatever moment of its period others come."""
         a = self.world.tool("--memory", "4G", "--name", "a", "--compute-max", "20")
