@@ -948,8 +948,8 @@ void switches_busy(
         struct switches *switches, uint64_t from, uint64_t to, uint64_t busy_ns, uint32_t id)
 {
         struct switches_snapshot a, b;
-        int64_t loose = 0, firm, known;
-        double work;
+        int64_t loose = 0, firm, sure, switching;
+        double work, least;
 
         if (from < switches->sampled)
                 from = switches->sampled;
@@ -988,12 +988,14 @@ void switches_busy(
                 loose += question_sum(&switches->owner[i].question, from, to, &firm);
         if (loose < (int64_t)(to - from) / 100)
                 return;
-        known = b.sure_ns - a.sure_ns + b.switch_ns - a.switch_ns;
-        work = (double)((int64_t)busy_ns - known);
+        sure = b.sure_ns - a.sure_ns;
+        switching = b.switch_ns - a.switch_ns;
+        work = (double)((int64_t)busy_ns - switching - sure);
         if (work > (double)loose * NEARLY_ALL / PPM)
                 work = (double)loose;
         /* what is too much in what was taken to be sure is not all taken off the rest */
-        judge(switches, from, to, work, (double)busy_ns / (double)(known + loose));
+        least = (double)((int64_t)busy_ns - switching) / (double)(sure + loose);
+        judge(switches, from, to, work, MAX_OF(least, 0.0));
 }
 
 uint64_t switches_wants_busy(const struct switches *switches)
