@@ -388,6 +388,35 @@ static void holds_without_work(void **state)
         assert_about(sight(A).used_ns - before, 5 * MS, 4 * MS);
 }
 
+/* Two wake each other up all the time, so that the engine does little but switch; a third works for
+ * an instant and holds it until it is disabled. The switching is not its work. */
+static void switching_is_no_work(void **state)
+{
+        const uint32_t third = 303;
+
+        (void)state;
+        for (unsigned period = 0; period < 40; period++) {
+                uint64_t begun = now;
+
+                while (now < begun + 25 * MS) {
+                        run(A, 68 * US);
+                        run(B, 700 * US);
+                }
+                switches_record(switches, third, now, true);
+                now = begun + 45 * MS;
+                switches_off(switches, third, now, now, true);
+                switches_off(switches, third, now, now + 300 * US, true);
+                switches_record(switches, third, now + 200 * US, false);
+                switches_off(switches, third, begun + 49 * MS, begun + 50 * MS, false);
+                now = begun + 50 * MS;
+                switches_look(switches, now);
+                /* 28 times 2 switches of 137 us in each period, and 0.6 ms of work */
+                if (period % 4 == 3)
+                        switches_busy(switches, now - 200 * MS, now, 33 * MS, third);
+        }
+        assert_in_range(sight(third).used_ns, 0, 20 * MS);
+}
+
 static void lost(void **state)
 {
         uint64_t before;
@@ -749,6 +778,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(alone, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(samples_of_their_time, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(holds_without_work, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(switching_is_no_work, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(lost, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(many_owners, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(rests, set_up, tear_down),
