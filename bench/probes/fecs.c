@@ -5,7 +5,7 @@
  * and what reading costs. docs/probes.md has the results.
  *
  * usage: fecs LOAD-PROGRAM [CASE...]
- *   cases: open queues sync lone pace mixed slices users second duty churn
+ *   cases: open queues sync lone pace mixed slices users second duty asked churn
  */
 #include <inttypes.h>
 #include <signal.h>
@@ -277,6 +277,87 @@ static void duty(void)
         duty_of(&pace);
 }
 
+/* -- whether somebody alone has work, asked by taking him off the engine ----------------------- */
+
+#define ASKED      200u
+#define ASK_WINDOW 4000000u /* ns of the device's clock in which the answer is looked for */
+
+/* A load alone is preempted: who has work is back at once, who has not comes back with his next. */
+static void asked_of(const struct work *work)
+{
+        struct load load = {0};
+        struct reader reader;
+        struct client client = {.ctl = -1, .gpu = -1};
+        uint64_t back[ASKED], takes[ASKED];
+        unsigned ends = 0, backs = 0, refused = 0;
+        uint32_t status = RM_OK;
+
+        printf("  %s us, %s, pause %s us\n", work->microseconds, work->mode, work->gap);
+        if (load_start(&load, work, 0) < 0)
+                goto out;
+        client = load_client(&load);
+        load_go(&load);
+        sleep_ns(300000000);
+        seen_count = 0;
+        if (reader_open(&reader, true, true) < 0)
+                goto out;
+        for (unsigned i = 0; i < ASKED; i++) {
+                struct rm_preempt params = {0};
+                uint64_t asked, ended = 0;
+                unsigned first;
+
+                sleep_ns(15000000 + (uint64_t)(i % 7) * 1300000);
+                reader_flush(&reader);
+                reader_poll(&reader);
+                first = seen_count;
+                asked = client_gpu_now(&reader.rm);
+                takes[i] = now_ns();
+                status = client_control(
+                        &client, load.page->group, RM_CTRL_GROUP_PREEMPT, &params, sizeof(params));
+                takes[i] = now_ns() - takes[i];
+                refused += status != RM_OK;
+                sleep_ns(ASK_WINDOW);
+                reader_flush(&reader);
+                reader_poll(&reader);
+                for (unsigned k = first; k < seen_count; k++) {
+                        const struct rm_fecs_record *record = &seen[k].record;
+
+                        if (record->ns < asked || record->ns > asked + ASK_WINDOW)
+                                continue;
+                        if (record->tag == RM_FECS_TAG_END && !ended) {
+                                ended = record->ns;
+                                ends++;
+                        } else if (record->tag == RM_FECS_TAG_START && ended) {
+                                back[backs++] = record->ns - ended;
+                                break;
+                        }
+                }
+        }
+        printf("    asked %u times, refused %u (0x%02x): left the engine %u times, was back within "
+               "4 ms %u times\n",
+                ASKED, refused, status, ends, backs);
+        print_spread("from its end to its start", back, backs);
+        print_spread("PREEMPT takes", takes, ASKED);
+        reader_close(&reader);
+out:
+        load_stop(&load);
+}
+
+static void asked(void)
+{
+        static const struct work loads[] = {
+                {"100", "queue", "0", "0"},
+                {"5000", "queue", "0", "0"},
+                {"10", "sync", "0", "0"},
+                {"1000", "pace", "20000", "0"},
+                {"10", "pace", "50000", "0"},
+        };
+
+        printf("\nasked: one load alone, taken off the engine by PREEMPT\n");
+        for (unsigned i = 0; i < sizeof(loads) / sizeof(*loads); i++)
+                asked_of(&loads[i]);
+}
+
 static void churn(void)
 {
         struct load loads[3] = {0};
@@ -345,6 +426,8 @@ int main(int argc, char **argv)
                 second();
         if (wanted(argc, argv, "duty"))
                 duty();
+        if (wanted(argc, argv, "asked"))
+                asked();
         if (wanted(argc, argv, "churn"))
                 churn();
         return 0;
