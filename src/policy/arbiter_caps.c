@@ -4,8 +4,9 @@
 
 #define PERIOD_LONG (100 * ARBITER_MS)
 #define IDLE_NAP    (5 * ARBITER_MS)
-#define OVERRUN     (2 * ARBITER_MS)
-#define OVERDRAFT   (20 * ARBITER_MS) /* of a budget, that is always kept back */
+/* Should the neighbours stop, it may use so much too much, once: it is taken off what comes. */
+#define OVERRUN   (6 * ARBITER_MS)
+#define OVERDRAFT (20 * ARBITER_MS) /* of a budget, that is always kept back */
 
 /* The end of the tenant's period that now lies in. */
 static uint64_t period_end_of(
