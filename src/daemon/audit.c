@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/process.h"
 #include "daemon/manager.h"
@@ -235,14 +236,15 @@ static void look_at_detached(struct manager *manager)
 
 static void hash(uint64_t *value, uint64_t word)
 {
-        *value = (*value ^ word) * 0x100000001b3ull;
+        *value = hash_word(*value, word);
+        /* sums of these are taken */
         *value ^= *value >> 32;
 }
 
 /* All that can be seen without the driver: who is there, what they may have and have counted. */
 static uint64_t hash_own(struct manager *manager)
 {
-        uint64_t value = 0xcbf29ce484222325ull;
+        uint64_t value = HASH_BEGIN;
 
         for (struct tenant *tenant = manager->tenants; tenant; tenant = tenant->hh.next) {
                 struct session *session;
@@ -269,7 +271,7 @@ static uint64_t hash_own(struct manager *manager)
 /* What the driver has said. */
 static uint64_t hash_driver(const struct manager *manager)
 {
-        uint64_t value = 0xcbf29ce484222325ull;
+        uint64_t value = HASH_BEGIN;
 
         for (unsigned i = 0; i < manager->devices; i++) {
                 const struct manager_device *device = &manager->device[i];

@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/process.h"
 #include "daemon/manager.h"
@@ -594,11 +595,11 @@ static void sum_group(const struct group *group, void *userdata)
 
         sum->groups++;
         sum->channels += group->channels;
-        sum->hash = (sum->hash ^ word) * 0x100000001b3ull;
+        sum->hash = hash_word(sum->hash, word);
         for (unsigned i = 0; i < group->channels; i++)
-                sum->hash = (sum->hash ^ group->channel[i]) * 0x100000001b3ull;
+                sum->hash = hash_word(sum->hash, group->channel[i]);
         /* with the descriptor, what was refused may go */
-        sum->hash = (sum->hash ^ group->session->rm_fds) * 0x100000001b3ull;
+        sum->hash = hash_word(sum->hash, group->session->rm_fds);
 }
 
 /* ---- what the arbiter wants ------------------------------------------------------------------ */
@@ -848,7 +849,7 @@ static void look_at_view(
 static void observe(struct compute *compute, struct tenant *tenant, unsigned i, uint64_t now)
 {
         struct tenant_device *device = &tenant->device[i];
-        struct sum sum = {.hash = 0xcbf29ce484222325ull};
+        struct sum sum = {.hash = HASH_BEGIN};
         struct arbiter_sight sight;
 
         each_group(tenant, i, sum_group, &sum);

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/paths.h"
 #include "base/process.h"
@@ -75,16 +76,6 @@ static int find_libraries(struct manager *manager)
         if (manager->sim_directory)
                 *strrchr(manager->sim_directory, '/') = '\0';
         return 0;
-}
-
-/* FNV-1a */
-static uint64_t hash_text(const char *text)
-{
-        uint64_t hash = 0xcbf29ce484222325ull;
-
-        for (; *text; text++)
-                hash = (hash ^ (uint8_t)*text) * 0x100000001b3ull;
-        return hash;
 }
 
 static int tenant_owner(void *userdata, uint64_t id, uid_t *ret)
