@@ -206,18 +206,21 @@ static int switch_channels(struct steer *steer, unsigned device,
                 return 0;
         }
         for (unsigned i = 0; i < n; i++) {
+                bool enabled = false;
+
                 /* it may be one of those that the refused call has disabled */
                 if (disable)
-                        (void)backend->disable(
-                                steer->handle, device, &chosen[i], 1, false, &status);
+                        enabled = backend->disable(steer->handle, device, &chosen[i], 1, false,
+                                          &status) == 0;
                 r = backend->disable(steer->handle, device, &chosen[i], 1, disable, &status);
                 if (r == 0)
                         ++*ret_done;
                 else
                         *ret_status = status;
-                if (gone(r) || (r == 0 && !disable))
+                /* what stands on the board is taken for disabled */
+                if (gone(r) || (r == 0 && !disable) || (r < 0 && enabled))
                         board_remove(steer, device, &chosen[i]);
-                else if (r < 0)
+                if (r < 0 && !gone(r))
                         result = r;
         }
         return result;

@@ -510,7 +510,11 @@ static void refused(void **state)
         assert_int_equal(answer.result, -EPERM);
         assert_int_equal(answer.status, 0x1b);
         assert_int_equal(answer.value, 0);
+        /* what was refused once is not taken for done */
+        assert_int_equal(steer_board_count(board), 0);
         driver->refusal = 0;
+        assert_int_equal(result(&process, switch_some(true, 0, 2), -1), 0);
+        assert_int_equal(disabled(), 2);
         finish(&process, 0);
         assert_int_equal(steer_board_count(board), 0);
 }
