@@ -390,12 +390,14 @@ const struct advise_rule advise_rules[] = {
                 "Among one owner's programs a quota keeps each within its memory at no cost, and "
                 "slices of time hold exact shares; MPS runs small kernels side by side.",
                 MEASURED ": slices of 1 : 9 gave 1 : 9.2"},
-        {"by-default", always, 0,
-                UP(ADVISE_QUOTA, ADVISE_SLICES, ADVISE_MIG, ADVISE_MPS, ADVISE_WHOLE,
-                        ADVISE_PASSTHROUGH, ADVISE_SPATIAL, ADVISE_SRIOV, ADVISE_VGPU,
-                        ADVISE_MIG_VGPU, ADVISE_SEVERAL, ADVISE_REMOTE, ADVISE_PLAIN),
+        {"by-default", not_in_vm, 0, UP(ADVISE_QUOTA, ADVISE_SLICES),
                 "A quota is the least that keeps neighbours apart, and needs no preparation.",
                 GRADING},
+        {"otherwise", always, 0,
+                UP(ADVISE_MIG, ADVISE_MPS, ADVISE_WHOLE, ADVISE_PASSTHROUGH, ADVISE_SPATIAL,
+                        ADVISE_SRIOV, ADVISE_VGPU, ADVISE_MIG_VGPU, ADVISE_SEVERAL, ADVISE_REMOTE,
+                        ADVISE_PLAIN),
+                "It would work, but nothing that was said speaks for it.", GRADING},
 };
 const size_t advise_n_rules = ARRAY_SIZE(advise_rules);
 

@@ -64,7 +64,8 @@ static const struct rule_case rule_cases[] = {
         {"mixed-owners", &h100, {.trust = ADVISE_MIXED}, {.trust = ADVISE_SAME_OWNER}},
         {"alone", &h100, {0}, {.memory = GIB}},
         {"same-owner-many", &h100, {.tenants = 2}, {.tenants = 1}},
-        {"by-default", &h100, {0}, {0}},
+        {"by-default", &h100, {0}, {.place = ADVISE_VM}},
+        {"otherwise", &h100, {0}, {0}},
 };
 
 static void every_rule(void **state)
@@ -152,7 +153,7 @@ static void wishes_as_users_have_them(void **state)
                                 .place = ADVISE_VM,
                                 .tenants = 3,
                                 .memory = 4 * GIB},
-                        "remote", "by-default"},
+                        "remote", "otherwise"},
                 {"desktops", &h100,
                         {.place = ADVISE_VM, .tenants = 12, .graphics = true, .licence = true},
                         "vgpu", "vm-graphics-or-migration"},
