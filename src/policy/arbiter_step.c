@@ -90,38 +90,71 @@ static bool breaks_guarantee(struct arbiter *arbiter, unsigned d)
         return false;
 }
 
+/* What is wanted of a tenant's groups and not in force. */
+struct change {
+        bool slice, mode;
+        bool forced; /* a guarantee, its own or another's, does not stand without it */
+        uint64_t cost; /* of what is not under way */
+};
+
+static struct change change_of(const struct arbiter *arbiter, const struct seat *seat, bool broken,
+        bool guaranteed, uint64_t now)
+{
+        unsigned groups = seat->sight.groups ? seat->sight.groups : 1;
+        struct change ret = {
+                .slice = seat->slice_wanted && seat->slice_wanted != seat->slice_us,
+                .mode = seat->thread_block_wanted != seat->thread_block,
+        };
+
+        ret.forced = ret.slice && (broken || (is_far_off(seat) && guaranteed));
+        if (ret.slice && may_call(seat, CALL_SLICE, now))
+                ret.cost += groups * arbiter->costs.slice_ns;
+        if (ret.mode && may_call(seat, CALL_MODE, now))
+                ret.cost += groups * arbiter->costs.slice_ns;
+        return ret;
+}
+
+/* Each call that sets a slice begins the hardware's list anew, so that who comes late in it waits
+ * longer, or for ever if such calls come more often than once in a round. So all that can wait wait
+ * until the budget is enough for all of them at once. */
 static void set_weights(struct arbiter *arbiter, struct actions *actions, uint64_t now)
 {
         for (unsigned d = 0; d < arbiter->devices; d++) {
                 struct device *device = &arbiter->device[d];
                 bool waiting = false, guaranteed = false, broken = breaks_guarantee(arbiter, d);
+                bool forced = false, all;
+                uint64_t cost = 0;
 
                 for (unsigned i = 0; i < device->count; i++)
                         guaranteed |= arbiter->tenant[device->order[i]].terms.share > 0 &&
                                       seat_of(arbiter, d, device->order[i])->kind != ARBITER_IDLE;
                 for (unsigned i = 0; i < device->count; i++) {
+                        struct change change = change_of(arbiter,
+                                seat_of(arbiter, d, device->order[i]), broken, guaranteed,
+                                now);
+
+                        cost += change.cost;
+                        forced |= change.forced;
+                }
+                all = device->urgent || (forced && arbiter->call_budget > 0) ||
+                      arbiter->call_budget >= (int64_t)MIN_OF(cost, CALL_CREDIT);
+                for (unsigned i = 0; i < device->count; i++) {
                         struct seat *seat = seat_of(arbiter, d, device->order[i]);
-                        unsigned groups = seat->sight.groups ? seat->sight.groups : 1;
-                        bool slice = seat->slice_wanted && seat->slice_wanted != seat->slice_us;
-                        bool mode = seat->thread_block_wanted != seat->thread_block;
+                        struct change change =
+                                change_of(arbiter, seat, broken, guaranteed, now);
 
                         arbiter->batch++;
-                        if (!slice && !mode)
+                        if (!change.slice && !change.mode)
                                 continue;
-                        if ((arbiter->call_budget <= 0 && !device->urgent &&
-                                    !(slice && (broken || (is_far_off(seat) && guaranteed)))) ||
-                                actions->count + 2 > ARBITER_MAX_ACTIONS) {
+                        if ((!all && !change.forced) || actions->count + 2 > ARBITER_MAX_ACTIONS) {
                                 waiting = true;
                                 continue;
                         }
-                        if (slice && may_call(seat, CALL_SLICE, now)) {
+                        arbiter->call_budget -= (int64_t)change.cost;
+                        if (change.slice && may_call(seat, CALL_SLICE, now))
                                 act(arbiter, actions, ARBITER_SET_SLICE, d, device->order[i], now);
-                                arbiter->call_budget -= (int64_t)(groups * arbiter->costs.slice_ns);
-                        }
-                        if (mode && may_call(seat, CALL_MODE, now)) {
+                        if (change.mode && may_call(seat, CALL_MODE, now))
                                 act(arbiter, actions, ARBITER_SET_MODE, d, device->order[i], now);
-                                arbiter->call_budget -= (int64_t)(groups * arbiter->costs.slice_ns);
-                        }
                         /* what is under way may be of a moment ago, and to be set anew */
                         waiting |= seat->flight[CALL_SLICE].under_way ||
                                    seat->flight[CALL_MODE].under_way;

@@ -244,14 +244,17 @@ static uint64_t band(const struct switches_owner *owner)
 static uint64_t last_unwanted(const struct switches *switches, uint64_t now)
 {
         const struct switches_owner *holder = switches->holder;
-        uint64_t slice;
+        uint64_t slice, begun = switches->begun;
 
         if (switches->rest.on || switches->rest.partial)
                 return 0;
         if (!holder)
                 return switches->freed && now > switches->freed + CALL_AFTER ? now : 0;
+        /* a call that sets a slice gives the first in the list a new one, also if that has it */
+        if (switches->disturbed && switches->called)
+                begun = MAX_OF(begun, switches->called + CALL_AFTER);
         slice = switches->slice_ns + excess(switches, holder) + band(holder);
-        return now > switches->begun + slice ? now - slice : 0;
+        return now > begun + slice ? now - slice : 0;
 }
 
 /* ---- account ---- */
@@ -464,6 +467,8 @@ static void end_run(struct switches *switches, uint64_t at)
         over = MIN_OF(over, at - switches->begun);
         owner->ended = at - over;
         owner->seen = at;
+        owner->ran_ns += owner->ended - MIN_OF(MAX_OF(switches->begun, switches->rest.steady),
+                                                owner->ended);
         switches->last.owner = owner;
         switches->last.left = owner->ended;
         switches->last.before = owner->ended > switches->begun + switches->slice_ns + band(owner)
@@ -624,7 +629,7 @@ static void note_end(struct switches *switches, struct switches_owner *owner)
 static void begin_steady(struct switches *switches)
 {
         for (uint32_t i = 0; i < switches->free; i++) {
-                switches->owner[i].before_ns = used_of(&switches->owner[i]);
+                switches->owner[i].ran_ns = 0;
                 switches->owner[i].whole = switches->owner[i].fresh = switches->owner[i].idles = 0;
         }
         switches->rest.steady = switches->now;
@@ -639,8 +644,9 @@ static bool is_backlogged(const struct switches *switches, const struct switches
                (owner->seen >= switches->rest.steady || owner == switches->holder);
 }
 
-/* The slices of all who have a backlog, and what these have used since all are steady. */
-static double sum_backlogged(const struct switches *switches, int64_t *ret_used)
+/* The slices of all who have a backlog, and what these have used since all are steady: by their
+ * runs, as what was in question before may be answered since. */
+static double sum_backlogged(const struct switches *switches, uint64_t *ret_used)
 {
         double slices = 0;
 
@@ -651,7 +657,7 @@ static double sum_backlogged(const struct switches *switches, int64_t *ret_used)
                 if (!is_backlogged(switches, owner))
                         continue;
                 slices += (double)owner->slice_ns;
-                *ret_used += used_of(owner) - owner->before_ns;
+                *ret_used += owner->ran_ns;
         }
         return slices;
 }
@@ -660,7 +666,7 @@ uint64_t switches_may_rest(const struct switches *switches)
 {
         unsigned whole = switches->rest.learnt ? 1 : WHOLE_FIRST, count = 0;
         bool others = false;
-        int64_t used;
+        uint64_t used;
         double slices;
 
         if (switches->rest.on || switches->rest.waking || switches->rest.unsteady ||
@@ -682,7 +688,7 @@ uint64_t switches_may_rest(const struct switches *switches)
                         return 0;
                 count++;
                 expected = (double)used * (double)owner->slice_ns / slices;
-                off = (double)(used_of(owner) - owner->before_ns) - expected;
+                off = (double)owner->ran_ns - expected;
                 if (!switches->rest.learnt &&
                         (off < 0 ? -off : off) > REST_OFF * expected + 2 * (double)owner->slice_ns)
                         return 0;
@@ -697,7 +703,7 @@ void switches_rest(struct switches *switches, uint64_t now)
         uint64_t length = switches_may_rest(switches);
         double span = (double)(switches->now - switches->rest.steady);
         double slices;
-        int64_t used;
+        uint64_t used;
 
         now = MAX_OF(now, switches->now);
         slices = sum_backlogged(switches, &used);

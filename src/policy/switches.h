@@ -106,7 +106,7 @@ struct switches_owner {
         uint64_t starts, pause_ns, doubt_ns;
         struct question question; /* no sample has come yet */
         struct question off;      /* it was disabled; what is on is not in it yet */
-        int64_t before_ns;        /* what it had used when all became steady */
+        uint64_t ran_ns; /* work in its runs since all became steady */
         unsigned whole, idles; /* runs since then that were seen to begin and to be cut; that ended
                                   for want of work */
         unsigned fresh;        /* as whole, or since the last rest */

@@ -520,7 +520,7 @@ uint32_t kernel_new_object(const struct kernel_new *wanted, uint32_t *ret)
         object->state = KERNEL_OBJECT_LIVE;
         derive(index);
         if (is_channel(object))
-                kernel_update_group(object->parent);
+                kernel_update_group(object->parent, false);
         *ret = index;
         return RM_OK;
 }
@@ -581,7 +581,7 @@ void kernel_free_object(uint32_t index)
         }
 }
 
-void kernel_update_group(uint32_t index)
+void kernel_update_group(uint32_t index, bool lingers)
 {
         struct kernel_state *state = kernel.state;
         struct kernel_object *objects = state->object, *object = objects + index;
@@ -594,7 +594,11 @@ void kernel_update_group(uint32_t index)
                 if (objects[i].disabled == 0)
                         disabled = false;
         runlist = state->runlist + object->device;
-        if (disabled != (bool)atomic_load(&runlist->group[object->group].disabled))
+        if (disabled == (bool)atomic_load(&runlist->group[object->group].disabled))
+                return;
+        if (disabled && lingers)
+                runlist_bar(runlist, object->group);
+        else
                 runlist_set_disabled(runlist, object->group, disabled);
 }
 
@@ -742,7 +746,7 @@ static void rebuild(void)
                         runlist_check(state->runlist + i, owns_group);
         for (uint32_t i = 0; i < state->object_high; i++)
                 if (state->object[i].state == KERNEL_OBJECT_LIVE)
-                        kernel_update_group(i);
+                        kernel_update_group(i, false);
 }
 
 /* Field 22 of /proc/self/stat. */

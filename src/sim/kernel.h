@@ -220,8 +220,9 @@ struct kernel_new {
 uint32_t kernel_new_object(const struct kernel_new *wanted, uint32_t *ret);
 /* Frees an object and all below it. */
 void kernel_free_object(uint32_t index);
-/* Takes a channel group off the runlist when all its channels are disabled, and puts it back. */
-void kernel_update_group(uint32_t index);
+/* Takes a channel group off the runlist when all its channels are disabled, and puts it back.
+ * lingers: if it has the engine it goes on until another's turn. */
+void kernel_update_group(uint32_t index, bool lingers);
 
 /* What a device holds as its users see it; managed memory only as far as there is room. */
 uint64_t kernel_device_used(const struct kernel_device *device);

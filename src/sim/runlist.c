@@ -142,6 +142,15 @@ void runlist_set_disabled(struct runlist *runlist, uint32_t group, bool disabled
         announce(runlist);
 }
 
+void runlist_bar(struct runlist *runlist, uint32_t group)
+{
+        lock(runlist);
+        schedule_bar(&runlist->schedule, group);
+        atomic_store(&runlist->group[group].disabled, true);
+        unlock(runlist);
+        announce(runlist);
+}
+
 void runlist_expire(struct runlist *runlist, uint32_t group, bool only)
 {
         lock(runlist);

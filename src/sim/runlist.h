@@ -56,6 +56,8 @@ void runlist_check(struct runlist *runlist, bool (*keeps)(uint32_t object, uint3
 void runlist_set_slice(struct runlist *runlist, uint32_t group, uint64_t us);
 void runlist_set_mode(struct runlist *runlist, uint32_t group, enum schedule_mode mode);
 void runlist_set_disabled(struct runlist *runlist, uint32_t group, bool disabled);
+/* Disabled, but if it has the engine it goes on until another's turn. */
+void runlist_bar(struct runlist *runlist, uint32_t group);
 /* Ends the slice of whoever has the engine, if that is group (only) or is another (!only). */
 void runlist_expire(struct runlist *runlist, uint32_t group, bool only);
 

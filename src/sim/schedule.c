@@ -73,6 +73,9 @@ void schedule_set_slice(struct schedule *schedule, uint32_t group, uint64_t us)
         uint64_t quantized = schedule_quantize(us);
 
         schedule->group[group].slice_ns = (quantized ? quantized : 1) * SCHEDULE_TICK;
+        schedule->anew = schedule->state != SCHEDULE_IDLE;
+        if (schedule->anew)
+                schedule_expire(schedule);
 }
 
 void schedule_set_mode(struct schedule *schedule, uint32_t group, enum schedule_mode mode)
@@ -80,9 +83,20 @@ void schedule_set_mode(struct schedule *schedule, uint32_t group, enum schedule_
         schedule->group[group].mode = mode;
 }
 
+void schedule_bar(struct schedule *schedule, uint32_t group)
+{
+        struct schedule_group *g = &schedule->group[group];
+
+        g->lingers = schedule->current == group && (g->lingers || !g->disabled);
+        g->disabled = true;
+}
+
 void schedule_set_disabled(struct schedule *schedule, uint32_t group, bool disabled)
 {
         schedule->group[group].disabled = disabled;
+        schedule->group[group].lingers = false;
+        if (disabled)
+                schedule_expire(schedule);
         if (disabled && schedule->state == SCHEDULE_IDLE && schedule->current == group &&
                 !schedule->saved) {
                 record(schedule, schedule->now, group, false);
@@ -125,7 +139,7 @@ void schedule_cancel(struct schedule *schedule, uint32_t group)
 
 static inline bool runnable(const struct schedule_group *group)
 {
-        return group->left_ns > 0 && !group->disabled;
+        return group->left_ns > 0 && (!group->disabled || group->lingers);
 }
 
 /* The next group in runlist order after from that may run, from itself excepted. */
@@ -157,7 +171,15 @@ static void run(struct schedule *schedule, uint32_t group)
 {
         schedule->state = SCHEDULE_RUNNING;
         schedule->current = group;
-        schedule->slice_end = schedule->now + schedule->group[group].slice_ns;
+        schedule->slice_end = schedule->now;
+        if (!schedule->anew)
+                schedule->slice_end += schedule->group[group].slice_ns;
+}
+
+/* Who has the engine when the running group's slice is over. */
+static uint32_t find_next(const struct schedule *schedule)
+{
+        return find_other(schedule, schedule->anew ? SCHEDULE_NONE : schedule->current);
 }
 
 static inline uint32_t drag_of(const struct schedule *schedule)
@@ -195,10 +217,16 @@ static void progress(struct schedule *schedule, uint64_t until, uint32_t drag)
 /* The running group cannot or shall not go on: the next one, or nobody. */
 static void leave(struct schedule *schedule)
 {
-        const struct schedule_group *g = &schedule->group[schedule->current];
-        uint32_t other = find_other(schedule, schedule->current);
+        struct schedule_group *g = &schedule->group[schedule->current];
+        uint32_t other = find_next(schedule);
         uint64_t cost = schedule->costs.switch_ns;
 
+        schedule->anew = false;
+        if (other == schedule->current) {
+                run(schedule, other);
+                return;
+        }
+        g->lingers = g->lingers && other == SCHEDULE_NONE;
         if (g->left_ns > 0 && (g->disabled || g->mode == SCHEDULE_INSTRUCTION))
                 cost += schedule->costs.save_ns;
         if (other != SCHEDULE_NONE) {
@@ -224,13 +252,15 @@ static bool run_on(struct schedule *schedule, uint64_t until)
                 leave(schedule);
                 return false;
         }
+
         if (g->left_ns != SCHEDULE_ENDLESS)
                 done = schedule->now + time_of(g->left_ns, drag);
         if (schedule->now < schedule->slice_end) {
                 if (stop > schedule->slice_end)
                         stop = schedule->slice_end;
         } else if (find_other(schedule, schedule->current) == SCHEDULE_NONE) {
-                schedule->slice_end = schedule->now + g->slice_ns;
+                schedule->anew = false;
+                run(schedule, schedule->current);
                 return false;
         } else if (g->mode == SCHEDULE_INSTRUCTION) {
                 leave(schedule);

@@ -17,7 +17,12 @@
  * - Slices do not pay for the switches. Work that shares the engine runs slower by 1.7 %: what is
  *   lost in a round grows with the round beyond the price of its switches (0.50 ms in 2 ms, 0.64 ms
  *   in 10 ms, 0.82 ms in 20 ms).
- * - Disabling a group takes it off the engine at once, also in thread-block mode.
+ * - Disabling groups takes them off the engine at once, also in thread-block mode. It does so by
+ *   preempting the runlist: whoever runs loses the rest of his slice to the next in order. Where
+ *   scheduling alone is disabled, whoever runs goes on, also a group that is disabled, until it is
+ *   another's turn.
+ * - Setting any group's slice begins the runlist anew: its first group with work runs next, for a
+ *   whole slice, and goes on for one if it is that which runs (docs/probes.md, "Slices").
  *
  * A group's work is one item at a time: when it completes, schedule_advance() says so and the
  * caller submits the next at that very instant, or lets the group go idle.
@@ -69,6 +74,7 @@ struct schedule_record {
 struct schedule_group {
         bool present;
         bool disabled;
+        bool lingers; /* it is, but runs until it is another's turn */
         uint32_t owner; /* as given to schedule_add() */
         enum schedule_mode mode;
         uint64_t slice_ns;
@@ -92,6 +98,7 @@ struct schedule {
         uint64_t switched_ns;
         uint32_t top; /* one above the highest group present */
         bool saved;   /* current is idle, and its run has ended on record */
+        bool anew;    /* the first group of the list comes next */
         bool ahead;   /* a copy that is advanced to see what will be: makes no records */
         struct schedule_group group[SCHEDULE_MAX_GROUPS];
         /* a copy may end here */
@@ -110,10 +117,12 @@ void schedule_remove(struct schedule *schedule, uint32_t group);
 
 /* What the hardware makes of a slice: count << scale with an 8-bit count, rounded down, in us. */
 uint64_t schedule_quantize(uint64_t us);
-/* Takes effect when the group is next switched to. */
+/* Takes effect when the group is next switched to, and begins the list anew. */
 void schedule_set_slice(struct schedule *schedule, uint32_t group, uint64_t us);
 void schedule_set_mode(struct schedule *schedule, uint32_t group, enum schedule_mode mode);
 void schedule_set_disabled(struct schedule *schedule, uint32_t group, bool disabled);
+/* Nobody switches to it any more; if it runs, it goes on until another's turn. */
+void schedule_bar(struct schedule *schedule, uint32_t group);
 
 /* Gives an idle group ns of work whose blocks last block_ns each. */
 void schedule_submit(struct schedule *schedule, uint32_t group, uint64_t ns, uint64_t block_ns);

@@ -210,6 +210,54 @@ static void test_debt_is_limited(void **state)
         arbiter_free(arbiter);
 }
 
+/* Calls that took long, as while contexts were made, are allowed for: more than the budget of a
+ * period. Who has so little has it all the same, every few periods. */
+static void test_calls_that_take_long(void **state)
+{
+        struct arbiter *arbiter;
+        struct arbiter_terms terms = {.cap = 5};
+        struct arbiter_sight sight = {.demand = ARBITER_DEMAND_WORK,
+                .used_known = true,
+                .source = ACCOUNT_SWITCHES,
+                .groups = 1,
+                .channels = 8};
+        struct arbiter_action last = {0};
+        uint64_t now, done = 0, before = 0;
+        bool on = true;
+
+        (void)state;
+        arbiter_new(1, NULL, &arbiter);
+        arbiter_admit(arbiter, SEC, 1, both, 1, &terms);
+        for (now = SEC; now < 32 * SEC; now += 100 * US) {
+                unsigned count;
+
+                sight.used_ns += on ? 100 * US : 0;
+                if (done && now >= done) {
+                        on = last.act == ARBITER_ENABLE;
+                        arbiter_acted(arbiter, now, &last, 0);
+                        done = 0;
+                }
+                if (now == 12 * SEC)
+                        before = sight.used_ns;
+                if (now < arbiter_next(arbiter) || done)
+                        continue;
+                sight.used_at = now;
+                arbiter_observe(arbiter, now, 1, 0, &sight);
+                count = arbiter_step(arbiter, now, actions);
+                for (unsigned i = 0; i < count; i++) {
+                        if (actions[i].act != ARBITER_DISABLE && actions[i].act != ARBITER_ENABLE) {
+                                arbiter_acted(arbiter, now, &actions[i], 0);
+                                continue;
+                        }
+                        last = actions[i];
+                        done = now + (now < 8 * SEC ? 20 * MS : 600 * US);
+                }
+        }
+        /* 5 % of 20 s */
+        assert_in_range(sight.used_ns - before, 950 * MS, 1050 * MS);
+        arbiter_free(arbiter);
+}
+
 /* A call that disables and fails may have been done in part: then all is enabled when the time has
  * come, though nobody was ever said to be disabled. */
 static void test_disabled_in_part(void **state)
@@ -448,6 +496,7 @@ int main(void)
                 cmocka_unit_test(test_admission),
                 cmocka_unit_test(test_calls_that_fail),
                 cmocka_unit_test(test_debt_is_limited),
+                cmocka_unit_test(test_calls_that_take_long),
                 cmocka_unit_test(test_disabled_in_part),
                 cmocka_unit_test(test_resume),
                 cmocka_unit_test(test_new_groups),
