@@ -96,11 +96,13 @@ int arbiter_fits(const struct arbiter *arbiter, const unsigned *devices, unsigne
         return 0;
 }
 
-static void touch_devices(struct arbiter *arbiter, const struct tenant *tenant)
+/* urgent: somebody waits for it; who comes or goes waits for others' slices no longer than for his
+ * own first work. */
+static void touch_devices(struct arbiter *arbiter, const struct tenant *tenant, bool urgent)
 {
         for (unsigned i = 0; i < tenant->count; i++) {
                 arbiter->device[tenant->device[i]].stale = true;
-                arbiter->device[tenant->device[i]].urgent = true;
+                arbiter->device[tenant->device[i]].urgent |= urgent;
                 arbiter->device[tenant->device[i]].latency_pause = ARBITER_TRIAL_MIN;
         }
 }
@@ -155,7 +157,7 @@ int arbiter_admit(struct arbiter *arbiter, uint64_t now, uint64_t id, const unsi
                 };
         }
         arb_begin_cap(arbiter, t, now);
-        touch_devices(arbiter, tenant);
+        touch_devices(arbiter, tenant, false);
         arbiter->next = now;
         return 0;
 }
@@ -180,7 +182,7 @@ int arbiter_change(
         take_terms(tenant, terms);
         if (cap)
                 arb_begin_cap(arbiter, t, now);
-        touch_devices(arbiter, tenant);
+        touch_devices(arbiter, tenant, true);
         arbiter->next = now;
         return 0;
 }
@@ -194,7 +196,7 @@ int arbiter_leave(struct arbiter *arbiter, uint64_t now, uint64_t id)
                 return -ENOENT;
         arb_settle_all(arbiter, now);
         tenant = &arbiter->tenant[t];
-        touch_devices(arbiter, tenant);
+        touch_devices(arbiter, tenant, false);
         for (unsigned i = 0; i < tenant->count; i++) {
                 struct device *device = &arbiter->device[tenant->device[i]];
                 unsigned k = 0;

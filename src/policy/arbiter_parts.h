@@ -127,6 +127,7 @@ struct device {
         uint32_t switching_ppm;    /* what that costs everybody */
         uint64_t no_latency_until; /* it was too much for the rest */
         uint64_t latency_pause;    /* how long it will stand back next time */
+        uint64_t set;              /* when slices were set last */
         bool urgent;               /* somebody's terms changed: not bound by the call budget */
         unsigned cluster;
         struct turns alone;

@@ -306,12 +306,9 @@ void arb_set_slices(struct arbiter *arbiter, unsigned d)
                 unsigned groups = seat->sight.groups ? seat->sight.groups : 1;
                 uint64_t slice, block = seat->sight.block_ns;
 
-                if (seat->kind == ARBITER_IDLE) {
-                        /* what it finds when it comes back, once */
-                        if (!seat->slice_us)
-                                seat->slice_wanted = quantize(ARBITER_ROUND_MAX / 1000 / 8);
+                /* it finds what it had, or the driver's own: nobody is disturbed for it */
+                if (seat->kind == ARBITER_IDLE)
                         continue;
-                }
                 if (device->probed != NONE) {
                         seat->turn = TURN_FREE;
                         slice = device->order[i] == device->probed ? ARBITER_TURN / 1000

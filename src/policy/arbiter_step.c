@@ -4,6 +4,7 @@
 
 #define CALL_LOST (200 * ARBITER_MS) /* a call not reported back by then is made again */
 #define RETRY     (50 * ARBITER_MS)
+#define SET_PAUSE (100 * ARBITER_MS) /* between calls that set slices, where nobody's terms changed */
 
 static bool may_call(const struct seat *seat, enum call call, uint64_t now)
 {
@@ -136,8 +137,10 @@ static void set_weights(struct arbiter *arbiter, struct actions *actions, uint64
                         cost += change.cost;
                         forced |= change.forced;
                 }
+                forced = forced && now >= device->set + SET_PAUSE;
                 all = device->urgent || (forced && arbiter->call_budget > 0) ||
-                      arbiter->call_budget >= (int64_t)MIN_OF(cost, CALL_CREDIT);
+                      (now >= device->set + SET_PAUSE &&
+                              arbiter->call_budget >= (int64_t)MIN_OF(cost, CALL_CREDIT));
                 for (unsigned i = 0; i < device->count; i++) {
                         struct seat *seat = seat_of(arbiter, d, device->order[i]);
                         struct change change =
@@ -146,13 +149,15 @@ static void set_weights(struct arbiter *arbiter, struct actions *actions, uint64
                         arbiter->batch++;
                         if (!change.slice && !change.mode)
                                 continue;
-                        if ((!all && !change.forced) || actions->count + 2 > ARBITER_MAX_ACTIONS) {
+                        if ((!all && !(change.forced && forced)) || actions->count + 2 > ARBITER_MAX_ACTIONS) {
                                 waiting = true;
                                 continue;
                         }
                         arbiter->call_budget -= (int64_t)change.cost;
-                        if (change.slice && may_call(seat, CALL_SLICE, now))
+                        if (change.slice && may_call(seat, CALL_SLICE, now)) {
                                 act(arbiter, actions, ARBITER_SET_SLICE, d, device->order[i], now);
+                                device->set = now;
+                        }
                         if (change.mode && may_call(seat, CALL_MODE, now))
                                 act(arbiter, actions, ARBITER_SET_MODE, d, device->order[i], now);
                         /* what is under way may be of a moment ago, and to be set anew */
