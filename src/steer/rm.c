@@ -74,10 +74,14 @@ uint32_t steer_rm_open_device(
 }
 
 int steer_rm_disable(void *handle, unsigned device, const struct steer_channel *channels,
-        unsigned count, bool disable, uint32_t *ret_status)
+        unsigned count, enum steer_switch how, uint32_t *ret_status)
 {
         const struct steer_client *client = handle;
-        struct rm_disable_channels params = {.disable = disable, .channels = count};
+        struct rm_disable_channels params = {
+                .disable = how != STEER_ON,
+                .only_disable_scheduling = how == STEER_OFF_NEXT,
+                .channels = count,
+        };
 
         for (unsigned i = 0; i < count; i++) {
                 params.client[i] = channels[i].client;

@@ -30,7 +30,7 @@ uint32_t steer_rm_open_device(
 
 /* As in struct steer_backend; handle begins with a struct steer_client. */
 int steer_rm_disable(void *handle, unsigned device, const struct steer_channel *channels,
-        unsigned count, bool disable, uint32_t *ret_status);
+        unsigned count, enum steer_switch how, uint32_t *ret_status);
 int steer_rm_set_slice(void *handle, const struct steer_object *group, uint64_t microseconds,
         uint32_t *ret_status);
 int steer_rm_get_slice(void *handle, const struct steer_object *group, uint64_t *ret_microseconds,

@@ -155,9 +155,10 @@ static bool gone(int r)
 /* Those that are not yet as wanted. RM counts how often a channel was disabled (docs/probes.md): so
  * one that stands on the board is not disabled again, nor one enabled that does not. */
 static int choose_channels(struct steer *steer, unsigned device,
-        const struct steer_channel *channels, const uint16_t *holders, unsigned count, bool disable,
-        struct steer_channel chosen[STEER_MAX_CHANNELS], unsigned *ret)
+        const struct steer_channel *channels, const uint16_t *holders, unsigned count,
+        enum steer_switch how, struct steer_channel chosen[STEER_MAX_CHANNELS], unsigned *ret)
 {
+        bool disable = how != STEER_ON;
         unsigned n = 0;
         int r;
 
@@ -183,22 +184,23 @@ static int choose_channels(struct steer *steer, unsigned device,
 /* One call for all; where that is refused, one for each, so that a channel that has just gone does
  * not keep the others from their turn. ret_done: how many are as wanted. */
 static int switch_channels(struct steer *steer, unsigned device,
-        const struct steer_channel *channels, const uint16_t *holders, unsigned count, bool disable,
-        uint64_t *ret_done, uint32_t *ret_status)
+        const struct steer_channel *channels, const uint16_t *holders, unsigned count,
+        enum steer_switch how, uint64_t *ret_done, uint32_t *ret_status)
 {
         const struct steer_backend *backend = steer->backend;
+        bool disable = how != STEER_ON;
         struct steer_channel chosen[STEER_MAX_CHANNELS];
         uint32_t status = 0;
         unsigned n = 0;
         int result = 0, r;
 
-        r = choose_channels(steer, device, channels, holders, count, disable, chosen, &n);
+        r = choose_channels(steer, device, channels, holders, count, how, chosen, &n);
         if (r < 0)
                 return r;
         *ret_done = count - n;
         if (n == 0)
                 return 0;
-        r = backend->disable(steer->handle, device, chosen, n, disable, &status);
+        r = backend->disable(steer->handle, device, chosen, n, how, &status);
         if (r == 0) {
                 for (unsigned i = 0; !disable && i < n; i++)
                         board_remove(steer, device, &chosen[i]);
@@ -210,9 +212,9 @@ static int switch_channels(struct steer *steer, unsigned device,
 
                 /* it may be one of those that the refused call has disabled */
                 if (disable)
-                        enabled = backend->disable(steer->handle, device, &chosen[i], 1, false,
+                        enabled = backend->disable(steer->handle, device, &chosen[i], 1, STEER_ON,
                                           &status) == 0;
-                r = backend->disable(steer->handle, device, &chosen[i], 1, disable, &status);
+                r = backend->disable(steer->handle, device, &chosen[i], 1, how, &status);
                 if (r == 0)
                         ++*ret_done;
                 else
@@ -255,7 +257,7 @@ static int enable_all(struct steer *steer, uint32_t holder, uint32_t *ret_status
 
                                 if (r == 0)
                                         r = switch_channels(steer, device, channels, NULL, count,
-                                                false, &done, ret_status);
+                                                STEER_ON, &done, ret_status);
                                 if (r < 0)
                                         result = r;
                         }
@@ -513,6 +515,43 @@ static void tell_watch(
         }
 }
 
+/* Somebody has the engine, and it is none of these. */
+static bool others_run(
+        struct steer *steer, unsigned device, const uint16_t *holders, unsigned count)
+{
+        uint32_t pid = watch_holder(steer->watch, device);
+
+        for (unsigned i = 0; i < count; i++)
+                if (steer->holder[holders[i]]->pid == pid)
+                        return false;
+        return pid != 0;
+}
+
+/* Who waits is kept from the engine without ending the slice of who has it. Should he have got it
+ * meanwhile, or should it not be known who has it, he is taken off. */
+static int disable_channels(struct steer *steer, unsigned device,
+        const struct steer_channel *channels, const uint16_t *holders, unsigned count,
+        struct steer_answer *answer)
+{
+        uint32_t status = 0;
+        uint64_t done = 0;
+        int r;
+
+        if (others_run(steer, device, holders, count)) {
+                r = switch_channels(steer, device, channels, holders, count, STEER_OFF_NEXT,
+                        &answer->value, &answer->status);
+                if (others_run(steer, device, holders, count))
+                        return r;
+                /* RM counts: what is disabled is to be enabled before it is disabled otherwise */
+                (void)switch_channels(
+                        steer, device, channels, NULL, count, STEER_ON, &done, &status);
+                answer->status = 0;
+        }
+        watch_call(steer->watch, device);
+        return switch_channels(steer, device, channels, holders, count, STEER_OFF, &answer->value,
+                &answer->status);
+}
+
 static int switch_command(
         struct steer *steer, const struct steer_command *command, struct steer_answer *answer)
 {
@@ -539,11 +578,14 @@ static int switch_command(
                 holders[count++] = command->holders[i];
         }
         from = now_ns();
-        watch_call(steer->watch, command->device);
-        if (disable)
+        if (disable) {
                 tell_watch(steer, command, from, from);
-        r = switch_channels(steer, command->device, channels, holders, count, disable,
-                &answer->value, &answer->status);
+                r = disable_channels(steer, command->device, channels, holders, count, answer);
+        } else {
+                watch_call(steer->watch, command->device);
+                r = switch_channels(steer, command->device, channels, holders, count, STEER_ON,
+                        &answer->value, &answer->status);
+        }
         tell_watch(steer, command, from, now_ns());
         return r == 0 && count < command->count ? -EBADF : r;
 }

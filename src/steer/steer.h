@@ -48,6 +48,14 @@ struct steer_object {
         uint32_t object;    /* channel group; restart: channel */
 };
 
+/* What is done to channels. */
+enum steer_switch {
+        STEER_ON,
+        STEER_OFF, /* and taken off the engine at once: whoever has it loses the rest of his slice */
+        STEER_OFF_NEXT, /* not switched to any more: whoever has the engine goes on, also one of
+                           them, until it is another's turn */
+};
+
 /* A context switch of the graphics and compute engine. Times are CLOCK_MONOTONIC's, ns. */
 struct steer_record {
         uint64_t at;
@@ -80,7 +88,7 @@ struct steer_backend {
         /* count: 1 to STEER_MAX_CHANNELS. Where one of several is refused, others may have been
          * done: doing it again one by one is harmless. */
         int (*disable)(void *handle, unsigned device, const struct steer_channel *channels,
-                unsigned count, bool disable, uint32_t *ret_status);
+                unsigned count, enum steer_switch how, uint32_t *ret_status);
         int (*set_slice)(void *handle, const struct steer_object *group, uint64_t microseconds,
                 uint32_t *ret_status);
         int (*get_slice)(void *handle, const struct steer_object *group, uint64_t *ret_microseconds,

@@ -38,6 +38,7 @@ struct watch {
         void *handle;
         struct steer_view *view;
         pthread_t thread;
+        pthread_mutex_t asking; /* held while the backend is asked; before lock */
         pthread_mutex_t lock;
         pthread_cond_t wake;
         bool end;
@@ -129,8 +130,8 @@ static void open_device(struct watch *watch, unsigned device)
 }
 
 /* What the engine has recorded up to now. The lock is held while it is taken in, not while it is
- * fetched. */
-static void look(struct watch *watch, unsigned device)
+ * fetched. False: it cannot be had. */
+static bool look(struct watch *watch, unsigned device)
 {
         struct watched *watched = &watch->device[device];
         struct steer_view_device *view = &watch->view->device[device];
@@ -143,7 +144,7 @@ static void look(struct watch *watch, unsigned device)
                 n = watch->backend->records(
                         watch->handle, device, watch->record, STEER_RECORDS_MAX, &until, &lost);
                 if (n < 0)
-                        return;
+                        return false;
                 pthread_mutex_lock(&watch->lock);
                 if (lost) {
                         switches_lost(&watched->switches,
@@ -158,6 +159,7 @@ static void look(struct watch *watch, unsigned device)
         pthread_mutex_lock(&watch->lock);
         switches_look(&watched->switches, until);
         pthread_mutex_unlock(&watch->lock);
+        return true;
 }
 
 /* A device whose owners go on as they did is not recorded for a while: each record costs the driver
@@ -260,6 +262,7 @@ static void *run(void *argument)
                 pthread_mutex_unlock(&watch->lock);
                 if (end)
                         return NULL;
+                pthread_mutex_lock(&watch->asking);
                 for (unsigned device = 0; device < STEER_MAX_DEVICES; device++) {
                         struct watched *watched = &watch->device[device];
 
@@ -271,7 +274,7 @@ static void *run(void *argument)
                                 continue;
                         }
                         if (!go_on_resting(watch, device, now) && watched->open) {
-                                look(watch, device);
+                                (void)look(watch, device);
                                 ask_samples(watch, device, now);
                                 rest(watch, device);
                         }
@@ -280,6 +283,7 @@ static void *run(void *argument)
                         show(watch, device);
                         pthread_mutex_unlock(&watch->lock);
                 }
+                pthread_mutex_unlock(&watch->asking);
                 pthread_mutex_lock(&watch->lock);
                 if (!recorded && watch->next > now)
                         watch->next = MAX_OF(watch->next, now + LOOK_REST);
@@ -294,6 +298,7 @@ static int start(struct watch *watch)
         pthread_condattr_t attributes;
         int r;
 
+        pthread_mutex_init(&watch->asking, NULL);
         pthread_mutex_init(&watch->lock, NULL);
         pthread_condattr_init(&attributes);
         pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -303,6 +308,7 @@ static int start(struct watch *watch)
         if (r != 0) {
                 pthread_cond_destroy(&watch->wake);
                 pthread_mutex_destroy(&watch->lock);
+                pthread_mutex_destroy(&watch->asking);
         }
         return -r;
 }
@@ -359,6 +365,7 @@ struct watch *watch_free(struct watch *watch)
                 return NULL;
         pthread_cond_destroy(&watch->wake);
         pthread_mutex_destroy(&watch->lock);
+        pthread_mutex_destroy(&watch->asking);
         watch->backend->close(watch->handle);
         steer_view_unmap(watch->view);
         free(watch);
@@ -397,6 +404,25 @@ void watch_call(struct watch *watch, unsigned device)
         switches_call(&watch->device[device].switches, now_ns());
         end_rest(watch, device);
         pthread_mutex_unlock(&watch->lock);
+}
+
+uint32_t watch_holder(struct watch *watch, unsigned device)
+{
+        struct watched *watched;
+        uint32_t pid = 0;
+
+        /* its own thread is asking: what that finds comes too late */
+        if (!watch || device >= STEER_MAX_DEVICES || pthread_mutex_trylock(&watch->asking) != 0)
+                return 0;
+        watched = &watch->device[device];
+        if (watched->open && !watched->rests && look(watch, device)) {
+                pthread_mutex_lock(&watch->lock);
+                if (watched->switches.holder)
+                        pid = watched->switches.holder->id;
+                pthread_mutex_unlock(&watch->lock);
+        }
+        pthread_mutex_unlock(&watch->asking);
+        return pid;
 }
 
 void watch_slice(struct watch *watch, unsigned device, uint32_t pid, uint64_t slice_us)

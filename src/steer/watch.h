@@ -20,6 +20,8 @@ struct watch *watch_free(struct watch *watch);
 void watch_device(struct watch *watch, unsigned device, const uint8_t uuid[16]);
 /* As switches_call(), now. */
 void watch_call(struct watch *watch, unsigned device);
+/* Who has the engine at this moment, by a look at its records; 0: it is not known. */
+uint32_t watch_holder(struct watch *watch, unsigned device);
 /* As switches_slice(), switches_mode() and switches_off(). */
 void watch_slice(struct watch *watch, unsigned device, uint32_t pid, uint64_t slice_us);
 void watch_mode(struct watch *watch, unsigned device, uint32_t pid, bool thread_block);

@@ -338,7 +338,13 @@ static void finish_call(struct world *world, struct lane *lane)
                         break;
                 case ARBITER_DISABLE:
                 case ARBITER_ENABLE:
-                        schedule_set_disabled(gpu, client->group, action->act == ARBITER_DISABLE);
+                        /* as src/steer/steer.c: nobody else's slice is ended for one who waits */
+                        if (action->act == ARBITER_DISABLE && gpu->current != client->group &&
+                                gpu->current != SCHEDULE_NONE)
+                                schedule_bar(gpu, client->group);
+                        else
+                                schedule_set_disabled(
+                                        gpu, client->group, action->act == ARBITER_DISABLE);
                         client->disabled_since = action->act == ARBITER_DISABLE ? world->now : 0;
                         switches_off(switches, (uint32_t)client->id, world->now - call->cost,
                                 world->now, action->act == ARBITER_DISABLE);

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -33,6 +34,9 @@ struct driver {
         bool thread_block;
         unsigned batches; /* calls for more than one channel */
         int refusal;      /* of disabling */
+        _Atomic uint32_t runs, runs_then; /* who has the engine; from the next call that disables */
+        unsigned switched[3];             /* calls of each kind of disabling */
+        _Atomic bool watched;
 };
 static struct driver *driver;
 
@@ -65,15 +69,16 @@ static int fake_open_device(void *handle, unsigned index, const uint8_t uuid[16]
 }
 
 static int fake_disable(void *handle, unsigned device, const struct steer_channel *channels,
-        unsigned count, bool disable, uint32_t *status)
+        unsigned count, enum steer_switch how, uint32_t *status)
 {
         (void)handle;
         step(false);
         *status = 0;
         driver->batches += count > 1;
+        driver->switched[how]++;
         if (device != 3 || count > STEER_MAX_CHANNELS)
                 abort();
-        if (disable && driver->refusal) {
+        if (how != STEER_ON && driver->refusal) {
                 *status = 0x1b;
                 return driver->refusal;
         }
@@ -84,13 +89,59 @@ static int fake_disable(void *handle, unsigned device, const struct steer_channe
                         return -ENOENT;
                 }
                 /* as RM counts: once too often, and the channel stays disabled */
-                if (disable)
+                if (how != STEER_ON)
                         driver->disabled[channels[i].channel]++;
                 else
                         driver->disabled[channels[i].channel] -=
                                 driver->disabled[channels[i].channel] > 0;
         }
+        if (how != STEER_ON && driver->runs_then)
+                driver->runs = atomic_exchange(&driver->runs_then, 0);
         step(true);
+        return 0;
+}
+
+static int fake_watch(void *handle, unsigned device, bool *all, uint32_t *status)
+{
+        (void)handle;
+        (void)device;
+        *all = true;
+        *status = 0;
+        driver->watched = true;
+        return 0;
+}
+
+/* It has the engine since it was asked first. */
+static int fake_records(void *handle, unsigned device, struct steer_record *records, unsigned room,
+        uint64_t *until, bool *lost)
+{
+        static uint32_t last;
+        uint32_t runs = driver->runs;
+        struct timespec t;
+        int n = 0;
+
+        (void)handle;
+        (void)device;
+        (void)room;
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        *until = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+        *lost = false;
+        if (runs != last && last)
+                records[n++] = (struct steer_record){*until, last, false};
+        if (runs != last && runs)
+                records[n++] = (struct steer_record){*until, runs, true};
+        last = runs;
+        return n;
+}
+
+static int fake_samples(
+        void *handle, unsigned device, uint64_t after, struct steer_sample *samples, unsigned room)
+{
+        (void)handle;
+        (void)device;
+        (void)after;
+        (void)samples;
+        (void)room;
         return 0;
 }
 
@@ -160,6 +211,9 @@ static const struct steer_backend fake = {
         .set_mode = fake_set_mode,
         .preempt = fake_object,
         .restart = fake_object,
+        .watch = fake_watch,
+        .records = fake_records,
+        .samples = fake_samples,
 };
 
 /* -- a daemon ---------------------------------------------------------------------------------- */
@@ -173,7 +227,8 @@ struct process {
 static int board_fd;
 static struct steer_board *board;
 
-static struct process start(void)
+/* view: -EBADF: the device is not watched */
+static struct process start_with(int view)
 {
         struct process process = {0};
         int pair[2];
@@ -183,11 +238,16 @@ static struct process start(void)
         assert_true(process.pid >= 0);
         if (process.pid == 0) {
                 close(pair[0]);
-                _exit(steer_run(pair[1], dup(board_fd), -EBADF, &fake, NULL) == 0 ? 0 : 1);
+                _exit(steer_run(pair[1], dup(board_fd), view, &fake, NULL) == 0 ? 0 : 1);
         }
         close(pair[1]);
         process.socket = pair[0];
         return process;
+}
+
+static struct process start(void)
+{
+        return start_with(-EBADF);
 }
 
 static void finish(struct process *process, int expected_signal)
@@ -482,6 +542,68 @@ static void twice(void **state)
         assert_int_equal(disabled(), 0);
 }
 
+static void assert_switched(unsigned off, unsigned off_next)
+{
+        assert_int_equal(driver->switched[STEER_OFF], off);
+        assert_int_equal(driver->switched[STEER_OFF_NEXT], off_next);
+        assert_int_equal(disabled(), 8);
+        for (unsigned i = 0; i < 8; i++)
+                assert_int_equal(driver->disabled[i], 1);
+        memset(driver->switched, 0, sizeof(driver->switched));
+}
+
+/* Who has the engine keeps it when another is disabled; who is disabled does not. */
+static void ends_no_other_slice(void **state)
+{
+        struct process process;
+        struct steer_command command = hold(7);
+        int view;
+
+        (void)state;
+        assert_int_equal(steer_view_new(&view), 0);
+        process = start_with(view);
+        assert_int_equal(result(&process, open_device(), -1), 0);
+        command.value = 100;
+        assert_int_equal(result(&process, command, right_fd), 0);
+        assert_int_equal(result(&process, slice(5000), -1), 0);
+        for (unsigned i = 0; i < 1000 && !driver->watched; i++)
+                usleep(10000);
+        /* it is not known who has it */
+        assert_int_equal(result(&process, switch_some(true, 0, 8), -1), 0);
+        assert_switched(1, 0);
+        assert_int_equal(result(&process, switch_some(false, 0, 8), -1), 0);
+        /* itself */
+        driver->runs = 100;
+        assert_int_equal(result(&process, switch_some(true, 0, 8), -1), 0);
+        assert_switched(1, 0);
+        assert_int_equal(result(&process, switch_some(false, 0, 8), -1), 0);
+        /* another; a look that is under way at this moment makes that unknown */
+        driver->runs = 200;
+        for (unsigned i = 0; i < 100; i++) {
+                memset(driver->switched, 0, sizeof(driver->switched));
+                assert_int_equal(result(&process, switch_some(true, 0, 8), -1), 0);
+                if (driver->switched[STEER_OFF] == 0)
+                        break;
+                assert_int_equal(result(&process, switch_some(false, 0, 8), -1), 0);
+        }
+        assert_switched(0, 1);
+        assert_int_equal(result(&process, switch_some(false, 0, 8), -1), 0);
+        /* another, but at the last moment it got it after all */
+        for (unsigned i = 0; i < 100; i++) {
+                driver->runs = 200;
+                driver->runs_then = 100;
+                memset(driver->switched, 0, sizeof(driver->switched));
+                assert_int_equal(result(&process, switch_some(true, 0, 8), -1), 0);
+                if (driver->switched[STEER_OFF_NEXT] == 1)
+                        break;
+                assert_int_equal(result(&process, switch_some(false, 0, 8), -1), 0);
+        }
+        assert_switched(1, 1);
+        finish(&process, 0);
+        assert_int_equal(disabled(), 0);
+        close_safe(view);
+}
+
 static void released(void **state)
 {
         struct process process = prepared();
@@ -649,6 +771,7 @@ int main(void)
                 TEST(malformed),
                 TEST(channels_gone),
                 TEST(twice),
+                TEST(ends_no_other_slice),
                 TEST(released),
                 TEST(refused),
                 TEST(killed_at_each_call),
