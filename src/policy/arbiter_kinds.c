@@ -82,6 +82,23 @@ static bool is_mostly_cut(const struct seat *seat)
         return seat->lately_slices > 3 * (seat->lately_starts - FIRST_STARTS);
 }
 
+/* What part of its time it uses while nobody else is there: from what is measured alone, as what is
+ * predicted follows from this. */
+static void learn_alone(struct seat *seat, uint64_t used, uint64_t offered)
+{
+        int64_t known = (int64_t)(used + seat->mark.predicted_ns - seat->account.predicted_ns);
+        int64_t of = (int64_t)(offered + seat->mark.ahead_ns - arb_ahead(seat));
+        uint64_t fill;
+
+        if (of <= 0)
+                return;
+        fill = MIN_OF((uint64_t)MAX_OF(known, (int64_t)0) * PPM / (uint64_t)of, (uint64_t)PPM);
+        seat->alone_ppm =
+                fill > ALONE_MUCH
+                        ? PPM
+                        : MAX_OF((uint32_t)fill, seat->alone_ppm - seat->alone_ppm / 4);
+}
+
 /* What kind a tenant is, from a window of what it was offered, used and wanted. */
 void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
 {
@@ -106,7 +123,7 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
                 now >= sight->since +
                                 (seat->kind == ARBITER_SPORADIC ? ARBITER_LINGER : ARBITER_REST)) {
                 seat->rate_ppm = 0;
-                seat->fill_ppm = seat->alone_ppm = PPM;
+                seat->fill_ppm = PPM;
                 seat->lately_slices = seat->lately_starts = 0;
                 set_kind(arbiter, d, seat, ARBITER_IDLE);
                 arb_mark(seat, now);
@@ -137,9 +154,7 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
         else
                 seat->mean_ppm = seat->rate_ppm;
         seat->fill_ppm = offered ? (uint32_t)MIN_OF(used * PPM / offered, (uint64_t)PPM) : PPM;
-        seat->alone_ppm = seat->fill_ppm > ALONE_MUCH
-                                  ? PPM
-                                  : MAX_OF(seat->fill_ppm, seat->alone_ppm - seat->alone_ppm / 4);
+        learn_alone(seat, used, offered);
         keep = span < LATELY ? 1 - (double)span / LATELY : 0;
         seat->lately_slices =
                 seat->lately_slices * keep + (double)used / 1000 / (double)slice_in_force(seat);

@@ -51,6 +51,7 @@ struct seat {
         uint64_t on_ns;      /* time enabled */
         struct {
                 uint64_t at, used_ns, offered_ns, starts, wanted_ns, doubt_ns;
+                uint64_t predicted_ns, ahead_ns; /* in them, and not measured yet */
         } mark; /* where the window of judgement began */
         struct {
                 uint64_t at, predicted_ns;
@@ -205,6 +206,8 @@ struct seat *arb_find_seat(struct arbiter *arbiter, uint64_t id, unsigned device
 /* Time has passed on a device, or on all, with nothing changed since: what everybody had of it. */
 void arb_settle(struct arbiter *arbiter, unsigned d, uint64_t now);
 void arb_settle_all(struct arbiter *arbiter, uint64_t now);
+/* What was offered since its use was measured last. */
+uint64_t arb_ahead(const struct seat *seat);
 /* The window over which a tenant is judged begins now. */
 void arb_mark(struct seat *seat, uint64_t now);
 

@@ -102,8 +102,17 @@ void arb_settle_all(struct arbiter *arbiter, uint64_t now)
                 arb_settle(arbiter, d, now);
 }
 
+uint64_t arb_ahead(const struct seat *seat)
+{
+        uint32_t fill = fill_of(seat, 1);
+
+        return fill ? (uint64_t)((double)seat->account.predicted_ns * PPM / fill) : 0;
+}
+
 void arb_mark(struct seat *seat, uint64_t now)
 {
+        seat->mark.predicted_ns = seat->account.predicted_ns;
+        seat->mark.ahead_ns = arb_ahead(seat);
         seat->mark.at = now;
         seat->mark.used_ns = account_best(&seat->account);
         seat->mark.offered_ns = seat->offered_ns;
@@ -160,7 +169,7 @@ int arbiter_observe(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned
                 if (sight->demand == ARBITER_DEMAND_WORK ||
                         (sight->demand == ARBITER_DEMAND_UNKNOWN && used)) {
                         seat->kind = ARBITER_BACKLOGGED;
-                        seat->fill_ppm = seat->alone_ppm = PPM;
+                        seat->fill_ppm = PPM;
                         seat->settled_kind = false;
                         arbiter->device[device].stale = true;
                         arbiter->next = MIN_OF(arbiter->next, now);

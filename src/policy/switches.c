@@ -49,8 +49,7 @@
 /* All have been seen by then, if they are there. */
 #define WAKING_MAX (500 * MS)
 #define WAKING_LAG (20 * MS)
-/* Who was seen in this time may come again at any moment. */
-#define KNOWN_LATELY (60000ull * MS)
+#define REST_PART  8u /* of the time since anything was seen to change */
 
 void switches_init(struct switches *switches, const struct switches_costs *costs, uint64_t now)
 {
@@ -665,8 +664,7 @@ static double sum_backlogged(const struct switches *switches, uint64_t *ret_used
 uint64_t switches_may_rest(const struct switches *switches)
 {
         unsigned whole = switches->rest.learnt ? 1 : WHOLE_FIRST, count = 0;
-        bool others = false;
-        uint64_t used;
+        uint64_t used, change = switches->rest.steady;
         double slices;
 
         if (switches->rest.on || switches->rest.waking || switches->rest.unsteady ||
@@ -680,10 +678,10 @@ uint64_t switches_may_rest(const struct switches *switches)
                 if (!is_backlogged(switches, owner)) {
                         if (owner->seen + SWITCHES_STEADY > switches->now)
                                 return 0;
-                        others |= owner->seen + KNOWN_LATELY > switches->now;
+                        change = MAX_OF(change, owner->seen);
                         continue;
                 }
-                others |= owner->came && owner->came + KNOWN_LATELY > switches->now;
+                change = MAX_OF(change, owner->came);
                 if (owner->fresh < whole || owner->slice_ns < SLICE_TELLS)
                         return 0;
                 count++;
@@ -695,7 +693,9 @@ uint64_t switches_may_rest(const struct switches *switches)
         }
         if (count < SWITCHES_REST_LEAST)
                 return 0;
-        return others ? SWITCHES_REST_SHORT : SWITCHES_REST;
+        /* who came or went lately may do so again at any moment */
+        return MIN_OF(MAX_OF((switches->now - change) / REST_PART, SWITCHES_REST_SHORT),
+                SWITCHES_REST);
 }
 
 void switches_rest(struct switches *switches, uint64_t now)

@@ -34,7 +34,8 @@
  * it rests nothing is recorded; who was cut in the round before is credited by his slice, of what
  * all together were recorded to work before. Then all are looked for again, for about a round.
  * Anything that is told, and who more than now and then does not use up his slice, ends this until
- * nothing has changed for SWITCHES_STEADY. Who runs out of work, or has some again, while it rests
+ * nothing has changed for SWITCHES_STEADY. A rest is an eighth of the time since somebody came or
+ * went, within SWITCHES_REST_SHORT and SWITCHES_REST. Who runs out of work, or has some again, while it rests
  * is seen when that ends: by so much one may be counted wrong, or be taken for one without work.
  */
 #pragma once
@@ -54,7 +55,7 @@
 
 #define SWITCHES_STEADY     (2000 * 1000000ull) /* without a change, before the first rest */
 #define SWITCHES_REST       (1000 * 1000000ull) /* at most */
-#define SWITCHES_REST_SHORT (250 * 1000000ull)  /* while somebody comes and goes */
+#define SWITCHES_REST_SHORT (250 * 1000000ull)  /* at most, soon after somebody came or went */
 #define SWITCHES_REST_LEAST 8u /* with work: of fewer the records cost a percent of a core */
 
 struct switches_costs {

@@ -258,6 +258,66 @@ static void test_calls_that_take_long(void **state)
         arbiter_free(arbiter);
 }
 
+/* Who is alone and needs little of his time is not held back by what he is predicted to use: that
+ * is learnt from what is measured, not from what was predicted. */
+static void test_light_alone(void **state)
+{
+        struct arbiter *arbiter;
+        struct arbiter_terms terms = {.cap = 10};
+        struct arbiter_sight sight = {.demand = ARBITER_DEMAND_UNKNOWN,
+                .used_known = true,
+                .blind_alone = true,
+                .starts_known = true,
+                .wanted_known = true,
+                .source = ACCOUNT_SWITCHES,
+                .precision_ns = 60 * US,
+                .groups = 1,
+                .channels = 8};
+        struct arbiter_action last = {0};
+        uint64_t done = 0, used = 0, seen = 0, on_ns = 0, since_on = 0;
+        bool on = true;
+
+        (void)state;
+        arbiter_new(1, NULL, &arbiter);
+        arbiter_admit(arbiter, SEC, 1, both, 1, &terms);
+        for (uint64_t now = SEC; now < 7 * SEC; now += 100 * US) {
+                unsigned count;
+
+                /* 1 ms in 20 */
+                since_on = on ? since_on + 100 * US : 0;
+                if (since_on % (20 * MS) > 18 * MS && since_on % (20 * MS) <= 19 * MS)
+                        used += 100 * US;
+                on_ns += on && now >= 3 * SEC ? 100 * US : 0;
+                if (done && now >= done) {
+                        on = last.act == ARBITER_ENABLE;
+                        arbiter_acted(arbiter, now, &last, 0);
+                        done = 0;
+                }
+                if (now % (10 * MS) == 0) {
+                        /* told late */
+                        sight.used_ns = seen;
+                        sight.used_at = now - 9 * MS;
+                        sight.wanted_ns = now;
+                        seen = used;
+                        sight.since = now;
+                }
+                if (now < arbiter_next(arbiter) || done)
+                        continue;
+                arbiter_observe(arbiter, now, 1, 0, &sight);
+                count = arbiter_step(arbiter, now, actions);
+                for (unsigned i = 0; i < count; i++) {
+                        if (actions[i].act != ARBITER_DISABLE && actions[i].act != ARBITER_ENABLE) {
+                                arbiter_acted(arbiter, now, &actions[i], 0);
+                                continue;
+                        }
+                        last = actions[i];
+                        done = now + 500 * US;
+                }
+        }
+        assert_true(on_ns > 4 * SEC * 9 / 10);
+        arbiter_free(arbiter);
+}
+
 /* A call that disables and fails may have been done in part: then all is enabled when the time has
  * come, though nobody was ever said to be disabled. */
 static void test_disabled_in_part(void **state)
@@ -506,6 +566,7 @@ int main(void)
                 cmocka_unit_test(test_calls_that_fail),
                 cmocka_unit_test(test_debt_is_limited),
                 cmocka_unit_test(test_calls_that_take_long),
+                cmocka_unit_test(test_light_alone),
                 cmocka_unit_test(test_disabled_in_part),
                 cmocka_unit_test(test_resume),
                 cmocka_unit_test(test_new_groups),

@@ -578,9 +578,10 @@ static void assert_rested(unsigned owners, uint64_t slice_us, uint64_t more_us)
                 assert_about(sight(A + i).wanted_ns, now - 1000 * MS, 200 * MS);
         }
         assert_int_equal(starts, owners);
-        assert_in_range(engine.rests, 7, 10);
+        /* each an eighth of the time since anything changed, 0.25 to 1 s */
+        assert_in_range(engine.rests, 12, 16);
         /* 1 s at the beginning, 1 until it is known to be steady */
-        assert_true(engine.rested > 8 * (engine.recorded - 2000 * MS));
+        assert_true(engine.rested > 6 * (engine.recorded - 2000 * MS));
         /* what was credited is found by samples too */
         switches_busy(switches, now - 200 * MS, now, 190 * MS, A);
         assert_int_equal(sight(A).demand, SWITCHES_WORK);
@@ -689,7 +690,7 @@ static void one_stays(void **state)
                 run_engine(10 * MS);
                 if (i < 20 || !switches_wants_busy(switches))
                         continue;
-                assert_true(i > 100);
+                assert_true(i > 24);
                 switches_busy(switches, engine.at - 20 * MS, engine.at, 20 * MS, A + 5);
         }
         assert_int_equal(sight(A).demand, SWITCHES_NONE);

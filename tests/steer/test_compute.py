@@ -150,7 +150,7 @@ class Compute(unittest.TestCase):
         self.assertEqual(event["detail"]["found_us"], 60000)
         # also of the last of many, of whom some are looked at each second
         for i in range(11):
-            last = self.tenant(f"more{i}", "--compute", "2", work=0)
+            last = self.tenant(f"more{i}", "--compute", "2")
         self.assertTrue(eventually(lambda: self.slices(last) != [DEFAULT_SLICE]))
         for tool in (last, a):
             subprocess.run([os.path.join(BUILD, "tests/steer/eye"), "slice", str(tool.pid), "60000"],
