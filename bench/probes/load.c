@@ -442,8 +442,11 @@ int main(int argc, char **argv)
                         control(page->group, RM_CTRL_GROUP_SET_TIMESLICE, &slice, sizeof(slice));
         }
         atomic_store(&page->state, LOAD_READY);
-        while (!atomic_load(&page->go))
+        while (!atomic_load(&page->go)) {
+                if (atomic_load(&page->stop))
+                        return 0;
                 sleep_ns(1000000);
+        }
         atomic_store(&page->done, 0);
         atomic_store(&page->state, LOAD_RUNNING);
 
