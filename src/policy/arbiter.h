@@ -26,12 +26,12 @@
  *   period begins, so that its GPUs keep one phase. Over-use is carried, but never more than it
  *   may use in ARBITER_DEBT: that much comes of time in which nothing could be disabled, as when
  * the steering process was killed. Under-use is carried only where our own call came early, and at
- *   most ARBITER_CREDIT, or what such a call takes if that is more: no idle time is saved up, and who
- *   has less in a period than a call takes has it every few periods. Periods begin at an offset of the tenant's own,
- *   chosen when it comes so that the duty times of those who share a device with it overlap least.
- * The budget is of GPU time as measured; where use is not known it is of predicted time, and a
- * neighbour's unnoticed pause lets the cap be exceeded. In turns a cap may be ahead by what a turn
- * is longer than its budget; it is kept back later.
+ *   most ARBITER_CREDIT, or what such a call takes if that is more: no idle time is saved up, and
+ * who has less in a period than a call takes has it every few periods. Periods begin at an offset
+ * of the tenant's own, chosen when it comes so that the duty times of those who share a device with
+ * it overlap least. The budget is of GPU time as measured; where use is not known it is of
+ * predicted time, and a neighbour's unnoticed pause lets the cap be exceeded. In turns a cap may be
+ * ahead by what a turn is longer than its budget; it is kept back later.
  *
  * Turns. A tenant that launches, waits and launches again is idle for some 10 us after each kernel,
  *   and loses the engine for a whole round each time: 0.21 + 0.21. It is worth holding the
@@ -74,9 +74,10 @@
  * call that sets a slice begins the hardware's list of groups anew (docs/probes.md, "Slices"), and
  * where such calls come more often than once in a round, who stands late in it has nothing at all
  * (H100, 32 queues, a call each 30 ms: 17 of them stood still for a second). So all that are wanted
- * go together, and not oftener than each 100 ms unless somebody's terms changed. Periods are 50 ms, or 100 ms where
- * that would take more than 1 % of a core for each capped tenant and 1 % above. Turns are 2 calls
- * each 10 ms, about 5 % of a core while two such loops compete: the price of their 11 ms wait.
+ * go together, and not oftener than each 100 ms unless somebody's terms changed. Periods are 50 ms,
+ * or 100 ms where that would take more than 1 % of a core for each capped tenant and 1 % above.
+ * Turns are 2 calls each 10 ms, about 5 % of a core while two such loops compete: the price of
+ * their 11 ms wait.
  *
  * How the daemon uses it
  *      arbiter_admit() / _change() / _leave()  as grants come, change and go

@@ -138,10 +138,9 @@ static void roll_period(struct arbiter *arbiter, struct tenant *tenant, uint32_t
                 /* of what a call of ours takes, so much is kept back: were it not carried, who has
                    less in a period would never have any */
                 if (left > 0)
-                        left = tenant->capped_off
-                                       ? MIN_OF(left, (int64_t)MAX_OF(ARBITER_CREDIT,
-                                                              arbiter->disable_lead))
-                                       : 0;
+                        left = tenant->capped_off ? MIN_OF(left, (int64_t)MAX_OF(ARBITER_CREDIT,
+                                                                         arbiter->disable_lead))
+                                                  : 0;
                 left = MAX_OF(left, -MAX_OF((int64_t)part_of(ARBITER_DEBT, tenant->terms.cap),
                                             (int64_t)OVERDRAFT));
                 seat->budget = left + (int64_t)part_of(length, tenant->terms.cap);

@@ -93,10 +93,9 @@ static void learn_alone(struct seat *seat, uint64_t used, uint64_t offered)
         if (of <= 0)
                 return;
         fill = MIN_OF((uint64_t)MAX_OF(known, (int64_t)0) * PPM / (uint64_t)of, (uint64_t)PPM);
-        seat->alone_ppm =
-                fill > ALONE_MUCH
-                        ? PPM
-                        : MAX_OF((uint32_t)fill, seat->alone_ppm - seat->alone_ppm / 4);
+        seat->alone_ppm = fill > ALONE_MUCH
+                                  ? PPM
+                                  : MAX_OF((uint32_t)fill, seat->alone_ppm - seat->alone_ppm / 4);
 }
 
 /* What kind a tenant is, from a window of what it was offered, used and wanted. */

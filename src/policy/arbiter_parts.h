@@ -52,7 +52,7 @@ struct seat {
         struct {
                 uint64_t at, used_ns, offered_ns, starts, wanted_ns, doubt_ns;
                 uint64_t predicted_ns, ahead_ns; /* in them, and not measured yet */
-        } mark; /* where the window of judgement began */
+        } mark;                                  /* where the window of judgement began */
         struct {
                 uint64_t at, predicted_ns;
         } past[PAST]; /* what was predicted, ever growing */

@@ -4,7 +4,8 @@
 
 #define CALL_LOST (200 * ARBITER_MS) /* a call not reported back by then is made again */
 #define RETRY     (50 * ARBITER_MS)
-#define SET_PAUSE (100 * ARBITER_MS) /* between calls that set slices, where nobody's terms changed */
+#define SET_PAUSE                                                                                  \
+        (100 * ARBITER_MS) /* between calls that set slices, where nobody's terms changed */
 
 static bool may_call(const struct seat *seat, enum call call, uint64_t now)
 {
@@ -94,7 +95,7 @@ static bool breaks_guarantee(struct arbiter *arbiter, unsigned d)
 /* What is wanted of a tenant's groups and not in force. */
 struct change {
         bool slice, mode;
-        bool forced; /* a guarantee, its own or another's, does not stand without it */
+        bool forced;   /* a guarantee, its own or another's, does not stand without it */
         uint64_t cost; /* of what is not under way */
 };
 
@@ -131,8 +132,7 @@ static void set_weights(struct arbiter *arbiter, struct actions *actions, uint64
                                       seat_of(arbiter, d, device->order[i])->kind != ARBITER_IDLE;
                 for (unsigned i = 0; i < device->count; i++) {
                         struct change change = change_of(arbiter,
-                                seat_of(arbiter, d, device->order[i]), broken, guaranteed,
-                                now);
+                                seat_of(arbiter, d, device->order[i]), broken, guaranteed, now);
 
                         cost += change.cost;
                         forced |= change.forced;
@@ -143,13 +143,13 @@ static void set_weights(struct arbiter *arbiter, struct actions *actions, uint64
                               arbiter->call_budget >= (int64_t)MIN_OF(cost, CALL_CREDIT));
                 for (unsigned i = 0; i < device->count; i++) {
                         struct seat *seat = seat_of(arbiter, d, device->order[i]);
-                        struct change change =
-                                change_of(arbiter, seat, broken, guaranteed, now);
+                        struct change change = change_of(arbiter, seat, broken, guaranteed, now);
 
                         arbiter->batch++;
                         if (!change.slice && !change.mode)
                                 continue;
-                        if ((!all && !(change.forced && forced)) || actions->count + 2 > ARBITER_MAX_ACTIONS) {
+                        if ((!all && !(change.forced && forced)) ||
+                                actions->count + 2 > ARBITER_MAX_ACTIONS) {
                                 waiting = true;
                                 continue;
                         }

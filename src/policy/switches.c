@@ -466,8 +466,8 @@ static void end_run(struct switches *switches, uint64_t at)
         over = MIN_OF(over, at - switches->begun);
         owner->ended = at - over;
         owner->seen = at;
-        owner->ran_ns += owner->ended - MIN_OF(MAX_OF(switches->begun, switches->rest.steady),
-                                                owner->ended);
+        owner->ran_ns +=
+                owner->ended - MIN_OF(MAX_OF(switches->begun, switches->rest.steady), owner->ended);
         switches->last.owner = owner;
         switches->last.left = owner->ended;
         switches->last.before = owner->ended > switches->begun + switches->slice_ns + band(owner)
@@ -694,8 +694,8 @@ uint64_t switches_may_rest(const struct switches *switches)
         if (count < SWITCHES_REST_LEAST)
                 return 0;
         /* who came or went lately may do so again at any moment */
-        return MIN_OF(MAX_OF((switches->now - change) / REST_PART, SWITCHES_REST_SHORT),
-                SWITCHES_REST);
+        return MIN_OF(
+                MAX_OF((switches->now - change) / REST_PART, SWITCHES_REST_SHORT), SWITCHES_REST);
 }
 
 void switches_rest(struct switches *switches, uint64_t now)

@@ -35,8 +35,9 @@
  * all together were recorded to work before. Then all are looked for again, for about a round.
  * Anything that is told, and who more than now and then does not use up his slice, ends this until
  * nothing has changed for SWITCHES_STEADY. A rest is an eighth of the time since somebody came or
- * went, within SWITCHES_REST_SHORT and SWITCHES_REST. Who runs out of work, or has some again, while it rests
- * is seen when that ends: by so much one may be counted wrong, or be taken for one without work.
+ * went, within SWITCHES_REST_SHORT and SWITCHES_REST. Who runs out of work, or has some again,
+ * while it rests is seen when that ends: by so much one may be counted wrong, or be taken for one
+ * without work.
  */
 #pragma once
 
@@ -107,7 +108,7 @@ struct switches_owner {
         uint64_t starts, pause_ns, doubt_ns;
         struct question question; /* no sample has come yet */
         struct question off;      /* it was disabled; what is on is not in it yet */
-        uint64_t ran_ns; /* work in its runs since all became steady */
+        uint64_t ran_ns;          /* work in its runs since all became steady */
         unsigned whole, idles; /* runs since then that were seen to begin and to be cut; that ended
                                   for want of work */
         unsigned fresh;        /* as whole, or since the last rest */

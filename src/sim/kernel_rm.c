@@ -408,8 +408,7 @@ static uint32_t disable_channels(const struct rm_disable_channels *call)
                         *disabled -= *disabled > 0;
         }
         for (uint32_t i = 0; i < call->channels; i++)
-                kernel_update_group(
-                        state->object[found[i]].parent, call->only_disable_scheduling);
+                kernel_update_group(state->object[found[i]].parent, call->only_disable_scheduling);
         return RM_OK;
 }
 

@@ -74,7 +74,7 @@ struct schedule_record {
 struct schedule_group {
         bool present;
         bool disabled;
-        bool lingers; /* it is, but runs until it is another's turn */
+        bool lingers;   /* it is, but runs until it is another's turn */
         uint32_t owner; /* as given to schedule_add() */
         enum schedule_mode mode;
         uint64_t slice_ns;

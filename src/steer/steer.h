@@ -51,7 +51,8 @@ struct steer_object {
 /* What is done to channels. */
 enum steer_switch {
         STEER_ON,
-        STEER_OFF, /* and taken off the engine at once: whoever has it loses the rest of his slice */
+        STEER_OFF, /* and taken off the engine at once: whoever has it loses the rest of his slice
+                    */
         STEER_OFF_NEXT, /* not switched to any more: whoever has the engine goes on, also one of
                            them, until it is another's turn */
 };

@@ -32,8 +32,8 @@ struct driver {
         bool absent[CHANNELS];
         uint64_t slice, most_slice;
         bool thread_block;
-        unsigned batches; /* calls for more than one channel */
-        int refusal;      /* of disabling */
+        unsigned batches;                 /* calls for more than one channel */
+        int refusal;                      /* of disabling */
         _Atomic uint32_t runs, runs_then; /* who has the engine; from the next call that disables */
         unsigned switched[3];             /* calls of each kind of disabling */
         _Atomic bool watched;
