@@ -29,6 +29,7 @@ extern char **environ;
 
 #define NSEC_PER_USEC 1000ull
 #define BOARD_NAME    "steer-board"
+#define OBSERVE_NS    10000000ull   /* between looks at tenants if there is no news */
 #define SENT_MAX      16u           /* commands that the steering process has at a time */
 #define CHECK_NS      1000000000ull /* between looks at slices in force */
 #define CHECK_GROUPS  4u            /* asked for at each look, 0.3 ms of RM's time for each */
@@ -108,6 +109,7 @@ struct compute {
         uint64_t next_check;     /* ns */
         unsigned check_from;     /* how many tenants come before the next to be looked at */
         uint64_t answered_at;    /* ns */
+        uint64_t observed, seen; /* when tenants were looked at, and what was known of devices */
         struct steer_view *view; /* of the steering process that runs, NULL: none */
 };
 
@@ -891,6 +893,25 @@ static void observe(struct compute *compute, struct tenant *tenant, unsigned i, 
         (void)arbiter_observe(compute->arbiter, now, tenant->id, device->index, &sight);
 }
 
+/* What tenants use and want is read from records each 10 ms or so; what they have made, from pages
+ * that are to be looked at as often. In between the arbiter goes by its own prediction. */
+static bool has_news(struct compute *compute, uint64_t now)
+{
+        uint64_t seen = 0;
+        bool watched = true;
+
+        for (struct tenant *t = compute->manager->tenants; t; t = t->hh.next)
+                for (unsigned i = 0; t->steered && i < t->devices && watched; i++)
+                        watched = is_watched(compute, t->device[i].index, now);
+        for (unsigned i = 0; compute->view && i < STEER_MAX_DEVICES; i++)
+                seen += atomic_load(&compute->view->device[i].now);
+        if (watched && seen == compute->seen && now < compute->observed + OBSERVE_NS)
+                return false;
+        compute->seen = seen;
+        compute->observed = now;
+        return true;
+}
+
 /* Slices that a tenant changes behind our back are put back: some tenants at each look, so that
  * many cost no more than few. */
 static void check_slices(struct compute *compute)
@@ -945,7 +966,7 @@ static void step(struct compute *compute)
                 }
         }
         open_devices(compute);
-        for (struct tenant *t = manager->tenants; t; t = t->hh.next)
+        for (struct tenant *t = has_news(compute, now) ? manager->tenants : NULL; t; t = t->hh.next)
                 for (unsigned i = 0; t->steered && i < t->devices; i++)
                         observe(compute, t, i, now);
         count = arbiter_step(compute->arbiter, now, actions);

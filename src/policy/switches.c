@@ -1,24 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "policy/switches.h"
-
 #include <errno.h>
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "policy/switches_parts.h"
 
-#define PPM 1000000u
-#define MS  1000000u
-/* A run that was cut is longer than its slices by the cost of its kind, less this or more. Seen on
- * an H100, for slices of 0.2 to 24 ms: 58 to 115 us, most often 73 or 90, where the cost is 98. */
-#define EARLY 45000u
-#define BAND  40000u
 /* Other kernels than those of 0.1 and 5 ms may be cut sooner or later than that: where a slice is
  * so long that a run hardly ends there by chance, anything from the slice's end on is taken for a
  * cut, up to a 64th of the slice later. */
 #define SLICE_LONG 2000000u
 #define LATE_PART  64u
-/* Of shorter slices a run that ends at random ends so rather often. */
-#define SLICE_TELLS (4 * (EARLY + BAND))
 /* So many runs in a row that are as long as if cut were. */
 #define CUTS_TELL 3u
 /* So many slices in a row are told by the end of the last. */
@@ -37,19 +28,6 @@
 #define SAMPLE_OLD (1200 * MS)
 #define BUSY_NONE  5000u   /* ppm */
 #define BUSY_FULL  900000u /* ppm */
-/* Before the first rest, each was cut so often. */
-#define WHOLE_FIRST 3u
-/* What each has used must be what its slice says, but for so much: with several groups, or on a
- * list of its own, it is not. */
-#define REST_OFF 0.05
-/* Of the runs of one with a backlog, and one more, at most one in so many ends for want of work. */
-#define IDLE_PART 6u
-/* Who is not seen while all others come so often has no work any more. */
-#define ENDS_TELL 2u
-/* All have been seen by then, if they are there. */
-#define WAKING_MAX (500 * MS)
-#define WAKING_LAG (20 * MS)
-#define REST_PART  8u /* of the time since anything was seen to change */
 
 void switches_init(struct switches *switches, const struct switches_costs *costs, uint64_t now)
 {
@@ -64,11 +42,6 @@ void switches_init(struct switches *switches, const struct switches_costs *costs
 
 static enum switches_demand demand_of(
         const struct switches *switches, const struct switches_owner *owner, uint64_t *ret_since);
-static bool is_awaited(const struct switches *switches, const struct switches_owner *owner);
-static void settle(struct switches *switches, uint64_t until);
-
-static void note_end(struct switches *switches, struct switches_owner *owner);
-static void correct_credit(struct switches *switches, struct switches_owner *owner);
 
 static struct switches_owner *find(struct switches *switches, uint32_t id)
 {
@@ -149,8 +122,8 @@ static void apply(struct switches *switches, const struct switches_event *event)
         owner->switch_to = event->to;
         /* whoever waited does so no more */
         if (switches->sure && owner->disabled && owner != switches->holder) {
-                settle(switches, event->at);
-                switches->sure = is_awaited(switches, switches->holder);
+                sw_settle(switches, event->at);
+                switches->sure = sw_is_awaited(switches, switches->holder);
         }
 }
 
@@ -228,16 +201,6 @@ void switches_off(struct switches *switches, uint32_t id, uint64_t from, uint64_
 
 /* ---- slices ---- */
 
-static uint64_t excess(const struct switches *switches, const struct switches_owner *owner)
-{
-        return owner->thread_block ? switches->costs.idle_ns : switches->costs.cut_ns;
-}
-
-static uint64_t band(const struct switches_owner *owner)
-{
-        return BAND + (owner->thread_block ? owner->slice_ns / 40 : 0);
-}
-
 /* Whoever began to wait before this moment would have the engine by now, did he still wait; 0: such
  * a moment cannot be told. The phase of the slices is not relied on: calls may begin them anew. */
 static uint64_t last_unwanted(const struct switches *switches, uint64_t now)
@@ -259,7 +222,7 @@ static uint64_t last_unwanted(const struct switches *switches, uint64_t now)
 /* ---- account ---- */
 
 /* Somebody else waits for as long as this one has the engine. */
-static bool is_awaited(const struct switches *switches, const struct switches_owner *owner)
+bool sw_is_awaited(const struct switches *switches, const struct switches_owner *owner)
 {
         for (uint32_t i = 0; i < switches->free; i++) {
                 const struct switches_owner *other = &switches->owner[i];
@@ -312,7 +275,7 @@ static void correct(struct switches *switches, uint64_t from, uint64_t to, int64
         }
 }
 
-static void settle(struct switches *switches, uint64_t until)
+void sw_settle(struct switches *switches, uint64_t until)
 {
         struct switches_owner *owner = switches->holder;
 
@@ -349,7 +312,7 @@ static void take_off(struct switches *switches, uint64_t from, uint64_t to)
 }
 
 /* Between records the sums go on evenly, so that these moments are enough. */
-static void take_snapshot(struct switches *switches, uint64_t at)
+void sw_take_snapshot(struct switches *switches, uint64_t at)
 {
         const struct switches_snapshot *newest =
                 &switches->snapshot[(switches->snapshots - 1) % SWITCHES_SNAPSHOTS];
@@ -453,11 +416,11 @@ static void end_run(struct switches *switches, uint64_t at)
         const struct switches_costs *costs = &switches->costs;
         uint64_t over, from, unit = switches->slice_ns;
 
-        settle(switches, at);
+        sw_settle(switches, at);
         owner->end = how_ended(switches, owner, at);
         if (owner->end != SWITCHES_OFF && !owner->guessed)
                 owner->told = owner->end;
-        note_end(switches, owner);
+        sw_note_end(switches, owner);
         owner->cuts =
                 place_of_end(switches, owner, at - switches->begun) == AT_END ? owner->cuts + 1 : 0;
         over = owner->end == SWITCHES_CUT   ? excess(switches, owner)
@@ -482,8 +445,8 @@ static void end_run(struct switches *switches, uint64_t at)
         }
         if (owner->ends++ == 0 && owner->rate > 0 && owner->end == SWITCHES_CUT &&
                 !switches->rest.unsteady && switches->rest.steady < switches->rest.woken)
-                correct_credit(switches, owner);
-        take_snapshot(switches, at);
+                sw_correct_credit(switches, owner);
+        sw_take_snapshot(switches, at);
         owner->last_from = switches->begun;
         owner->last_to = owner->ended;
         if (is_firm(owner))
@@ -530,7 +493,7 @@ static void start_run(struct switches *switches, struct switches_owner *owner, u
         if (switches->freed)
                 switches->switch_ns +=
                         (int64_t)MIN_OF(switches->costs.restore_ns, at - switches->freed);
-        take_snapshot(switches, at);
+        sw_take_snapshot(switches, at);
         if (owner->end == SWITCHES_IDLE && owner->seen + PAUSE_LONG < at)
                 owner->came = at;
         switches->rest.unsteady |= owner->end != SWITCHES_CUT && owner->seen + SWITCHES_STEADY < at;
@@ -558,7 +521,7 @@ static void start_run(struct switches *switches, struct switches_owner *owner, u
         }
         hold(switches, owner, at);
         owner->asleep = 0;
-        switches->sure = is_awaited(switches, owner);
+        switches->sure = sw_is_awaited(switches, owner);
         owner->seen = at;
 }
 
@@ -585,16 +548,16 @@ void switches_record(struct switches *switches, uint32_t id, uint64_t at, bool s
                 /* of how it ended its length tells nothing; the others wait as before */
                 if (switches->rest.partial) {
                         switches->changed = true;
-                        switches->sure = is_awaited(switches, owner);
+                        switches->sure = sw_is_awaited(switches, owner);
                 }
         }
         switches->rest.partial = false;
         end_run(switches, at);
 }
 
-static void let_go(struct switches *switches, uint64_t now)
+void sw_let_go(struct switches *switches, uint64_t now)
 {
-        settle(switches, now);
+        sw_settle(switches, now);
         switches->holder = NULL;
         switches->last.owner = NULL;
         switches->sure = false;
@@ -603,244 +566,8 @@ static void let_go(struct switches *switches, uint64_t now)
 
 void switches_lost(struct switches *switches, uint64_t now)
 {
-        let_go(switches, now);
+        sw_let_go(switches, now);
         switches->rest.unsteady = true;
-}
-
-/* ---- rest ---- */
-
-static int64_t used_of(const struct switches_owner *owner)
-{
-        return owner->sure_ns + owner->judged_ns;
-}
-
-/* A queue has nothing for an instant now and then, or seems to. */
-static void note_end(struct switches *switches, struct switches_owner *owner)
-{
-        if (owner->end == SWITCHES_CUT && !owner->guessed) {
-                owner->whole++;
-                owner->fresh++;
-        } else if (owner->end != SWITCHES_CUT)
-                switches->rest.unsteady |= ++owner->idles * IDLE_PART > owner->whole + IDLE_PART;
-}
-
-/* From now on it is seen whether anything changes. */
-static void begin_steady(struct switches *switches)
-{
-        for (uint32_t i = 0; i < switches->free; i++) {
-                switches->owner[i].ran_ns = 0;
-                switches->owner[i].whole = switches->owner[i].fresh = switches->owner[i].idles = 0;
-        }
-        switches->rest.steady = switches->now;
-        switches->rest.switched = switches->switch_ns;
-        switches->rest.unsteady = switches->rest.learnt = false;
-}
-
-/* Has a backlog, and was seen to while all were steady. */
-static bool is_backlogged(const struct switches *switches, const struct switches_owner *owner)
-{
-        return owner->end == SWITCHES_CUT && !owner->disabled &&
-               (owner->seen >= switches->rest.steady || owner == switches->holder);
-}
-
-/* The slices of all who have a backlog, and what these have used since all are steady: by their
- * runs, as what was in question before may be answered since. */
-static double sum_backlogged(const struct switches *switches, uint64_t *ret_used)
-{
-        double slices = 0;
-
-        *ret_used = 0;
-        for (uint32_t i = 0; i < switches->free; i++) {
-                const struct switches_owner *owner = &switches->owner[i];
-
-                if (!is_backlogged(switches, owner))
-                        continue;
-                slices += (double)owner->slice_ns;
-                *ret_used += owner->ran_ns;
-        }
-        return slices;
-}
-
-uint64_t switches_may_rest(const struct switches *switches)
-{
-        unsigned whole = switches->rest.learnt ? 1 : WHOLE_FIRST, count = 0;
-        uint64_t used, change = switches->rest.steady;
-        double slices;
-
-        if (switches->rest.on || switches->rest.waking || switches->rest.unsteady ||
-                switches->events > 0 || switches->now < switches->rest.steady + SWITCHES_STEADY)
-                return 0;
-        slices = sum_backlogged(switches, &used);
-        for (uint32_t i = 0; i < switches->free; i++) {
-                const struct switches_owner *owner = &switches->owner[i];
-                double expected, off;
-
-                if (!is_backlogged(switches, owner)) {
-                        if (owner->seen + SWITCHES_STEADY > switches->now)
-                                return 0;
-                        change = MAX_OF(change, owner->seen);
-                        continue;
-                }
-                change = MAX_OF(change, owner->came);
-                if (owner->fresh < whole || owner->slice_ns < SLICE_TELLS)
-                        return 0;
-                count++;
-                expected = (double)used * (double)owner->slice_ns / slices;
-                off = (double)owner->ran_ns - expected;
-                if (!switches->rest.learnt &&
-                        (off < 0 ? -off : off) > REST_OFF * expected + 2 * (double)owner->slice_ns)
-                        return 0;
-        }
-        if (count < SWITCHES_REST_LEAST)
-                return 0;
-        /* who came or went lately may do so again at any moment */
-        return MIN_OF(
-                MAX_OF((switches->now - change) / REST_PART, SWITCHES_REST_SHORT), SWITCHES_REST);
-}
-
-void switches_rest(struct switches *switches, uint64_t now)
-{
-        uint64_t length = switches_may_rest(switches);
-        double span = (double)(switches->now - switches->rest.steady);
-        double slices;
-        uint64_t used;
-
-        now = MAX_OF(now, switches->now);
-        slices = sum_backlogged(switches, &used);
-        if (!switches->rest.learnt && span > 0) {
-                switches->rest.work = (double)used / span;
-                switches->rest.switching =
-                        (double)(switches->switch_ns - switches->rest.switched) / span;
-                switches->rest.learnt = true;
-        }
-        for (uint32_t i = 0; i < switches->free; i++) {
-                struct switches_owner *owner = &switches->owner[i];
-
-                owner->rate = is_backlogged(switches, owner)
-                                      ? switches->rest.work * (double)owner->slice_ns / slices
-                                      : 0;
-                owner->rested_ns = used_of(owner);
-                if (owner == switches->holder)
-                        owner->rested_ns -= switches->certain;
-                owner->rested = owner->ended;
-        }
-        switches->rest.on = true;
-        switches->rest.until = now + length;
-        /* that is as far as the records go */
-        switches->rest.from = switches->rest.credited = switches->now;
-        let_go(switches, switches->now);
-}
-
-static void credit(struct switches *switches, uint64_t until)
-{
-        double span = (double)(until - MIN_OF(switches->rest.credited, until));
-
-        for (uint32_t i = 0; i < switches->free; i++) {
-                int64_t ns = (int64_t)(span * switches->owner[i].rate);
-
-                switches->owner[i].sure_ns += ns;
-                switches->sure_ns += ns;
-        }
-        switches->switch_ns += (int64_t)(span * switches->rest.switching);
-        switches->rest.credited = MAX_OF(switches->rest.credited, until);
-}
-
-/* Each has the engine in strokes, as a rest begins and ends somewhere between two of his: from his
- * last end before to his first one after it he had what he is credited for that time, to the
- * stroke.
- */
-static void correct_credit(struct switches *switches, struct switches_owner *owner)
-{
-        int64_t off = owner->rested_ns - used_of(owner), most = (int64_t)(2 * owner->slice_ns);
-
-        off += (int64_t)(owner->rate *
-                         (double)(owner->ended - MIN_OF(owner->rested, owner->ended)));
-        off = MAX_OF(MIN_OF(off, most), -most);
-        owner->sure_ns += off;
-        switches->sure_ns += off;
-}
-
-bool switches_must_wake(const struct switches *switches, uint64_t now)
-{
-        return switches->rest.on &&
-               (switches->rest.unsteady || switches->events > 0 || now >= switches->rest.until);
-}
-
-void switches_wake(struct switches *switches, uint64_t now)
-{
-        if (!switches->rest.on && !switches->rest.waking)
-                return;
-        now = MAX_OF(now, switches->now);
-        if (switches->rest.on)
-                credit(switches, now);
-        let_go(switches, now);
-        take_snapshot(switches, now);
-        switches->now = now;
-        switches->rest.on = false;
-        switches->rest.waking = switches->rest.partial = true;
-        switches->rest.woken = now;
-        for (uint32_t i = 0; i < switches->free; i++)
-                switches->owner[i].ends = switches->owner[i].fresh = 0;
-}
-
-/* It has run out of work while nothing was recorded, one cannot say when: half of what it was
- * credited then was the others'. */
-static void take_back(struct switches *switches, struct switches_owner *gone)
-{
-        double half = gone->rate * (double)(switches->rest.woken - switches->rest.from) / 2,
-               sum = 0;
-
-        for (uint32_t i = 0; i < switches->free; i++)
-                sum += &switches->owner[i] != gone ? switches->owner[i].rate : 0;
-        gone->rate = 0;
-        if (sum <= 0)
-                return;
-        gone->sure_ns -= (int64_t)half;
-        for (uint32_t i = 0; i < switches->free; i++)
-                switches->owner[i].sure_ns += (int64_t)(half * switches->owner[i].rate / sum);
-}
-
-/* Who was credited and is not there any more. */
-static void look_for_credited(struct switches *switches)
-{
-        bool all = true, seen = false, round = true;
-        uint64_t longest = 0, since = switches->now - switches->rest.woken;
-
-        for (uint32_t i = 0; i < switches->free; i++) {
-                const struct switches_owner *owner = &switches->owner[i];
-
-                seen |= owner->ends > 0 || owner == switches->holder;
-                if (owner->rate <= 0 || owner->end != SWITCHES_CUT || owner->disabled)
-                        continue;
-                longest = MAX_OF(longest, owner->slice_ns + excess(switches, owner) + band(owner));
-                if (owner->ends == 0 && owner != switches->holder)
-                        all = false;
-                else
-                        round &= owner->ends >= ENDS_TELL;
-        }
-        if (!all && !(seen && round) && since < WAKING_MAX &&
-                (seen || since < longest + WAKING_LAG))
-                return;
-        switches->rest.waking = false;
-        if (all)
-                return;
-        /* nobody has been switched to: one has it, or none */
-        switches->rest.nobody = !seen;
-        switches->rest.unsteady = true;
-        for (uint32_t i = 0; i < switches->free; i++) {
-                struct switches_owner *owner = &switches->owner[i];
-
-                if (owner->rate <= 0 || owner->end != SWITCHES_CUT || owner->disabled ||
-                        owner->ends > 0 || owner == switches->holder)
-                        continue;
-                owner->end = SWITCHES_IDLE;
-                owner->ended = switches->rest.woken;
-                take_back(switches, owner);
-        }
-        if (switches->holder && switches->sure) {
-                settle(switches, switches->now);
-                switches->sure = is_awaited(switches, switches->holder);
-        }
 }
 
 /* ---- samples ---- */
@@ -850,15 +577,15 @@ void switches_look(struct switches *switches, uint64_t now)
         if (now < switches->now)
                 return;
         if (switches->rest.on)
-                credit(switches, now);
+                sw_credit(switches, now);
         apply_until(switches, now);
         switches->now = now;
-        settle(switches, now);
-        take_snapshot(switches, now);
+        sw_settle(switches, now);
+        sw_take_snapshot(switches, now);
         if (switches->rest.waking)
-                look_for_credited(switches);
+                sw_look_for_credited(switches);
         if (switches->rest.unsteady && !switches->rest.on)
-                begin_steady(switches);
+                sw_begin_steady(switches);
 }
 
 /* What the sums were at that time. */
@@ -974,7 +701,7 @@ void switches_busy(
                 switches->holder->part_ppm = switches->busy_ppm;
                 /* later samples are of what comes after this one: no sum holds anything before */
                 switches->settled = to;
-                settle(switches, switches->now);
+                sw_settle(switches, switches->now);
                 return;
         }
         /* it has had it since before anything was recorded again */
@@ -983,7 +710,7 @@ void switches_busy(
                 if (id) {
                         hold(switches, get(switches, id, from), switches->rest.woken);
                         switches->changed = true;
-                        settle(switches, switches->now);
+                        sw_settle(switches, switches->now);
                 }
         }
         /* records may lag behind samples a little */

@@ -123,6 +123,7 @@ static void open_device(struct watch *watch, unsigned device)
         /* it may be that it could not begin again */
         switches_wake(&watched->switches, watched->switches.now);
         watched->open = true;
+        watched->pause = 0;
         pthread_mutex_unlock(&watch->lock);
         atomic_store(&watch->view->device[device].begun, watched->switches.now);
         atomic_store(
