@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cleave beside another library that limits device memory, on one machine and by turns. A peer is
 named by its library: NAME=PRELOAD[,VARIABLE=VALUE…], preloaded into the same programs; in a value
-{quota} is the quota in GiB and {new} the path of a file that is not there yet.
+{quota} is the quota in GiB, {percent} the part of the compute time (of tests/gpu/compute) and {new} the
+path of a file that is not there yet.
 
 usage: python3 bench/peers.py --build DIR --peer NAME=PRELOAD,… [--only quota,startup] [--json FILE]
                               [--quota GIB] [--seconds N] [--rounds N] [--count N] [--contexts N]
@@ -42,13 +43,17 @@ class Peer:
         if not self.name or not os.path.isfile(self.preload):
             raise argparse.ArgumentTypeError(f"'{text}' names no library")
 
+    def settings(self, quota, percent=100):
+        """Its variables, for one tenant of quota GiB and so much of the compute time."""
+        def value(text):
+            return text.replace("{quota}", str(quota)).replace("{percent}", str(percent)).replace(
+                "{new}", os.path.join(tempfile.mkdtemp(prefix="peer-"), "file"))
+        return {"LD_PRELOAD": os.path.abspath(self.preload),
+                **{name: value(text) for name, text in self.variables}}
+
     def environment(self, environment, quota):
         """environment, with the peer in it; for one tenant of quota GiB."""
-        def value(text):
-            return text.replace("{quota}", str(quota)).replace(
-                "{new}", os.path.join(tempfile.mkdtemp(prefix="peer-"), "file"))
-        return {**environment, "LD_PRELOAD": os.path.abspath(self.preload),
-                **{name: value(text) for name, text in self.variables}}
+        return {**environment, **self.settings(quota)}
 
 
 def add_option(parser):

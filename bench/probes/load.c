@@ -4,13 +4,14 @@
  * does not depend on who else has the GPU. Started by a probe, which gives it a page to count in.
  *
  * usage: load FD MICROSECONDS MODE [GAP_MICROSECONDS [SLICE_MICROSECONDS
- *             [CALIBRATION_MILLISECONDS]]]
+ *             [CALIBRATION_MILLISECONDS [TURNS]]]]
  *   queue  always work waiting; sync  launch, wait, again; pace  sync, then rest GAP; open  serve
  *   arrivals that come at random, GAP apart in the mean, whether or not the last is done; host  64
  *   launches, then wait: what the launches take of the host, each, in ns where the others have us
  *   graph  a queue of graphs, chains of 1,000 such kernels; cooperative  a queue of kernels whose
  *   blocks wait for each other half-way; persistent  one kernel that does its work again and again
- *   until it is told to stop: what it has done counts as if it were that many kernels
+ *   until it is told to stop: what it has done counts as if it were that many kernels. With TURNS,
+ *   what another load of that length has found, nothing is calibrated: who is held back cannot.
  *
  * It sees the driver library's RM calls, in order to know its channels: link it so that its ioctl()
  * is exported.
@@ -434,7 +435,12 @@ int main(int argc, char **argv)
         MUST(p_cuMemHostRegister_v2(page, sizeof(*page), CU_MEMHOSTREGISTER_DEVICEMAP));
         MUST(p_cuMemHostGetDevicePointer_v2(&done, (void *)&page->done, 0));
         stop = done + offsetof(struct load_page, stop) - offsetof(struct load_page, done);
-        turns = calibrate(kind, wanted_ns, argc > 6 ? atof(argv[6]) * 1e6 : 4e8);
+        turns = argc > 7 ? (unsigned)atoi(argv[7]) : 0;
+        if (turns == 0)
+                turns = calibrate(kind, wanted_ns, argc > 6 ? atof(argv[6]) * 1e6 : 4e8);
+        else if (kind == KIND_GRAPH)
+                make_graph(turns);
+        page->turns = turns;
         if (argc > 5 && atof(argv[5]) > 0) {
                 uint64_t slice = (uint64_t)atof(argv[5]);
 

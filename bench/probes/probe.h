@@ -43,6 +43,7 @@ struct load_page {
         _Atomic uint32_t longest_us;         /* of all since then */
         uint32_t latency_us[LOAD_LATENCIES]; /* arrival to completion; not with queue */
         double unit_ns;                      /* one kernel in a full queue with the GPU to itself */
+        uint64_t turns;                      /* of its loop */
         int32_t fd; /* of /dev/nvidiactl, the one that RM knows the driver library by */
         uint32_t client, subdevice; /* RM's names, */
         uint32_t group;             /* of the graphics/compute channel group */
@@ -53,6 +54,7 @@ struct load_page {
 /* tests/gpu/compute reads these */
 static_assert(offsetof(struct load_page, longest_us) == 36, "layout");
 static_assert(offsetof(struct load_page, unit_ns) == 262184, "layout");
+static_assert(offsetof(struct load_page, turns) == 262192, "layout");
 static_assert(sizeof(struct load_page) <= 270336, "layout");
 
 static inline uint64_t now_ns(void)
