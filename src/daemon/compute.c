@@ -30,7 +30,8 @@ extern char **environ;
 #define NSEC_PER_USEC 1000ull
 #define BOARD_NAME    "steer-board"
 #define OBSERVE_NS    10000000ull   /* between looks at tenants if there is no news */
-#define SENT_MAX      16u           /* commands that the steering process has at a time */
+#define SENT_MAX      16u           /* commands that the steering process has at a time, */
+#define SENT_SLOW     2u            /* those that can wait, of half a millisecond and more each */
 #define CHECK_NS      1000000000ull /* between looks at slices in force */
 #define CHECK_GROUPS  4u            /* asked for at each look, 0.3 ms of RM's time for each */
 #define RESTART_MIN   (20 * USEC_PER_MSEC) /* after the steering process has ended */
@@ -286,9 +287,17 @@ static void operation_done(
                 operation_end(compute, operation);
 }
 
+/* Slices and what stands of them: nobody has more than he may meanwhile. */
+static bool can_wait(const struct command *command)
+{
+        return command->purpose == FOR_CHECK || command->wire.type == STEER_SET_SLICE ||
+               command->wire.type == STEER_SET_MODE;
+}
+
 static void send_commands(struct compute *compute)
 {
-        while (compute->to_send && compute->sent_count < SENT_MAX && compute->fd >= 0) {
+        while (compute->to_send && compute->fd >= 0 &&
+                compute->sent_count < (can_wait(compute->to_send) ? SENT_SLOW : SENT_MAX)) {
                 struct command *command = compute->to_send;
                 struct iovec part = {&command->wire, sizeof(command->wire)};
                 struct msghdr header = {.msg_iov = &part, .msg_iovlen = 1};
@@ -316,18 +325,29 @@ static void send_commands(struct compute *compute)
         }
 }
 
-/* Queues a command; wire.type and its arguments are the caller's. NULL: no memory. */
+/* Queues a command; wire.type and its arguments are the caller's. A cap waits for no slices, of
+ * which there may be as many as tenants. NULL: no memory. */
 static struct command *command_new(struct compute *compute, enum steer_command_type type)
 {
-        struct command *command = calloc(1, sizeof(*command));
+        struct command *command = calloc(1, sizeof(*command)), *before = NULL;
 
         if (!command)
                 return NULL;
+        if ((type == STEER_DISABLE || type == STEER_ENABLE) && compute->to_send)
+                for (struct command *last = compute->to_send->prev; can_wait(last);
+                        last = last->prev) {
+                        before = last;
+                        if (last == compute->to_send)
+                                break;
+                }
         command->fd = -EBADF;
         command->wire.magic = STEER_MAGIC;
         command->wire.type = type;
         command->wire.serial = ++compute->serial;
-        DL_APPEND(compute->to_send, command);
+        if (before)
+                DL_PREPEND_ELEM(compute->to_send, before, command);
+        else
+                DL_APPEND(compute->to_send, command);
         return command;
 }
 
