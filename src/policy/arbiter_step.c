@@ -4,8 +4,8 @@
 
 #define CALL_LOST (200 * ARBITER_MS) /* a call not reported back by then is made again */
 #define RETRY     (50 * ARBITER_MS)
-#define SET_PAUSE                                                                                  \
-        (100 * ARBITER_MS) /* between calls that set slices, where nobody's terms changed */
+/* Between calls that set slices, where nobody's terms changed. */
+#define SET_PAUSE (100 * ARBITER_MS)
 
 static bool may_call(const struct seat *seat, enum call call, uint64_t now)
 {

@@ -210,112 +210,107 @@ static void test_debt_is_limited(void **state)
         arbiter_free(arbiter);
 }
 
+/* Somebody alone with a cap, whose channels are switched a while after it was decided. */
+struct lone {
+        struct arbiter *arbiter;
+        struct arbiter_sight sight;
+        struct arbiter_action last;
+        uint64_t done; /* when that is done, 0: nothing is under way */
+        bool on;
+};
+
+static struct lone begin_lone(unsigned cap, enum arbiter_demand demand)
+{
+        struct arbiter_terms terms = {.cap = cap};
+        struct lone lone = {
+                .sight =
+                        {
+                                .demand = demand,
+                                .used_known = true,
+                                .blind_alone = true,
+                                .starts_known = true,
+                                .wanted_known = true,
+                                .source = ACCOUNT_SWITCHES,
+                                .precision_ns = 60 * US,
+                                .groups = 1,
+                                .channels = 8,
+                        },
+                .on = true,
+        };
+
+        arbiter_new(1, NULL, &lone.arbiter);
+        arbiter_admit(lone.arbiter, SEC, 1, both, 1, &terms);
+        return lone;
+}
+
+static void run_lone(struct lone *lone, uint64_t now, uint64_t call_ns)
+{
+        unsigned count;
+
+        if (lone->done && now >= lone->done) {
+                lone->on = lone->last.act == ARBITER_ENABLE;
+                arbiter_acted(lone->arbiter, now, &lone->last, 0);
+                lone->done = 0;
+        }
+        if (now < arbiter_next(lone->arbiter) || lone->done)
+                return;
+        arbiter_observe(lone->arbiter, now, 1, 0, &lone->sight);
+        count = arbiter_step(lone->arbiter, now, actions);
+        for (unsigned i = 0; i < count; i++) {
+                if (actions[i].act != ARBITER_DISABLE && actions[i].act != ARBITER_ENABLE) {
+                        arbiter_acted(lone->arbiter, now, &actions[i], 0);
+                        continue;
+                }
+                lone->last = actions[i];
+                lone->done = now + call_ns;
+        }
+}
+
 /* Calls that took long, as while contexts were made, are allowed for: more than the budget of a
  * period. Who has so little has it all the same, every few periods. */
 static void test_calls_that_take_long(void **state)
 {
-        struct arbiter *arbiter;
-        struct arbiter_terms terms = {.cap = 5};
-        struct arbiter_sight sight = {.demand = ARBITER_DEMAND_WORK,
-                .used_known = true,
-                .source = ACCOUNT_SWITCHES,
-                .groups = 1,
-                .channels = 8};
-        struct arbiter_action last = {0};
-        uint64_t now, done = 0, before = 0;
-        bool on = true;
+        struct lone lone = begin_lone(5, ARBITER_DEMAND_WORK);
+        uint64_t before = 0;
 
         (void)state;
-        arbiter_new(1, NULL, &arbiter);
-        arbiter_admit(arbiter, SEC, 1, both, 1, &terms);
-        for (now = SEC; now < 32 * SEC; now += 100 * US) {
-                unsigned count;
-
-                sight.used_ns += on ? 100 * US : 0;
-                if (done && now >= done) {
-                        on = last.act == ARBITER_ENABLE;
-                        arbiter_acted(arbiter, now, &last, 0);
-                        done = 0;
-                }
+        for (uint64_t now = SEC; now < 32 * SEC; now += 100 * US) {
+                lone.sight.used_ns += lone.on ? 100 * US : 0;
+                lone.sight.used_at = lone.sight.wanted_ns = now;
                 if (now == 12 * SEC)
-                        before = sight.used_ns;
-                if (now < arbiter_next(arbiter) || done)
-                        continue;
-                sight.used_at = now;
-                arbiter_observe(arbiter, now, 1, 0, &sight);
-                count = arbiter_step(arbiter, now, actions);
-                for (unsigned i = 0; i < count; i++) {
-                        if (actions[i].act != ARBITER_DISABLE && actions[i].act != ARBITER_ENABLE) {
-                                arbiter_acted(arbiter, now, &actions[i], 0);
-                                continue;
-                        }
-                        last = actions[i];
-                        done = now + (now < 8 * SEC ? 20 * MS : 600 * US);
-                }
+                        before = lone.sight.used_ns;
+                run_lone(&lone, now, now < 8 * SEC ? 20 * MS : 600 * US);
         }
         /* 5 % of 20 s */
-        assert_in_range(sight.used_ns - before, 950 * MS, 1050 * MS);
-        arbiter_free(arbiter);
+        assert_in_range(lone.sight.used_ns - before, 950 * MS, 1050 * MS);
+        arbiter_free(lone.arbiter);
 }
 
 /* Who is alone and needs little of his time is not held back by what he is predicted to use: that
  * is learnt from what is measured, not from what was predicted. */
 static void test_light_alone(void **state)
 {
-        struct arbiter *arbiter;
-        struct arbiter_terms terms = {.cap = 10};
-        struct arbiter_sight sight = {.demand = ARBITER_DEMAND_UNKNOWN,
-                .used_known = true,
-                .blind_alone = true,
-                .starts_known = true,
-                .wanted_known = true,
-                .source = ACCOUNT_SWITCHES,
-                .precision_ns = 60 * US,
-                .groups = 1,
-                .channels = 8};
-        struct arbiter_action last = {0};
-        uint64_t done = 0, used = 0, seen = 0, on_ns = 0, since_on = 0;
-        bool on = true;
+        struct lone lone = begin_lone(10, ARBITER_DEMAND_UNKNOWN);
+        uint64_t used = 0, seen = 0, on_ns = 0, since_on = 0;
 
         (void)state;
-        arbiter_new(1, NULL, &arbiter);
-        arbiter_admit(arbiter, SEC, 1, both, 1, &terms);
         for (uint64_t now = SEC; now < 7 * SEC; now += 100 * US) {
-                unsigned count;
-
                 /* 1 ms in 20 */
-                since_on = on ? since_on + 100 * US : 0;
+                since_on = lone.on ? since_on + 100 * US : 0;
                 if (since_on % (20 * MS) > 18 * MS && since_on % (20 * MS) <= 19 * MS)
                         used += 100 * US;
-                on_ns += on && now >= 3 * SEC ? 100 * US : 0;
-                if (done && now >= done) {
-                        on = last.act == ARBITER_ENABLE;
-                        arbiter_acted(arbiter, now, &last, 0);
-                        done = 0;
-                }
+                on_ns += lone.on && now >= 3 * SEC ? 100 * US : 0;
                 if (now % (10 * MS) == 0) {
                         /* told late */
-                        sight.used_ns = seen;
-                        sight.used_at = now - 9 * MS;
-                        sight.wanted_ns = now;
+                        lone.sight.used_ns = seen;
+                        lone.sight.used_at = now - 9 * MS;
+                        lone.sight.wanted_ns = lone.sight.since = now;
                         seen = used;
-                        sight.since = now;
                 }
-                if (now < arbiter_next(arbiter) || done)
-                        continue;
-                arbiter_observe(arbiter, now, 1, 0, &sight);
-                count = arbiter_step(arbiter, now, actions);
-                for (unsigned i = 0; i < count; i++) {
-                        if (actions[i].act != ARBITER_DISABLE && actions[i].act != ARBITER_ENABLE) {
-                                arbiter_acted(arbiter, now, &actions[i], 0);
-                                continue;
-                        }
-                        last = actions[i];
-                        done = now + 500 * US;
-                }
+                run_lone(&lone, now, 500 * US);
         }
         assert_true(on_ns > 4 * SEC * 9 / 10);
-        arbiter_free(arbiter);
+        arbiter_free(lone.arbiter);
 }
 
 /* A call that disables and fails may have been done in part: then all is enabled when the time has
