@@ -74,7 +74,8 @@
  * call that sets a slice begins the hardware's list of groups anew (docs/probes.md, "Slices"), and
  * where such calls come more often than once in a round, who stands late in it has nothing at all
  * (H100, 32 queues, a call each 30 ms: 17 of them stood still for a second). So all that are wanted
- * go together, and not oftener than each 100 ms unless somebody's terms changed. Periods are 50 ms,
+ * go together, and not oftener than each 100 ms, or 50 where a guarantee does not stand, unless
+ * somebody's terms changed. Periods are 50 ms,
  * or 100 ms where that would take more than 1 % of a core for each capped tenant and 1 % above.
  * Turns are 2 calls each 10 ms, about 5 % of a core while two such loops compete: the price of
  * their 11 ms wait.

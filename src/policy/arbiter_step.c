@@ -4,8 +4,10 @@
 
 #define CALL_LOST (200 * ARBITER_MS) /* a call not reported back by then is made again */
 #define RETRY     (50 * ARBITER_MS)
-/* Between calls that set slices, where nobody's terms changed. */
-#define SET_PAUSE (100 * ARBITER_MS)
+/* Between calls that set slices, where nobody's terms changed: a round or two; less where a
+ * guarantee does not stand. */
+#define SET_PAUSE  (100 * ARBITER_MS)
+#define SET_FORCED (50 * ARBITER_MS)
 
 static bool may_call(const struct seat *seat, enum call call, uint64_t now)
 {
@@ -137,7 +139,7 @@ static void set_weights(struct arbiter *arbiter, struct actions *actions, uint64
                         cost += change.cost;
                         forced |= change.forced;
                 }
-                forced = forced && now >= device->set + SET_PAUSE;
+                forced = forced && now >= device->set + SET_FORCED;
                 all = device->urgent || (forced && arbiter->call_budget > 0) ||
                       (now >= device->set + SET_PAUSE &&
                               arbiter->call_budget >= (int64_t)MIN_OF(cost, CALL_CREDIT));
