@@ -552,6 +552,22 @@ static void assert_switched(unsigned off, unsigned off_next)
         memset(driver->switched, 0, sizeof(driver->switched));
 }
 
+/* Another has the engine, and then that one; a look that is under way at the same moment makes it
+ * unknown, and is waited out. */
+static void assert_switched_beside(struct process *process, uint32_t then, unsigned off)
+{
+        for (unsigned i = 0; i < 100; i++) {
+                driver->runs = 200;
+                driver->runs_then = then;
+                memset(driver->switched, 0, sizeof(driver->switched));
+                assert_int_equal(result(process, switch_some(true, 0, 8), -1), 0);
+                if (driver->switched[STEER_OFF_NEXT] == 1 && driver->switched[STEER_OFF] == off)
+                        break;
+                assert_int_equal(result(process, switch_some(false, 0, 8), -1), 0);
+        }
+        assert_switched(off, 1);
+}
+
 /* Who has the engine keeps it when another is disabled; who is disabled does not. */
 static void ends_no_other_slice(void **state)
 {
@@ -577,28 +593,11 @@ static void ends_no_other_slice(void **state)
         assert_int_equal(result(&process, switch_some(true, 0, 8), -1), 0);
         assert_switched(1, 0);
         assert_int_equal(result(&process, switch_some(false, 0, 8), -1), 0);
-        /* another; a look that is under way at this moment makes that unknown */
-        driver->runs = 200;
-        for (unsigned i = 0; i < 100; i++) {
-                memset(driver->switched, 0, sizeof(driver->switched));
-                assert_int_equal(result(&process, switch_some(true, 0, 8), -1), 0);
-                if (driver->switched[STEER_OFF] == 0)
-                        break;
-                assert_int_equal(result(&process, switch_some(false, 0, 8), -1), 0);
-        }
-        assert_switched(0, 1);
+        /* another */
+        assert_switched_beside(&process, 0, 0);
         assert_int_equal(result(&process, switch_some(false, 0, 8), -1), 0);
         /* another, but at the last moment it got it after all */
-        for (unsigned i = 0; i < 100; i++) {
-                driver->runs = 200;
-                driver->runs_then = 100;
-                memset(driver->switched, 0, sizeof(driver->switched));
-                assert_int_equal(result(&process, switch_some(true, 0, 8), -1), 0);
-                if (driver->switched[STEER_OFF_NEXT] == 1)
-                        break;
-                assert_int_equal(result(&process, switch_some(false, 0, 8), -1), 0);
-        }
-        assert_switched(1, 1);
+        assert_switched_beside(&process, 100, 1);
         finish(&process, 0);
         assert_int_equal(disabled(), 0);
         close_safe(view);
