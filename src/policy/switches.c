@@ -142,7 +142,9 @@ static void push(struct switches *switches, const struct switches_event *event)
 {
         unsigned k;
 
-        switches->rest.unsteady = true;
+        if (event->type == SWITCHES_DISABLE || event->type == SWITCHES_ENABLE)
+                switches->rest.unsteady = true;
+        switches->rest.told = true;
         if (switches->events == SWITCHES_EVENTS)
                 apply_until(switches, switches->event[0].at);
         k = switches->events++;
@@ -584,8 +586,8 @@ void switches_look(struct switches *switches, uint64_t now)
         sw_take_snapshot(switches, now);
         if (switches->rest.waking)
                 sw_look_for_credited(switches);
-        if (switches->rest.unsteady && !switches->rest.on)
-                sw_begin_steady(switches);
+        if (!switches->rest.on)
+                sw_look_for_changes(switches);
 }
 
 /* What the sums were at that time. */

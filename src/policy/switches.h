@@ -34,10 +34,11 @@
  * it rests nothing is recorded; who was cut in the round before is credited by his slice, of what
  * all together were recorded to work before. Then all are looked for again, for about a round.
  * Anything that is told, and who more than now and then does not use up his slice, ends this until
- * nothing has changed for SWITCHES_STEADY. A rest is an eighth of the time since somebody came or
- * went, within SWITCHES_REST_SHORT and SWITCHES_REST. Who runs out of work, or has some again,
- * while it rests is seen when that ends: by so much one may be counted wrong, or be taken for one
- * without work.
+ * nothing has changed for SWITCHES_STEADY; slices that are set end it for a round only, if all
+ * together stay as long, since what follows from that is known. A rest is an eighth of the time
+ * since somebody came or went, within SWITCHES_REST_SHORT and SWITCHES_REST. Who runs out of work,
+ * or has some again, while it rests is seen when that ends: by so much one may be counted wrong, or
+ * be taken for one without work.
  */
 #pragma once
 
@@ -174,10 +175,12 @@ struct switches {
                 bool partial;  /* the first end on record is of a run that began before */
                 bool nobody;   /* none was seen: who has the engine now, samples must say */
                 bool unsteady; /* something has changed since the last look */
+                bool told;     /* slices have been set since then, or begun anew */
                 bool learnt;   /* work and switching are those of the time since steady */
                 uint64_t steady, from, until, woken, credited;
                 int64_t switched;       /* switch_ns when all became steady */
-                double work, switching; /* parts of the time */
+                double work, switching; /* parts of the time, */
+                double slices;          /* with slices of so much together */
         } rest;
 
         struct switches_owner owner[SWITCHES_OWNERS];

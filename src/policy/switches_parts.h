@@ -44,8 +44,8 @@ void sw_let_go(struct switches *switches, uint64_t now);
 /* switches_rest.c */
 /* A run has ended, as owner->end says. */
 void sw_note_end(struct switches *switches, struct switches_owner *owner);
-/* From now on it is seen whether anything changes. */
-void sw_begin_steady(struct switches *switches);
+/* What has changed since the last look. */
+void sw_look_for_changes(struct switches *switches);
 /* While nothing is recorded: what everybody had up to then. */
 void sw_credit(struct switches *switches, uint64_t until);
 /* The first end of one who was credited. */

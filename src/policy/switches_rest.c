@@ -8,6 +8,8 @@
 /* What each has used must be what its slice says, but for so much: with several groups, or on a
  * list of its own, it is not. */
 #define REST_OFF 0.05
+/* With a round so much longer or shorter all together work as much as before. */
+#define ROUND_OFF 0.125
 /* Of the runs of one with a backlog, and one more, at most one in so many ends for want of work. */
 #define IDLE_PART 6u
 /* Who is not seen while all others come so often has no work any more. */
@@ -28,7 +30,7 @@ void sw_note_end(struct switches *switches, struct switches_owner *owner)
 }
 
 /* From now on it is seen whether anything changes. */
-void sw_begin_steady(struct switches *switches)
+static void begin_steady(struct switches *switches)
 {
         for (uint32_t i = 0; i < switches->free; i++) {
                 switches->owner[i].ran_ns = 0;
@@ -36,7 +38,7 @@ void sw_begin_steady(struct switches *switches)
         }
         switches->rest.steady = switches->now;
         switches->rest.switched = switches->switch_ns;
-        switches->rest.unsteady = switches->rest.learnt = false;
+        switches->rest.learnt = false;
 }
 
 /* Has a backlog, and was seen to while all were steady. */
@@ -64,6 +66,22 @@ static double sum_backlogged(const struct switches *switches, uint64_t *ret_used
         return slices;
 }
 
+void sw_look_for_changes(struct switches *switches)
+{
+        uint64_t used;
+        double off;
+
+        if (switches->rest.told) {
+                off = sum_backlogged(switches, &used) - switches->rest.slices;
+                switches->rest.unsteady |=
+                        !switches->rest.learnt ||
+                        (off < 0 ? -off : off) > ROUND_OFF * switches->rest.slices;
+        }
+        if (switches->rest.unsteady)
+                begin_steady(switches);
+        switches->rest.unsteady = switches->rest.told = false;
+}
+
 uint64_t switches_may_rest(const struct switches *switches)
 {
         unsigned whole = switches->rest.learnt ? 1 : WHOLE_FIRST, count = 0;
@@ -71,7 +89,8 @@ uint64_t switches_may_rest(const struct switches *switches)
         double slices;
 
         if (switches->rest.on || switches->rest.waking || switches->rest.unsteady ||
-                switches->events > 0 || switches->now < switches->rest.steady + SWITCHES_STEADY)
+                switches->rest.told || switches->events > 0 ||
+                switches->now < switches->rest.steady + SWITCHES_STEADY)
                 return 0;
         slices = sum_backlogged(switches, &used);
         for (uint32_t i = 0; i < switches->free; i++) {
@@ -114,6 +133,7 @@ void switches_rest(struct switches *switches, uint64_t now)
                 switches->rest.work = (double)used / span;
                 switches->rest.switching =
                         (double)(switches->switch_ns - switches->rest.switched) / span;
+                switches->rest.slices = slices;
                 switches->rest.learnt = true;
         }
         for (uint32_t i = 0; i < switches->free; i++) {
@@ -165,8 +185,8 @@ void sw_correct_credit(struct switches *switches, struct switches_owner *owner)
 
 bool switches_must_wake(const struct switches *switches, uint64_t now)
 {
-        return switches->rest.on &&
-               (switches->rest.unsteady || switches->events > 0 || now >= switches->rest.until);
+        return switches->rest.on && (switches->rest.unsteady || switches->rest.told ||
+                                            switches->events > 0 || now >= switches->rest.until);
 }
 
 void switches_wake(struct switches *switches, uint64_t now)

@@ -623,7 +623,17 @@ static void does_not_rest(void **state)
         assert_true(engine.at > 6000 * MS);
         assert_int_equal(engine.rests, 0);
         tear_down(state);
-        /* calls that come now and then */
+        /* one whose channels are off now and then */
+        set_up(state);
+        begin_engine(16, 3000);
+        for (unsigned i = 0; i < 10; i++) {
+                run_engine(1500 * MS);
+                switches_off(switches, A, engine.at, engine.at + 300 * US, true);
+                switches_off(switches, A, engine.at + 300 * US, engine.at + 600 * US, false);
+        }
+        assert_int_equal(engine.rests, 0);
+        tear_down(state);
+        /* calls before all have been steady for long enough */
         set_up(state);
         begin_engine(16, 3000);
         for (unsigned i = 0; i < 10; i++) {
@@ -736,6 +746,58 @@ static void wakes_by_what_is_told(void **state)
         until_rest();
 }
 
+static void set_slices(uint64_t most, uint64_t fourth)
+{
+        for (unsigned i = 0; i < engine.owners; i++) {
+                engine.owner[i].slice_us = i % 4 ? most : fourth;
+                switches_slice(switches, A + i, engine.at, engine.owner[i].slice_us);
+                /* each call takes its time */
+                run_engine(1);
+        }
+}
+
+/* Who is there is known, and what follows from their slices: it rests again soon, and for as long
+ * as before, unless all together have become much shorter. */
+static void slices_are_set_while_it_rests(void **state)
+{
+        uint64_t before[OWNERS], set, rest;
+
+        (void)state;
+        begin_engine(32, 1672);
+        until_rest();
+        run_engine(3000 * MS);
+        while (!switches->rest.on)
+                run_engine(10 * MS);
+        rest = switches->rest.until - switches->rest.from;
+        assert_in_range(rest, 400 * MS, 700 * MS);
+        for (unsigned i = 0; i < 32; i++) {
+                before[i] = sight(A + i).used_ns;
+                engine.owner[i].used = 0;
+        }
+        run_engine(100 * MS);
+        set = engine.at;
+        set_slices(1624, 2200);
+        assert_false(switches->rest.on);
+        until_rest();
+        assert_in_range(engine.at - set, 50 * MS, 160 * MS);
+        assert_true(switches->rest.until - switches->rest.from > rest);
+        run_engine(500 * MS);
+        /* there is more switching now */
+        set = engine.at;
+        set_slices(800, 1600);
+        until_rest();
+        assert_in_range(engine.at - set, SWITCHES_STEADY, SWITCHES_STEADY + 200 * MS);
+        run_engine(3000 * MS);
+        for (unsigned i = 0; i < 32; i++) {
+                uint64_t used = engine.owner[i].used;
+
+                assert_int_equal(sight(A + i).demand, SWITCHES_WORK);
+                assert_int_equal(sight(A + i).starts, 1);
+                assert_about(sight(A + i).used_ns - before[i], used,
+                        used / 100 + 2 * engine.owner[i].slice_us * SWITCHES_TICK);
+        }
+}
+
 /* The first record may be the end of a run whose beginning was not recorded. */
 static void first_record_is_an_end(void **state)
 {
@@ -787,6 +849,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(goes_while_it_rests, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(one_stays, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(wakes_by_what_is_told, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(slices_are_set_while_it_rests, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(first_record_is_an_end, set_up, tear_down),
         };
 
