@@ -57,6 +57,9 @@ struct bench_metric {
          * after cell_fail(). */
         int (*measure)(struct cell *cell, double *ret);
         bool of_first; /* it asks the arm's first worker only */
+        /* It is time of the host's: in shorter turns, all arms on one processor, as the speed of
+         * processors changes within tenths of a second. */
+        bool of_host;
 };
 
 extern const struct bench_metric bench_metrics[];
@@ -85,6 +88,7 @@ struct bench_options {
 struct bench_pace {
         unsigned turns;        /* of metrics of one process */
         unsigned shared_turns; /* of those of several */
+        unsigned host_turns;   /* of those of the host's time, each of so many repetitions less */
         unsigned window_ms;
         unsigned rounds_ms; /* window of what has to hold several of the rounds of time */
         unsigned shares_ms; /* of what is compared with shares */
@@ -105,6 +109,7 @@ struct bench_worker {
         uint64_t begun_usec; /* of its start, by CLOCK_MONOTONIC */
         double born_ms;      /* from then to its first answer */
         bool broken;         /* it has failed and is of no more use */
+        bool bound;          /* to bench->processor */
 };
 
 /* What a process is granted. 0, NULL: nothing said. */
@@ -136,6 +141,7 @@ struct bench {
         double rate;        /* of work: bench/worker/work.c */
         double hit_limit;   /* cycles of a load from the L2 cache; 0: not known yet */
         unsigned started;   /* processes so far */
+        int processor;      /* for what is time of the host's */
         /* What the last command that is a metric's was answered by the arms, by turns: the next
          * metric may have another figure of the same. */
         const char *asked;
@@ -197,9 +203,10 @@ int cell_fail(struct cell *cell, const char *format, ...) __attribute__((format(
 /* Whether the arm is native or its control. */
 bool cell_native(const struct cell *cell);
 
-/* Asks the arm's first worker. {n:N} in the command is N or fewer where the pace is quick, {ms} the
- * window, {array} bytes of an array, {copy} of a copy, {quarter} a quarter of that, {memory:PARTS}
- * that part of the device. ret: a new reference. */
+/* Asks the arm's first worker. {n:N} in the command is N or fewer where the pace is quick or turns
+ * are short, {count:N} the same whatever the turns, {ms} the window, {array} bytes of an array,
+ * {copy} of a copy, {quarter} a quarter of that, {memory:PARTS} that part of the device. ret: a new
+ * reference. */
 int cell_ask(struct cell *cell, json_t **ret, const char *command);
 
 /* Sees to it that the cell has n workers under these terms; those that live are kept where the
@@ -241,6 +248,9 @@ unsigned cell_lead_ms(const struct cell *cell);
 int cell_rates(struct cell *cell, const struct bench_load *loads, double rates[BENCH_WORKERS]);
 /* The same where it is to be as the shares are. */
 int cell_shares(struct cell *cell, const struct bench_load *loads, double rates[BENCH_WORKERS]);
+
+/* N, or fewer where the pace is quick or turns are short. */
+unsigned cell_repetitions(const struct cell *cell, double n);
 
 /* Changes terms of a worker of a Cleave arm, by the command line. */
 int cell_set(struct cell *cell, unsigned worker, const char *option, const char *value);

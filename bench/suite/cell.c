@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <math.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,8 @@
 #define ANSWER_SECONDS 60
 #define GONE_SECONDS   10
 #define COMMAND_MAX    1024
+
+#define REPETITIONS_MIN 5
 
 static int keep(char **place, const char *format, va_list list)
 {
@@ -94,6 +97,31 @@ static int first_worker(struct cell *cell, struct bench_worker **ret)
         return 0;
 }
 
+unsigned cell_repetitions(const struct cell *cell, double n)
+{
+        const struct bench_pace *pace = &cell->bench->pace;
+        double part = cell->metric->of_host ? (double)pace->turns / pace->host_turns : 1;
+
+        return (unsigned)fmax(n * pace->scale * part, REPETITIONS_MIN);
+}
+
+/* It measures on the one processor, or wherever the kernel has it, as the metric wants. */
+static void place(const struct cell *cell, struct bench_worker *worker)
+{
+        pid_t pid = (pid_t)answer_number(worker->about, "pid");
+        cpu_set_t set;
+
+        if (worker->bound == cell->metric->of_host || sched_getaffinity(0, sizeof(set), &set) < 0)
+                return;
+        if (cell->metric->of_host) {
+                CPU_ZERO(&set);
+                CPU_SET(cell->bench->processor, &set);
+        }
+        /* its first thread makes the calls; where that may not be, it is measured as it is */
+        if (sched_setaffinity(pid, sizeof(set), &set) == 0)
+                worker->bound = cell->metric->of_host;
+}
+
 /* Fills in what stands in braces. */
 static void fill_in(const struct cell *cell, const char *command, char text[COMMAND_MAX])
 {
@@ -107,10 +135,12 @@ static void fill_in(const struct cell *cell, const char *command, char text[COMM
                         text[filled++] = *command++;
                         continue;
                 }
-                if (strncmp(command, "{n:", 3) == 0) {
-                        value = (unsigned long long)(strtod(command + 3, NULL) * pace->scale);
-                        value = MAX_OF(value, 5ull);
-                } else if (strncmp(command, "{quarter}", 9) == 0)
+                if (strncmp(command, "{n:", 3) == 0)
+                        value = cell_repetitions(cell, strtod(command + 3, NULL));
+                else if (strncmp(command, "{count:", 7) == 0)
+                        value = (unsigned long long)fmax(
+                                strtod(command + 7, NULL) * pace->scale, REPETITIONS_MIN);
+                else if (strncmp(command, "{quarter}", 9) == 0)
                         value = pace->array_bytes / 4;
                 else if (strncmp(command, "{ms}", 4) == 0)
                         value = pace->window_ms;
@@ -136,6 +166,7 @@ int cell_ask(struct cell *cell, json_t **ret, const char *command)
         r = first_worker(cell, &worker);
         if (r < 0)
                 return r;
+        place(cell, worker);
         fill_in(cell, command, text);
         r = bench_worker_send(worker, text);
         if (r == 0 || r == -EIO) /* it may have died: the answer says how */
@@ -282,6 +313,7 @@ static int send_list(struct cell *cell, unsigned worker, const char *format, va_
         char text[COMMAND_MAX];
 
         vsnprintf(text, sizeof(text), format, list);
+        place(cell, cell->worker[worker]);
         bench_worker_send(cell->worker[worker], text);
         return 0;
 }

@@ -27,8 +27,7 @@ int measure_limiter(struct cell *cell, double *ret)
         int r = cell_workers(cell, &terms, 1);
 
         if (r == 0)
-                r = cell_tell(cell, 0, &answer, "launch %u",
-                        (unsigned)(20000 * cell->bench->pace.scale) + 5);
+                r = cell_tell(cell, 0, &answer, "launch %u", cell_repetitions(cell, 20000));
         if (r < 0)
                 return r;
         *ret = answer_number(answer, "launch_p50_us") * 1000;

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <ftw.h>
 #include <math.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -21,6 +22,7 @@ static const struct bench_pace paces[2][2] = {
         /* a real GPU: in full, and quick */
         {{.turns = 5,
                  .shared_turns = 3,
+                 .host_turns = 15,
                  .window_ms = 500,
                  .rounds_ms = 500,
                  .shares_ms = 1000,
@@ -31,6 +33,7 @@ static const struct bench_pace paces[2][2] = {
                  .array_bytes = 512u << 20},
                 {.turns = 1,
                         .shared_turns = 1,
+                        .host_turns = 3,
                         .window_ms = 200,
                         .rounds_ms = 200,
                         .shares_ms = 1000,
@@ -42,6 +45,7 @@ static const struct bench_pace paces[2][2] = {
         /* a simulated one */
         {{.turns = 3,
                  .shared_turns = 2,
+                 .host_turns = 6,
                  .window_ms = 100,
                  .rounds_ms = 250,
                  .shares_ms = 250,
@@ -52,6 +56,7 @@ static const struct bench_pace paces[2][2] = {
                  .array_bytes = 8u << 20},
                 {.turns = 1,
                         .shared_turns = 1,
+                        .host_turns = 3,
                         .window_ms = 40,
                         .rounds_ms = 80,
                         .shares_ms = 80,
@@ -61,6 +66,18 @@ static const struct bench_pace paces[2][2] = {
                         .scale = 0.01,
                         .array_bytes = 2u << 20}},
 };
+
+static int last_processor(void)
+{
+        int last = 0;
+        cpu_set_t set;
+
+        if (sched_getaffinity(0, sizeof(set), &set) == 0)
+                for (int i = 0; i < CPU_SETSIZE; i++)
+                        if (CPU_ISSET(i, &set))
+                                last = i;
+        return last;
+}
 
 const char *bench_arm_name(const struct bench *bench, enum bench_arm arm)
 {
@@ -203,6 +220,7 @@ int bench_init(struct bench *bench, const struct bench_options *options,
                 return r;
         }
         bench->about = json_incref(bench->first[BENCH_NATIVE]->about);
+        bench->processor = last_processor();
         simulated = json_number_value(json_object_get(bench->about, "simulated")) != 0;
         bench->pace = paces[simulated][bench->options.quick];
         bench_worker_send(bench->first[BENCH_NATIVE], "calibrate");
@@ -260,7 +278,9 @@ static int measure(struct cell *cell, unsigned turn, double *ret)
 static int run_metric(struct bench *bench, size_t index)
 {
         const struct bench_metric *metric = &bench_metrics[index];
-        unsigned turns = metric->measure ? bench->pace.shared_turns : bench->pace.turns;
+        unsigned turns = metric->of_host   ? bench->pace.host_turns
+                         : metric->measure ? bench->pace.shared_turns
+                                           : bench->pace.turns;
         const char *gap = common_gap(bench, metric);
         struct cell *cells = bench->cells;
         bool absent[BENCH_ARMS] = {false}; /* it has no turn, or no more of them */
