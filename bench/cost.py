@@ -14,34 +14,12 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 
 import peers
+from arms import Arm
 
 QUOTA = 8  # GiB
-
-
-class Arm:
-    def __init__(self, command, environment, core):
-        self.process = subprocess.Popen(["taskset", "-c", str(core), *command], env=environment,
-                                        text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.start = self.read()
-
-    def read(self):
-        line = self.process.stdout.readline()
-        if not line.startswith("{"):
-            sys.exit(f"{' '.join(self.process.args)}: {line}")
-        return json.loads(line)
-
-    def turn(self):
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return self.read()
-
-    def end(self):
-        self.process.stdin.close()
-        self.process.wait()
 
 
 ARMS = ["native", "control", "cleave"]  # and peers
@@ -121,4 +99,7 @@ def main():
             json.dump(rows, out, indent=1)
 
 
-main()
+try:
+    main()
+except ChildProcessError as ended:
+    sys.exit(str(ended))
