@@ -57,9 +57,9 @@ struct bench_metric {
          * after cell_fail(). */
         int (*measure)(struct cell *cell, double *ret);
         bool of_first; /* it asks the arm's first worker only */
-        /* It is time of the host's: in shorter turns, all arms on one processor, as the speed of
-         * processors changes within tenths of a second. */
-        bool of_host;
+        bool of_host;  /* how fast the host is shows in it, which changes within tenths of a second:
+                          more and shorter turns, */
+        bool bound;    /* and all arms on one processor */
 };
 
 extern const struct bench_metric bench_metrics[];
@@ -88,7 +88,7 @@ struct bench_options {
 struct bench_pace {
         unsigned turns;        /* of metrics of one process */
         unsigned shared_turns; /* of those of several */
-        unsigned host_turns;   /* of those of the host's time, each of so many repetitions less */
+        unsigned host_turns;   /* of those that show the host, all together as long */
         unsigned window_ms;
         unsigned rounds_ms; /* window of what has to hold several of the rounds of time */
         unsigned shares_ms; /* of what is compared with shares */
@@ -141,7 +141,7 @@ struct bench {
         double rate;        /* of work: bench/worker/work.c */
         double hit_limit;   /* cycles of a load from the L2 cache; 0: not known yet */
         unsigned started;   /* processes so far */
-        int processor;      /* for what is time of the host's */
+        int processor;      /* for metrics that are bound */
         /* What the last command that is a metric's was answered by the arms, by turns: the next
          * metric may have another figure of the same. */
         const char *asked;

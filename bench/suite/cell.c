@@ -97,12 +97,17 @@ static int first_worker(struct cell *cell, struct bench_worker **ret)
         return 0;
 }
 
-unsigned cell_repetitions(const struct cell *cell, double n)
+/* How much shorter the metric's turns are than others'. */
+static double part_of_turn(const struct cell *cell)
 {
         const struct bench_pace *pace = &cell->bench->pace;
-        double part = cell->metric->of_host ? (double)pace->turns / pace->host_turns : 1;
 
-        return (unsigned)fmax(n * pace->scale * part, REPETITIONS_MIN);
+        return cell->metric->of_host ? (double)pace->turns / pace->host_turns : 1;
+}
+
+unsigned cell_repetitions(const struct cell *cell, double n)
+{
+        return (unsigned)fmax(n * cell->bench->pace.scale * part_of_turn(cell), REPETITIONS_MIN);
 }
 
 /* It measures on the one processor, or wherever the kernel has it, as the metric wants. */
@@ -111,15 +116,15 @@ static void place(const struct cell *cell, struct bench_worker *worker)
         pid_t pid = (pid_t)answer_number(worker->about, "pid");
         cpu_set_t set;
 
-        if (worker->bound == cell->metric->of_host || sched_getaffinity(0, sizeof(set), &set) < 0)
+        if (worker->bound == cell->metric->bound || sched_getaffinity(0, sizeof(set), &set) < 0)
                 return;
-        if (cell->metric->of_host) {
+        if (cell->metric->bound) {
                 CPU_ZERO(&set);
                 CPU_SET(cell->bench->processor, &set);
         }
         /* its first thread makes the calls; where that may not be, it is measured as it is */
         if (sched_setaffinity(pid, sizeof(set), &set) == 0)
-                worker->bound = cell->metric->of_host;
+                worker->bound = cell->metric->bound;
 }
 
 /* Fills in what stands in braces. */
@@ -143,7 +148,7 @@ static void fill_in(const struct cell *cell, const char *command, char text[COMM
                 else if (strncmp(command, "{quarter}", 9) == 0)
                         value = pace->array_bytes / 4;
                 else if (strncmp(command, "{ms}", 4) == 0)
-                        value = pace->window_ms;
+                        value = (unsigned long long)(pace->window_ms * part_of_turn(cell));
                 else if (strncmp(command, "{copy}", 6) == 0)
                         value = MIN_OF(pace->array_bytes, (size_t)64 << 20);
                 else if (strncmp(command, "{array}", 7) == 0)
