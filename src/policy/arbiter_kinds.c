@@ -2,6 +2,7 @@
 /* What kind of user each tenant is: with a backlog, a loop, or one that comes and goes. */
 #include "policy/arbiter_parts.h"
 
+#define WAITS_PART   8u
 #define STREAK       5u
 #define STREAK_FIRST 3u
 #define FILL_LITTLE  400000u /* ppm of its turns; 10 us + synchronize fill 0.55 */
@@ -166,7 +167,9 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
         seat->pause_ns =
                 sight->starts_known && sight->wanted_known && starts ? (span - wanted) / starts : 0;
         seat->wait_ppm = sight->wanted_known ? wanted * PPM / span : PPM;
-        if (sight->demand == ARBITER_DEMAND_WORK || used > sight->precision_ns + span / 1000)
+        /* who has little at a time has next to nothing while he waits for others */
+        if (sight->demand == ARBITER_DEMAND_WORK || used > sight->precision_ns + span / 1000 ||
+                (sight->wanted_known && starts && wanted * WAITS_PART > span))
                 seat->worked = now;
         if (seat->worked != now && sight->demand == ARBITER_DEMAND_UNKNOWN &&
                 now < seat->worked + 2 * arbiter->device[d].round)
