@@ -109,7 +109,9 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
         uint64_t used = account_best(&seat->account) - seat->mark.used_ns;
         uint64_t offered = seat->offered_ns - seat->mark.offered_ns;
         uint64_t starts = sight->starts - seat->mark.starts;
-        uint64_t wanted = MIN_OF(sight->wanted_ns - seat->mark.wanted_ns, span);
+        uint64_t at = sight->used_at ? sight->used_at : now;
+        uint64_t seen = at - MIN_OF(seat->mark.sight_at, at); /* span, of what was seen */
+        uint64_t wanted = MIN_OF(sight->wanted_ns - seat->mark.wanted_ns, seen);
         uint64_t doubt = sight->doubt_ns - seat->mark.doubt_ns;
         uint64_t away = 2 * arbiter->costs.switch_ns;
         bool probed = arbiter->device[d].probed == t;
@@ -165,11 +167,11 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
                                                                 seat->run_ns / 8
                                                       : seat->run_ns;
         seat->pause_ns =
-                sight->starts_known && sight->wanted_known && starts ? (span - wanted) / starts : 0;
-        seat->wait_ppm = sight->wanted_known ? wanted * PPM / span : PPM;
+                sight->starts_known && sight->wanted_known && starts ? (seen - wanted) / starts : 0;
+        seat->wait_ppm = sight->wanted_known && seen ? wanted * PPM / seen : PPM;
         /* who has little at a time has next to nothing while he waits for others */
         if (sight->demand == ARBITER_DEMAND_WORK || used > sight->precision_ns + span / 1000 ||
-                (sight->wanted_known && starts && wanted * WAITS_PART > span))
+                (sight->wanted_known && starts && wanted * WAITS_PART > seen))
                 seat->worked = now;
         if (seat->worked != now && sight->demand == ARBITER_DEMAND_UNKNOWN &&
                 now < seat->worked + 2 * arbiter->device[d].round)
@@ -220,7 +222,8 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
            backlog */
         if ((kind == ARBITER_SYNCHRONOUS || (kind == ARBITER_BACKLOGGED && seat->first)) &&
                 seat->kind == ARBITER_SPORADIC && !seat->trial && !probed) {
-                if (++seat->streak < (kind == ARBITER_BACKLOGGED ? STREAK_FIRST : STREAK))
+                seat->streak += arb_is_starved(arbiter, d, t) ? 2 : 1;
+                if (seat->streak < (kind == ARBITER_BACKLOGGED ? STREAK_FIRST : STREAK))
                         kind = ARBITER_SPORADIC;
         } else
                 seat->streak = 0;

@@ -52,6 +52,7 @@ struct seat {
         struct {
                 uint64_t at, used_ns, offered_ns, starts, wanted_ns, doubt_ns;
                 uint64_t predicted_ns, ahead_ns; /* in them, and not measured yet */
+                uint64_t sight_at;               /* what was seen was of then */
         } mark;                                  /* where the window of judgement began */
         struct {
                 uint64_t at, predicted_ns;
@@ -237,6 +238,9 @@ void arb_begin_probe(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t n
 void arb_end_probe(struct arbiter *arbiter, unsigned d, uint64_t now, bool again);
 /* When all have the slices of a probe, its window begins. */
 void arb_watch_probe(struct arbiter *arbiter, unsigned d, uint64_t now);
+/* It has work nearly all the time, and is given next to nothing of what it is guaranteed, while
+ * nobody is served first. */
+bool arb_is_starved(struct arbiter *arbiter, unsigned d, uint32_t t);
 /* Whether it is a loop, its pauses being between least and most; where that is open, a probe is
  * begun if it may be. */
 bool arb_is_synchronous(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t least,

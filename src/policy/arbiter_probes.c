@@ -89,6 +89,14 @@ void arb_watch_probe(struct arbiter *arbiter, unsigned d, uint64_t now)
 
 /* Its pauses are at least, and at most, so long. What follows for its kind, as far as it is open:
  * then, sooner or later, it is probed. */
+bool arb_is_starved(struct arbiter *arbiter, unsigned d, uint32_t t)
+{
+        const struct seat *seat = seat_of(arbiter, d, t);
+
+        return !arbiter->device[d].latency && seat->wait_ppm >= PPM / 4 * 3 &&
+               seat->rate_ppm * 2 < arbiter->tenant[t].terms.share * (PPM / 100);
+}
+
 bool arb_is_synchronous(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t least,
         uint64_t most, uint64_t limit, uint64_t now)
 {
@@ -97,7 +105,9 @@ bool arb_is_synchronous(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_
         bool probed = device->probed == t && device->probe_from;
 
         if (least > limit || most <= limit + limit / 2 || probed) {
-                bool found = most <= limit + limit / 2 && least <= limit;
+                /* beside several others it may be as open as before */
+                bool found = least <= limit &&
+                             (most <= limit + limit / 2 || seat->kind == ARBITER_SYNCHRONOUS);
 
                 if (probed) {
                         seat->probed_pause_ns = (least + most) / 2;
@@ -106,6 +116,9 @@ bool arb_is_synchronous(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_
                 }
                 return found;
         }
+        /* a turn costs the others nothing that is theirs, and shows how it fills one */
+        if (arb_is_starved(arbiter, d, t))
+                return true;
         /* two calls for everybody: of many tenants only now and then one */
         if (device->probed == NONE && now >= seat->trial_at && arbiter->call_budget > 0 &&
                 arb_may_probe(arbiter, d, t))

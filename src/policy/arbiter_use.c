@@ -118,6 +118,7 @@ void arb_mark(struct seat *seat, uint64_t now)
         seat->mark.offered_ns = seat->offered_ns;
         seat->mark.starts = seat->sight.starts;
         seat->mark.wanted_ns = seat->sight.wanted_ns;
+        seat->mark.sight_at = seat->sight.used_at ? seat->sight.used_at : now;
         seat->mark.doubt_ns = seat->sight.doubt_ns;
 }
 

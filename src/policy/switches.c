@@ -501,9 +501,14 @@ static void start_run(struct switches *switches, struct switches_owner *owner, u
         switches->rest.unsteady |= owner->end != SWITCHES_CUT && owner->seen + SWITCHES_STEADY < at;
         switch (owner->end) {
         case SWITCHES_IDLE:
+                /* while it was disabled, that somebody else had the engine told nothing */
                 if (followed)
-                        end_pause(
-                                owner, switches->last.before, MIN_OF(switches->last.left, latest));
+                        end_pause(owner,
+                                owner->switch_to > owner->ended &&
+                                                switches->last.before < owner->switch_to
+                                        ? owner->ended
+                                        : switches->last.before,
+                                MIN_OF(switches->last.left, latest));
                 else
                         end_pause(owner, owner->ended, latest);
                 break;
@@ -776,7 +781,10 @@ static enum switches_demand demand_of(
         case SWITCHES_CUT:
                 return SWITCHES_WORK;
         case SWITCHES_IDLE:
-                if (unwanted <= owner->ended)
+                /* while it is disabled, that others have the engine for so long tells nothing */
+                if (owner->disabled || unwanted <= owner->ended ||
+                        (owner->switch_to > owner->ended &&
+                                unwanted <= owner->switch_to + CALL_AFTER))
                         return SWITCHES_UNKNOWN;
                 *ret_since = owner->ended;
                 return SWITCHES_NONE;
@@ -793,8 +801,8 @@ static enum switches_demand demand_of(
 int switches_sight(struct switches *switches, uint32_t id, struct switches_sight *ret)
 {
         struct switches_owner *owner = find(switches, id);
+        uint64_t idle = 0, seen = switches->now;
         int64_t used, guess;
-        uint64_t idle = 0;
 
         if (!owner || (owner->end == SWITCHES_NEVER && owner != switches->holder))
                 return -ENOENT;
@@ -806,11 +814,14 @@ int switches_sight(struct switches *switches, uint32_t id, struct switches_sight
         used += guess;
         ret->used_ns = (uint64_t)MAX_OF(used, (int64_t)0);
         ret->demand = demand_of(switches, owner, &ret->since);
+        /* what it wants while it is disabled is not to be seen */
+        if (owner->asleep)
+                seen = MIN_OF(owner->switch_from, seen);
         if (ret->demand == SWITCHES_NONE)
-                idle = switches->now - MIN_OF(ret->since, switches->now);
+                idle = seen - MIN_OF(ret->since, seen);
         ret->starts = owner->starts;
         ret->wanted_ns = switches->now - owner->first;
         ret->wanted_ns -= MIN_OF(ret->wanted_ns, owner->pause_ns + idle);
-        ret->doubt_ns = owner->doubt_ns;
+        ret->doubt_ns = owner->doubt_ns + (switches->now - seen);
         return 0;
 }

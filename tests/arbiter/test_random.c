@@ -126,7 +126,7 @@ static struct program make_program(struct world *dice)
         switch (world_random(dice, 7)) {
         case 0:
                 program.kind = PROGRAM_LOOP;
-                program.kernel_ns = log_uniform(dice, 30 * US, 20 * MS);
+                program.kernel_ns = log_uniform(dice, 5 * US, 20 * MS);
                 program.pause_ns = log_uniform(dice, 5 * US, 2 * MS);
                 break;
         case 1:
@@ -281,7 +281,8 @@ static void check_tenant(struct run *run, struct record *record, struct client *
                         fail(run, "tenant %" PRIu64 ": guarantee %u %%, got %.1f of 1000 ms",
                                 record->id, terms->share, (double)used / MS);
         }
-        if (kind == PROGRAM_LOOP && run->scenario->fidelity == SEES_ALL &&
+        if (kind == PROGRAM_LOOP &&
+                (run->scenario->fidelity == SEES_ALL || run->scenario->fidelity == SEES_SWITCHES) &&
                 client->program.pause_ns < 100 * US && count == 1 && terms->share >= 10 &&
                 world.now - run->churn[record->device] > SEC &&
                 used_over(record, 500 * MS, &used)) {
