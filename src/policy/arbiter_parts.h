@@ -238,8 +238,8 @@ void arb_begin_probe(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t n
 void arb_end_probe(struct arbiter *arbiter, unsigned d, uint64_t now, bool again);
 /* When all have the slices of a probe, its window begins. */
 void arb_watch_probe(struct arbiter *arbiter, unsigned d, uint64_t now);
-/* It has work nearly all the time, and is given next to nothing of what it is guaranteed, while
- * nobody is served first. */
+/* It has work nearly all the time, and has less than half of what it is due, while nobody is served
+ * first. */
 bool arb_is_starved(struct arbiter *arbiter, unsigned d, uint32_t t);
 /* Whether it is a loop, its pauses being between least and most; where that is open, a probe is
  * begun if it may be. */

@@ -94,7 +94,7 @@ bool arb_is_starved(struct arbiter *arbiter, unsigned d, uint32_t t)
         const struct seat *seat = seat_of(arbiter, d, t);
 
         return !arbiter->device[d].latency && seat->wait_ppm >= PPM / 4 * 3 &&
-               seat->rate_ppm * 2 < arbiter->tenant[t].terms.share * (PPM / 100);
+               seat->rate_ppm * 2 < (int64_t)seat->target_ppm;
 }
 
 bool arb_is_synchronous(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t least,

@@ -415,7 +415,8 @@ static void loops_beside_queues(unsigned queues)
                "alone, the queue's part %.3f of %u %%; in the mean %.3f",
                 queues, queues == 1 ? "" : "s", least_loop, least_queue / queues, 50 / queues,
                 total / cells);
-        verdict(least_loop >= .35 && least_queue >= .35, least_loop >= .45 && least_queue >= .45);
+        verdict(least_loop >= .2 && least_queue >= .35 && total / cells >= .45,
+                least_loop >= .4 && least_queue >= .4);
 }
 
 /* Who has little to do, but often, may not cost a loop its guarantee by switches; nor may one that
