@@ -17,6 +17,7 @@
 /* Records of what a call did may bear times from so long before it began until so long after it
  * returned. */
 #define CALL_BEFORE 50000u
+#define FREE_TELLS  (2 * MS) /* who can have the engine has it by then */
 #define CALL_AFTER  (1 * MS)
 /* Who has work when its channels are enabled has the engine by then. */
 #define ENABLED_BY  (1500000u)
@@ -755,6 +756,18 @@ uint64_t switches_wants_busy(const struct switches *switches)
 
 /* ---- what is told ---- */
 
+/* Since when nobody has had the engine that this one could have: so it does not wait for it. 0: it
+ * may. */
+static uint64_t free_since(const struct switches *switches, const struct switches_owner *owner)
+{
+        uint64_t since = MAX_OF(switches->freed, owner->switch_to);
+
+        if (switches->holder || !switches->last.owner || owner->disabled || switches->rest.on ||
+                switches->rest.partial || switches->now < since + FREE_TELLS)
+                return 0;
+        return since;
+}
+
 static enum switches_demand demand_of(
         const struct switches *switches, const struct switches_owner *owner, uint64_t *ret_since)
 {
@@ -779,7 +792,11 @@ static enum switches_demand demand_of(
         }
         switch (owner->end) {
         case SWITCHES_CUT:
-                return SWITCHES_WORK;
+                unwanted = free_since(switches, owner);
+                if (!unwanted)
+                        return SWITCHES_WORK;
+                *ret_since = unwanted;
+                return SWITCHES_NONE;
         case SWITCHES_IDLE:
                 /* while it is disabled, that others have the engine for so long tells nothing */
                 if (owner->disabled || unwanted <= owner->ended ||

@@ -126,7 +126,7 @@ static struct program make_program(struct world *dice)
         switch (world_random(dice, 7)) {
         case 0:
                 program.kind = PROGRAM_LOOP;
-                program.kernel_ns = log_uniform(dice, 5 * US, 20 * MS);
+                program.kernel_ns = log_uniform(dice, 10 * US, 20 * MS);
                 program.pause_ns = log_uniform(dice, 5 * US, 2 * MS);
                 break;
         case 1:

@@ -154,6 +154,75 @@ static void idle_while_held_back(void **state)
         assert_about(sight(B).used_ns, 20 * 10800 * US, 20 * MS);
 }
 
+/* That others have the engine for longer than their slices tells nothing of one whose channels are
+ * off: a loop waits for it, or pauses, one cannot say. */
+static void not_idle_because_disabled(void **state)
+{
+        struct switches_sight before, after;
+        uint64_t begun;
+
+        (void)state;
+        switches_slice(switches, A, now, 4000);
+        switches_slice(switches, B, now, 6000);
+        for (unsigned i = 0; i < 5; i++) {
+                run(B, 6000 * SWITCHES_TICK + 98 * US);
+                run(A, 158 * US);
+        }
+        switches_look(switches, now);
+        begun = now;
+        before = sight(A);
+        switches_record(switches, B, now, true);
+        now += 1 * MS;
+        switches_off(switches, A, now, now, true);
+        switches_off(switches, A, now, now + 300 * US, true);
+        now += 30 * MS;
+        switches_look(switches, now);
+        assert_int_equal(sight(A).demand, SWITCHES_UNKNOWN);
+        /* its turn */
+        switches_off(switches, B, now, now, true);
+        switches_record(switches, B, now + 83 * US, false);
+        switches_off(switches, B, now, now + 300 * US, true);
+        switches_off(switches, A, now + 300 * US, now + 600 * US, false);
+        switches_record(switches, A, now + 679 * US, true);
+        now += 5 * MS;
+        switches_look(switches, now);
+        after = sight(A);
+        assert_int_equal(after.starts, before.starts + 1);
+        assert_about(after.wanted_ns - before.wanted_ns, now - begun, 1 * MS);
+        assert_in_range(after.doubt_ns - before.doubt_ns, 29 * MS, now - begun);
+}
+
+/* What one that was idle when its channels went off wants since then is open, too. */
+static void asleep_while_disabled(void **state)
+{
+        struct switches_sight before, after;
+
+        (void)state;
+        switches_slice(switches, A, now, 4000);
+        switches_slice(switches, B, now, 2000);
+        for (unsigned i = 0; i < 5; i++) {
+                run(B, 2000 * SWITCHES_TICK + 98 * US);
+                run(A, 158 * US);
+        }
+        /* A does not come again */
+        for (unsigned i = 0; i < 3; i++)
+                run(B, 2000 * SWITCHES_TICK + 98 * US);
+        now += 1 * MS;
+        switches_look(switches, now);
+        assert_int_equal(sight(A).demand, SWITCHES_NONE);
+        switches_off(switches, A, now, now, true);
+        switches_off(switches, A, now, now + 300 * US, true);
+        now += 1 * MS;
+        switches_look(switches, now);
+        before = sight(A);
+        now += 40 * MS;
+        switches_look(switches, now);
+        after = sight(A);
+        assert_int_equal(after.demand, SWITCHES_NONE);
+        assert_int_equal(after.wanted_ns - before.wanted_ns, 40 * MS);
+        assert_int_equal(after.doubt_ns - before.doubt_ns, 40 * MS);
+}
+
 /* who is alone with the engine, without work most of the time, has it until we enable another: that
  * need not be the end of a slice of his, up to which he worked */
 static void ended_by_enabling(void **state)
@@ -831,6 +900,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(many_slices, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(short_slices_of_no_use, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(idle_while_held_back, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(not_idle_because_disabled, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(asleep_while_disabled, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(ended_by_enabling, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(ends_between, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(ended_by_a_call, set_up, tear_down),
