@@ -149,7 +149,7 @@ int64_t arb_owed_to(const struct device *device, const struct seat *seat,
 }
 
 /* Who is served before the rest because he comes and goes: the class of the highest priority, if
- * all of it do; else those who use less than they are guaranteed, beside one that takes the rest.
+ * all of it do; else those who use less than they are guaranteed, beside others who take the rest.
  */
 static bool choose_first(struct arbiter *arbiter, unsigned d)
 {
@@ -187,7 +187,7 @@ static bool choose_first(struct arbiter *arbiter, unsigned d)
                 first += seat->first;
                 rest += seat->kind != ARBITER_IDLE && !seat->first;
         }
-        return first > 0 && (by_class || rest == 1);
+        return first > 0 && (by_class || rest > 0);
 }
 
 /* Whether somebody is served first, with what that means for the targets of the rest. */

@@ -419,6 +419,55 @@ static void loops_beside_queues(unsigned queues)
                 least_loop >= .4 && least_queue >= .4);
 }
 
+/* Who uses less than is guaranteed to him gets what he asks for, and leaves the rest to others. */
+static void services_beside_queues(unsigned queues, double all)
+{
+        static const uint64_t requests[] = {30 * US, 100 * US, 300 * US, MS, 3 * MS};
+        static const double loads[] = {.02, .1, .3};
+        double least = 1, mean = 0, rest = 0, busy = 0;
+        unsigned cells = 0;
+
+        for (unsigned k = 0; k < ARRAY_SIZE(requests); k++)
+                for (unsigned p = 0; p < ARRAY_SIZE(loads); p++) {
+                        struct client *client[8], *service;
+                        uint64_t start[8], asked, served;
+                        double part;
+
+                        begin(5 + k + p, SEES_SWITCHES);
+                        for (unsigned i = 0; i < queues; i++)
+                                client[i] = add(i + 1, 50 / queues, 0, ARBITER_NORMAL,
+                                        queue(i % 2 ? 5 * MS : 100 * US));
+                        service = add(20, 50, 0, ARBITER_NORMAL,
+                                (struct program){.kind = PROGRAM_SERVICE,
+                                        .kernel_ns = requests[k],
+                                        .rate = loads[p] * 1e9 / (double)requests[k]});
+                        world_run(&world, world.now + 2 * SEC);
+                        for (unsigned i = 0; i < queues; i++)
+                                start[i] = world_work(&world, client[i]);
+                        served = world_work(&world, service);
+                        asked = served + service->waiting * requests[k];
+                        world_run(&world, world.now + 10 * SEC);
+                        for (unsigned i = 0; i < queues; i++)
+                                rest += (double)(world_work(&world, client[i]) - start[i]) /
+                                        (10. * SEC);
+                        asked = world_work(&world, service) + service->waiting * requests[k] -
+                                asked;
+                        served = world_work(&world, service) - served;
+                        part = (double)served / (double)asked;
+                        least = fmin(least, part);
+                        mean += part;
+                        busy += loads[p];
+                        cells++;
+                        world_done(&world);
+                }
+        printf("2  services of 30 us to 3 ms beside %u queue%s, switches seen: at least %.3f, in "
+               "the "
+               "mean %.3f of what comes; with %.3f of the time the queues %.3f",
+                queues, queues == 1 ? "" : "s", least, mean / cells, busy / cells, rest / cells);
+        verdict(least >= .9 && mean / cells >= .97 && rest / cells >= .9 * all,
+                rest / cells >= all);
+}
+
 /* Who has little to do, but often, may not cost a loop its guarantee by switches; nor may one that
  * hardly ever pauses, only because it does. */
 static void loop_beside(
@@ -733,6 +782,9 @@ int main(void)
         loops_beside_queues(1);
         loops_beside_queues(3);
         loops_beside_queues(5);
+        services_beside_queues(1, .7);
+        services_beside_queues(3, .63);
+        services_beside_queues(5, .58);
         loop_and_queue("loop of 100 us beside a queue, 50:50", 100 * US, SEES_ALL);
         loop_and_queue("loop of 2 ms beside a queue, 50:50", 2 * MS, SEES_ALL);
         loop_and_queue("loop of 100 us beside a queue, only use seen", 100 * US, SEES_USED);
