@@ -52,7 +52,9 @@
  * before a time that doubles from ARBITER_TRIAL_MIN to ARBITER_TRIAL_MAX. Where pauses are known
  * only to a slice of the others (arbiter_sight.doubt_ns) and that leaves open what a tenant is, it
  * is probed: for some 60 ms the others' slices are ARBITER_SHORT and its own is long, so that its
- * pauses show; again after the same doubling times.
+ * pauses show; again after the same doubling times. Beside several others that may leave it open,
+ * too: then it stays what it is, and who has work nearly all the time and less than half of what he
+ * is due takes turns at once, as that costs nobody what is his.
  *
  * Preemption mode. Thread-block where blocks are known to last at most 1/50 of the slice (the slice
  *   is overrun by half a block on average, that is by 1 %), instruction level otherwise.
@@ -62,7 +64,8 @@
  *   ARBITER_SHORT and a switch at most; the rest, if several are backlogged, take turns among
  *   themselves, since short slices against each other would lose half. A slice that ends while
  *   nobody else waits costs nothing. H100, 50 ms against 1 ms: p99 17 ms, against 0.2 ms 5.9, 0.1
- * ms 5.4, 0.05 ms 4.8, each time with 0.61 for the neighbour; the driver's own 2 ms collapsed. This
+ * ms 5.4, 0.05 ms 4.8, each time with 0.61 for the neighbour; the driver's own 2 ms collapsed. Who
+ *   comes and goes and uses less than his guarantee is served first in the same way. This
  *   ends when it has been gone for ARBITER_LINGER, and for a time that doubles as soon as somebody
  * of the rest, with a backlog or a loop, is behind with a guarantee: of the time that is given out,
  * as two switches for each request are nobody's, up to a fifth of all.
@@ -75,10 +78,9 @@
  * where such calls come more often than once in a round, who stands late in it has nothing at all
  * (H100, 32 queues, a call each 30 ms: 17 of them stood still for a second). So all that are wanted
  * go together, and not oftener than each 100 ms, or 50 where a guarantee does not stand, unless
- * somebody's terms changed. Periods are 50 ms,
- * or 100 ms where that would take more than 1 % of a core for each capped tenant and 1 % above.
- * Turns are 2 calls each 10 ms, about 5 % of a core while two such loops compete: the price of
- * their 11 ms wait.
+ * somebody's terms changed. Periods are 50 ms, or 100 ms where that would take more than 1 % of a
+ * core for each capped tenant and 1 % above. Turns are 2 calls each 10 ms, about 5 % of a core
+ * while two such loops compete: the price of their 11 ms wait.
  *
  * How the daemon uses it
  *      arbiter_admit() / _change() / _leave()  as grants come, change and go

@@ -2,7 +2,7 @@
 /* What kind of user each tenant is: with a backlog, a loop, or one that comes and goes. */
 #include "policy/arbiter_parts.h"
 
-#define WAITS_PART   8u
+#define WAITS_PART   8u /* of the time: who waits for less need not be one with work */
 #define STREAK       5u
 #define STREAK_FIRST 3u
 #define FILL_LITTLE  400000u /* ppm of its turns; 10 us + synchronize fill 0.55 */

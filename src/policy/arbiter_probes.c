@@ -87,8 +87,6 @@ void arb_watch_probe(struct arbiter *arbiter, unsigned d, uint64_t now)
                 arb_mark(seat, now);
 }
 
-/* Its pauses are at least, and at most, so long. What follows for its kind, as far as it is open:
- * then, sooner or later, it is probed. */
 bool arb_is_starved(struct arbiter *arbiter, unsigned d, uint32_t t)
 {
         const struct seat *seat = seat_of(arbiter, d, t);
@@ -97,6 +95,8 @@ bool arb_is_starved(struct arbiter *arbiter, unsigned d, uint32_t t)
                seat->rate_ppm * 2 < (int64_t)seat->target_ppm;
 }
 
+/* Its pauses are at least, and at most, so long. What follows for its kind, as far as it is open:
+ * then, sooner or later, it is probed. */
 bool arb_is_synchronous(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t least,
         uint64_t most, uint64_t limit, uint64_t now)
 {

@@ -367,6 +367,14 @@ static void loop_and_queue(const char *name, uint64_t kernel, enum fidelity fide
         world_done(&world);
 }
 
+/* Half of the device in all. */
+static void add_queues(unsigned queues, struct client **client)
+{
+        for (unsigned i = 0; i < queues; i++)
+                client[i] = add(
+                        i + 1, 50 / queues, 0, ARBITER_NORMAL, queue(i % 2 ? 5 * MS : 100 * US));
+}
+
 /* A loop of short kernels waits for the others nearly all the time, which the records do not show:
  * it is to have its half of what it does alone, and the others theirs, whatever it does. */
 static void loops_beside_queues(unsigned queues)
@@ -379,27 +387,22 @@ static void loops_beside_queues(unsigned queues)
         for (unsigned k = 0; k < ARRAY_SIZE(kernels); k++)
                 for (unsigned p = 0; p < ARRAY_SIZE(pauses); p++) {
                         double busy = (double)kernels[k] / (double)(kernels[k] + pauses[p]);
-                        struct client *first = NULL, *loop;
+                        struct client *client[8], *loop;
 
                         begin(5 + k + p, SEES_SWITCHES);
-                        for (unsigned i = 0; i < queues; i++) {
-                                struct client *client = add(i + 1, 50 / queues, 0, ARBITER_NORMAL,
-                                        queue(i % 2 ? 5 * MS : 100 * US));
-
-                                first = first ?: client;
-                        }
+                        add_queues(queues, client);
                         loop = add(20, 50, 0, ARBITER_NORMAL,
                                 (struct program){.kind = PROGRAM_LOOP,
                                         .kernel_ns = kernels[k],
                                         .pause_ns = pauses[p]});
                         world_run(&world, world.now + 2 * SEC);
                         for (unsigned step = 0; step < 10; step++) {
-                                uint64_t one = world_work(&world, first);
+                                uint64_t one = world_work(&world, client[0]);
                                 uint64_t other = world_work(&world, loop);
                                 double loops, part;
 
                                 world_run(&world, world.now + SEC / 2);
-                                part = (double)(world_work(&world, first) - one) * queues /
+                                part = (double)(world_work(&world, client[0]) - one) * queues /
                                        (.5 * SEC);
                                 loops = (double)(world_work(&world, loop) - other) / busy /
                                         (.5 * SEC);
@@ -410,9 +413,8 @@ static void loops_beside_queues(unsigned queues)
                         }
                         world_done(&world);
                 }
-        printf("2  loops of 10 us to 1 ms beside %u queue%s, switches seen: in 0.5 s at least %.3f "
-               "of "
-               "alone, the queue's part %.3f of %u %%; in the mean %.3f",
+        printf("2  loops of 10 us to 1 ms beside %u queue%s, switches seen: in 0.5 s at least "
+               "%.3f of alone, the queue's part %.3f of %u %%; in the mean %.3f",
                 queues, queues == 1 ? "" : "s", least_loop, least_queue / queues, 50 / queues,
                 total / cells);
         verdict(least_loop >= .2 && least_queue >= .35 && total / cells >= .45,
@@ -434,9 +436,7 @@ static void services_beside_queues(unsigned queues, double all)
                         double part;
 
                         begin(5 + k + p, SEES_SWITCHES);
-                        for (unsigned i = 0; i < queues; i++)
-                                client[i] = add(i + 1, 50 / queues, 0, ARBITER_NORMAL,
-                                        queue(i % 2 ? 5 * MS : 100 * US));
+                        add_queues(queues, client);
                         service = add(20, 50, 0, ARBITER_NORMAL,
                                 (struct program){.kind = PROGRAM_SERVICE,
                                         .kernel_ns = requests[k],

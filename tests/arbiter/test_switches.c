@@ -154,6 +154,17 @@ static void idle_while_held_back(void **state)
         assert_about(sight(B).used_ns, 20 * 10800 * US, 20 * MS);
 }
 
+/* A has a short run in each of five rounds, B its slices. */
+static void loop_and_queue(uint64_t slice_us)
+{
+        switches_slice(switches, A, now, 4000);
+        switches_slice(switches, B, now, slice_us);
+        for (unsigned i = 0; i < 5; i++) {
+                run(B, slice_us * SWITCHES_TICK + 98 * US);
+                run(A, 158 * US);
+        }
+}
+
 /* That others have the engine for longer than their slices tells nothing of one whose channels are
  * off: a loop waits for it, or pauses, one cannot say. */
 static void not_idle_because_disabled(void **state)
@@ -162,12 +173,7 @@ static void not_idle_because_disabled(void **state)
         uint64_t begun;
 
         (void)state;
-        switches_slice(switches, A, now, 4000);
-        switches_slice(switches, B, now, 6000);
-        for (unsigned i = 0; i < 5; i++) {
-                run(B, 6000 * SWITCHES_TICK + 98 * US);
-                run(A, 158 * US);
-        }
+        loop_and_queue(6000);
         switches_look(switches, now);
         begun = now;
         before = sight(A);
@@ -198,12 +204,7 @@ static void asleep_while_disabled(void **state)
         struct switches_sight before, after;
 
         (void)state;
-        switches_slice(switches, A, now, 4000);
-        switches_slice(switches, B, now, 2000);
-        for (unsigned i = 0; i < 5; i++) {
-                run(B, 2000 * SWITCHES_TICK + 98 * US);
-                run(A, 158 * US);
-        }
+        loop_and_queue(2000);
         /* A does not come again */
         for (unsigned i = 0; i < 3; i++)
                 run(B, 2000 * SWITCHES_TICK + 98 * US);
