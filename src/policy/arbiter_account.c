@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "policy/arbiter_account.h"
 
+#include "base/cleanup.h"
+
 static void show(struct account *account)
 {
         uint64_t best = account_best(account);
@@ -19,13 +21,16 @@ void account_measure(struct account *account, enum account_source source, uint64
         uint64_t precision_ns)
 {
         bool same = account->source == source && account->source != ACCOUNT_RECORD;
+        bool anew = counter_ns < account->counter_ns / 2 &&
+                    account->counter_ns - counter_ns > ACCOUNT_CORRECTS;
 
-        if (!same || counter_ns < account->counter_ns / 2) {
+        if (!same || anew) {
                 account->measured_ns = account_best(account);
                 account->base_ns = counter_ns - account->measured_ns;
                 account->source = source;
         } else
-                account->measured_ns = counter_ns - account->base_ns;
+                account->measured_ns =
+                        (uint64_t)MAX_OF((int64_t)(counter_ns - account->base_ns), (int64_t)0);
         account->counter_ns = counter_ns;
         account->predicted_ns = 0;
         account->precision_ns = precision_ns;

@@ -40,8 +40,10 @@ struct account {
 /* The tenant is predicted to have had ns more. */
 void account_predict(struct account *account, uint64_t ns);
 /* The source's growing counter stands at counter_ns, give or take precision_ns. A change of
- * source, or a counter that fell to less than half (the source began anew), continues from the best
- * reading; one that fell by less has corrected itself, and so does the best reading. */
+ * source, or a counter that fell to less than half and by more than ACCOUNT_CORRECTS (the source
+ * began anew), continues from the best reading; one that fell by less has corrected itself, and so
+ * does the best reading. */
+#define ACCOUNT_CORRECTS 1500000000ull /* what is in question reaches back 1.28 s (switches.h) */
 void account_measure(struct account *account, enum account_source source, uint64_t counter_ns,
         uint64_t precision_ns);
 uint64_t account_best(const struct account *account);

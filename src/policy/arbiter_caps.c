@@ -151,12 +151,47 @@ static void roll_period(struct arbiter *arbiter, struct tenant *tenant, uint32_t
         tenant->capped_off = false;
 }
 
+/* What it may take of the next period's budget, where that is kept back: a turn may be longer than
+ * the budget of a period, and of slices one falls into one period and two into the next, where the
+ * guarantee would not stand were the second cut. */
+static int64_t budget_ahead(const struct device *device, const struct seat *seat,
+        const struct tenant *tenant, uint64_t now)
+{
+        uint64_t length = tenant->period_end - tenant->period_begun;
+        int64_t most, owed;
+
+        if (length >= ARBITER_FRAME_MAX)
+                return 0;
+        most = (int64_t)part_of(ARBITER_FRAME_MAX - length, tenant->terms.cap);
+        if (seat->turn == TURN_OWN)
+                return most;
+        owed = arb_owed_to(device, seat, tenant, now);
+        return MIN_OF(MAX_OF(owed, (int64_t)0), most);
+}
+
+/* More than all of the time since its cap came it cannot have used under it: what is found out now
+ * is of the time before. */
+static void forgive(struct arbiter *arbiter, const struct tenant *tenant, uint32_t t, uint64_t now)
+{
+        for (unsigned i = 0; i < tenant->count; i++) {
+                struct seat *seat = seat_of(arbiter, tenant->device[i], t);
+                uint64_t most = seat->cap_used + (now - tenant->cap_since);
+                uint64_t used = account_best(&seat->account);
+
+                if (used > most) {
+                        seat->cap_used += used - most;
+                        seat->period_used += used - most;
+                }
+        }
+}
+
 /* Switches a capped tenant off when its budget runs out, and says when to look again. */
 uint64_t arb_watch_cap(struct arbiter *arbiter, uint32_t t, uint64_t now)
 {
         struct tenant *tenant = &arbiter->tenant[t];
         uint64_t next;
 
+        forgive(arbiter, tenant, t, now);
         if (now >= tenant->period_end)
                 roll_period(arbiter, tenant, t, now);
         next = tenant->period_end;
@@ -167,13 +202,7 @@ uint64_t arb_watch_cap(struct arbiter *arbiter, uint32_t t, uint64_t now)
                 const struct seat *seat = seat_of(arbiter, tenant->device[i], t);
                 int64_t left =
                         seat->budget - (int64_t)(account_best(&seat->account) - seat->period_used);
-                /* a turn may be longer than the budget of a period: what it takes of the next
-                   is kept back there */
-                uint64_t length = tenant->period_end - tenant->period_begun;
-                int64_t ahead =
-                        seat->turn == TURN_OWN && length < ARBITER_FRAME_MAX
-                                ? (int64_t)part_of(ARBITER_FRAME_MAX - length, tenant->terms.cap)
-                                : 0;
+                int64_t ahead = budget_ahead(device, seat, tenant, now);
                 uint64_t round = 0;
                 unsigned running = 0;
                 double rate = 1;
@@ -219,4 +248,10 @@ void arb_begin_cap(struct arbiter *arbiter, uint32_t t, uint64_t now)
                 return;
         choose_phase(arbiter, t);
         arb_start_period(arbiter, &arbiter->tenant[t], t, now);
+        arbiter->tenant[t].cap_since = now;
+        for (unsigned i = 0; i < arbiter->tenant[t].count; i++) {
+                struct seat *seat = seat_of(arbiter, arbiter->tenant[t].device[i], t);
+
+                seat->cap_used = seat->period_used;
+        }
 }

@@ -10,6 +10,7 @@
 #define ALONE_MUCH   600000u /* less, and it may come and go */
 #define LATELY       (1000 * ARBITER_MS)
 #define FIRST_STARTS 2
+#define SLICES_MOST  100. /* of the shortest there are many, which tell no more for long */
 
 static void set_kind(struct arbiter *arbiter, unsigned d, struct seat *seat, enum arbiter_kind kind)
 {
@@ -158,8 +159,8 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
         seat->fill_ppm = offered ? (uint32_t)MIN_OF(used * PPM / offered, (uint64_t)PPM) : PPM;
         learn_alone(seat, used, offered);
         keep = span < LATELY ? 1 - (double)span / LATELY : 0;
-        seat->lately_slices =
-                seat->lately_slices * keep + (double)used / 1000 / (double)slice_in_force(seat);
+        seat->lately_slices = MIN_OF(SLICES_MOST,
+                seat->lately_slices * keep + (double)used / 1000 / (double)slice_in_force(seat));
         seat->lately_starts = seat->lately_starts * keep + (double)starts;
         seat->run_ns = sight->starts_known && starts ? used / starts : 0;
         if (seat->run_ns)
@@ -241,8 +242,9 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
                 seat->fill_ppm = PPM;
         idle = kind == ARBITER_IDLE && seat->kind == ARBITER_IDLE;
         set_kind(arbiter, d, seat, kind);
-        /* how long its bursts are and how much it uses decides on others' slices */
-        if (kind == ARBITER_SPORADIC)
+        /* how long its bursts are and how much it uses decides on others' slices, and on turns */
+        if (kind == ARBITER_SPORADIC || (kind == ARBITER_SYNCHRONOUS && seat->turn == TURN_FREE &&
+                                                arb_is_starved(arbiter, d, t)))
                 arbiter->device[d].stale = true;
         /* of little at a time it may be a lot before it can be seen */
         if (!idle || sight->demand != ARBITER_DEMAND_UNKNOWN || span >= ARBITER_TRIAL_MIN)

@@ -94,6 +94,7 @@ struct seat {
         uint64_t turned_at[2]; /* when its last turn began: of a cluster, of this device alone */
         unsigned target_then;  /* at that time */
         uint64_t period_used;  /* the same, of its period */
+        uint64_t cap_used;     /* the same, when its cap came, or changed */
         int64_t budget;
 };
 
@@ -103,6 +104,7 @@ struct tenant {
         unsigned count;
         unsigned device[ARBITER_MAX_DEVICES];
         unsigned phase_ppm; /* of the period */
+        uint64_t cap_since; /* its cap has been so since then */
         uint64_t period_begun, period_end;
         bool capped_off;
 };

@@ -4,6 +4,7 @@
 
 #define PROBE_SETTLES (12 * ARBITER_MS) /* what was seen up to then is of the time before */
 #define PROBE_MOST    (400 * ARBITER_MS)
+#define TURN_FILLED   (PPM / 10 * 7) /* a loop, or so many requests that turns are right for them */
 
 /* Others with work, besides whom a tenant's pauses can be seen. */
 static unsigned others_with_work(struct arbiter *arbiter, unsigned d, uint32_t t)
@@ -87,12 +88,32 @@ void arb_watch_probe(struct arbiter *arbiter, unsigned d, uint64_t now)
                 arb_mark(seat, now);
 }
 
+/* It has work again as soon as the others who are there, with the shortest slices, let it show. */
+static bool comes_at_once(struct arbiter *arbiter, unsigned d, uint32_t t)
+{
+        const struct seat *seat = seat_of(arbiter, d, t);
+        uint64_t away = 2 * arbiter->costs.switch_ns;
+        double most = (double)(others_with_work(arbiter, d, t) * (ARBITER_SHORT * 1000 + away));
+
+        return seat->rate_ppm > 0 && seat->run_ns > 0 &&
+               (double)seat->run_ns * PPM / (double)seat->rate_ppm <=
+                       (double)(seat->run_ns + away) + most;
+}
+
 bool arb_is_starved(struct arbiter *arbiter, unsigned d, uint32_t t)
 {
         const struct seat *seat = seat_of(arbiter, d, t);
+        int64_t due = seat->target_ppm;
 
-        return !arbiter->device[d].latency && seat->wait_ppm >= PPM / 4 * 3 &&
-               seat->rate_ppm * 2 < (int64_t)seat->target_ppm;
+        if (seat->wait_ppm < PPM / 4 * 3)
+                return false;
+        /* served first, and yet each of its pauses costs it two switches */
+        if (arbiter->device[d].latency) {
+                if (!seat->first || !comes_at_once(arbiter, d, t))
+                        return false;
+                due = arbiter->tenant[t].terms.share * (PPM / 100);
+        }
+        return seat->rate_ppm * 2 < due;
 }
 
 /* Its pauses are at least, and at most, so long. What follows for its kind, as far as it is open:
@@ -117,7 +138,8 @@ bool arb_is_synchronous(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_
                 return found;
         }
         /* a turn costs the others nothing that is theirs, and shows how it fills one */
-        if (arb_is_starved(arbiter, d, t))
+        if (arb_is_starved(arbiter, d, t) ||
+                (seat->turn == TURN_OWN && seat->fill_ppm >= TURN_FILLED))
                 return true;
         /* two calls for everybody: of many tenants only now and then one */
         if (device->probed == NONE && now >= seat->trial_at && arbiter->call_budget > 0 &&

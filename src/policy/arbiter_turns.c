@@ -48,8 +48,10 @@ void arb_assign_turns(struct arbiter *arbiter, unsigned d, uint64_t round, bool 
                 if (seat->kind != ARBITER_BACKLOGGED && !pauses)
                         continue;
                 below += latency && !seat->first;
-                if (pauses && (!seat->run_ns || (double)seat->run_ns * PPM <
-                                                        (double)round * seat->target_ppm))
+                /* what nobody owes it is not worth the others' turns */
+                if (pauses && seat->target_ppm > ARBITER_FLOOR &&
+                        (!seat->run_ns ||
+                                (double)seat->run_ns * PPM < (double)round * seat->target_ppm))
                         own++;
         }
         if (contenders < 2 || (own == 0 && (!latency || below < 2)))
@@ -205,6 +207,18 @@ static uint64_t turn_length(
         return MIN_OF(MAX_OF(length, due), most) + ARBITER_TURN_LOSS;
 }
 
+/* What part of a turn it would use: of one that it shares, each of its pauses is at least the time
+ * of a switch to the others. */
+static double part_in_turn(const struct arbiter *arbiter, const struct seat *seat)
+{
+        double run = (double)seat->run_ns;
+        double part = arb_busy_part(seat);
+
+        if (seat->turn == TURN_POOL && seat->kind == ARBITER_SYNCHRONOUS && run > 0)
+                part = MIN_OF(part, run / (run + (double)arbiter->costs.switch_ns));
+        return part;
+}
+
 /* What those whose turn it is had of it. ret_least: what they can be content with: next to nothing,
  * where somebody is served before them; else a quarter, as those who come and go had work left
  * over. False: not known. */
@@ -228,9 +242,12 @@ static bool had_of_turn(struct arbiter *arbiter, const struct turns *turns, uint
                         if (!seat->sight.used_known)
                                 return false;
                         *ret_had += (int64_t)(account_best(&seat->account) - seat->turn_used);
-                        if (seat->sight.demand == ARBITER_DEMAND_WORK)
-                                *ret_least = (int64_t)((double)(now - turns->begun) / 4 *
-                                                       arb_busy_part(seat));
+                        if (seat->sight.demand == ARBITER_DEMAND_WORK) {
+                                int64_t least = (int64_t)((double)(now - turns->begun) / 4 *
+                                                          part_in_turn(arbiter, seat));
+
+                                *ret_least = MAX_OF(*ret_least, least);
+                        }
                 }
         }
         if (latency)
@@ -268,7 +285,7 @@ static void forget_turn(struct arbiter *arbiter, const struct turns *turns)
                 for (unsigned i = 0; turns->devices & 1u << d && i < device->count; i++) {
                         struct seat *seat = seat_of(arbiter, d, device->order[i]);
 
-                        if (arb_in_row(seat, device->order[i], turns->holder))
+                        if (seat->turned_at[turns->alone] == turns->begun)
                                 seat->turned_at[turns->alone] = seat->turned_before;
                 }
         }
@@ -284,14 +301,19 @@ uint64_t arb_take_turns(struct arbiter *arbiter, struct turns *turns, uint64_t n
         int64_t had, least;
 
         if (turns->holder != NONE) {
-                bool wanted = look_at_row(arbiter, turns, turns->holder, now).wanted;
+                struct row row = look_at_row(arbiter, turns, turns->holder, now);
+                bool wanted = row.wanted;
 
                 if (wanted && now < turns->end)
                         return turns->end;
-                /* a short turn could fall into the time of who comes first, again and again; and
-                   one who comes and goes may be gone whenever his turn comes */
-                if (had_of_turn(arbiter, turns, now, &had, &least) &&
-                        had < (wanted ? least : (int64_t)HAD_SOME)) {
+                if (!row.target) {
+                        /* nobody takes turns for a while: who had not half of his has the next */
+                        if (now - turns->begun < (turns->end - turns->begun) / 2)
+                                forget_turn(arbiter, turns);
+                } else if (had_of_turn(arbiter, turns, now, &had, &least) &&
+                           had < (wanted ? least : (int64_t)HAD_SOME)) {
+                        /* a short turn could fall into the time of who comes first, again and
+                           again; and one who comes and goes may be gone whenever his turn comes */
                         if (wanted && now < turns->begun + ARBITER_FRAME_MAX)
                                 return now + ARBITER_TURN / 4;
                         forget_turn(arbiter, turns);

@@ -22,6 +22,7 @@
 /* Who has work when its channels are enabled has the engine by then. */
 #define ENABLED_BY  (1500000u)
 #define PAUSE_SHORT 276000u    /* two switches */
+#define NEWCOMER    (50 * MS)  /* for so long who has just come is taken to work */
 #define PAUSE_LONG  (500 * MS) /* it did not only wait for its next slice */
 /* Samples and records do not begin and end together: such a part is taken for all. */
 #define NEARLY_ALL 970000u
@@ -78,6 +79,7 @@ static struct switches_owner *get(struct switches *switches, uint32_t id, uint64
                 .first = now,
                 .since = now,
                 .part_ppm = PPM,
+                .off_ppm = PPM,
         };
         return owner;
 }
@@ -224,13 +226,14 @@ static uint64_t last_unwanted(const struct switches *switches, uint64_t now)
 
 /* ---- account ---- */
 
-/* Somebody else waits for as long as this one has the engine. */
+/* Somebody else waits for as long as this one has the engine, and that is not only guessed. */
 bool sw_is_awaited(const struct switches *switches, const struct switches_owner *owner)
 {
         for (uint32_t i = 0; i < switches->free; i++) {
                 const struct switches_owner *other = &switches->owner[i];
 
-                if (other != owner && other->end == SWITCHES_CUT && !other->disabled)
+                if (other != owner && other->end == SWITCHES_CUT && !other->guessed &&
+                        !other->disabled)
                         return true;
         }
         return false;
@@ -335,6 +338,7 @@ enum place {
         INSIDE, /* of a slice */
         AT_END,
         UNTOLD,
+        ROOM_MADE, /* elsewhere, when another came who had been kept off */
 };
 
 /* Where a run of that length ended, by its slices. */
@@ -349,6 +353,10 @@ static enum place place_of_end(
 
         if (length < least)
                 return INSIDE;
+        /* a call may have begun it anew */
+        if (length > least + width && switches->disturbed && switches->called &&
+                switches->begun + length <= switches->called + CALL_AFTER + least + width)
+                return UNTOLD;
         slices = (length - least) / owner->slice_ns + 1;
         /* a call may begin them anew */
         if (slices > 1 && switches->disturbed)
@@ -376,8 +384,24 @@ static enum switches_end as_before(struct switches_owner *owner)
                                                                          : SWITCHES_CUT;
 }
 
-static enum switches_end how_ended(
-        const struct switches *switches, struct switches_owner *owner, uint64_t at)
+/* Somebody else was enabled just then, which disturbs nobody: who has no work makes room for him,
+ * wherever in a slice that is, and does so again and again if caps and programs are in step. */
+static bool has_made_room(
+        const struct switches *switches, const struct switches_owner *owner, uint64_t at)
+{
+        for (uint32_t i = 0; i < switches->free; i++) {
+                const struct switches_owner *other = &switches->owner[i];
+
+                if (other != owner && !other->disabled && other->switch_from > switches->begun &&
+                        other->switch_from >= switches->called && at >= other->switch_from &&
+                        at <= other->switch_to + CALL_AFTER)
+                        return owner->slice_ns >= 4 * CALL_AFTER;
+        }
+        return false;
+}
+
+static enum switches_end how_ended(const struct switches *switches, struct switches_owner *owner,
+        uint64_t at, enum place place)
 {
         owner->guessed = false;
         if (owner->switch_from && at + CALL_BEFORE >= owner->switch_from &&
@@ -386,7 +410,9 @@ static enum switches_end how_ended(
         /* which slice it had is not known */
         if (switches->changed)
                 return as_before(owner);
-        switch (place_of_end(switches, owner, at - switches->begun)) {
+        switch (place) {
+        case ROOM_MADE:
+                return SWITCHES_IDLE;
         case INSIDE:
                 if (switches->called && at + CALL_BEFORE >= switches->called &&
                         at <= switches->called + CALL_AFTER)
@@ -406,11 +432,24 @@ static enum switches_end how_ended(
 }
 
 /* Its last run hardly ended for want of work: who is disabled is taken to have had work as when his
- * runs ended otherwise. */
+ * runs ended otherwise; who has just come has come to work. */
 static bool is_firm(const struct switches_owner *owner)
 {
-        return (owner->end == SWITCHES_CUT && !owner->guessed) ||
-               (owner->end == SWITCHES_OFF && owner->told != SWITCHES_IDLE);
+        if (owner->end == SWITCHES_OFF)
+                return owner->told != SWITCHES_IDLE;
+        return owner->end == SWITCHES_CUT &&
+               (!owner->guessed || owner->told == SWITCHES_CUT ||
+                       (owner->told == SWITCHES_NEVER && owner->ended < owner->first + NEWCOMER));
+}
+
+/* Its end says how those runs end that are ended by force. One kernel is cut by many slices of the
+ * shortest, which says nothing of longer ones. */
+static bool tells(const struct switches_owner *owner)
+{
+        if (owner->end == SWITCHES_OFF || owner->guessed)
+                return false;
+        return owner->end == SWITCHES_IDLE || owner->told == SWITCHES_NEVER ||
+               owner->slice_ns >= SLICE_TELLS || owner->cuts * owner->slice_ns >= SLICE_LONG;
 }
 
 static void end_run(struct switches *switches, uint64_t at)
@@ -418,14 +457,16 @@ static void end_run(struct switches *switches, uint64_t at)
         struct switches_owner *owner = switches->holder;
         const struct switches_costs *costs = &switches->costs;
         uint64_t over, from, unit = switches->slice_ns;
+        enum place place = place_of_end(switches, owner, at - switches->begun);
 
+        if (has_made_room(switches, owner, at))
+                place = place == AT_END ? UNTOLD : ROOM_MADE;
         sw_settle(switches, at);
-        owner->end = how_ended(switches, owner, at);
-        if (owner->end != SWITCHES_OFF && !owner->guessed)
-                owner->told = owner->end;
+        owner->end = how_ended(switches, owner, at, place);
         sw_note_end(switches, owner);
-        owner->cuts =
-                place_of_end(switches, owner, at - switches->begun) == AT_END ? owner->cuts + 1 : 0;
+        owner->cuts = place == AT_END ? owner->cuts + 1 : 0;
+        if (tells(owner))
+                owner->told = owner->end;
         over = owner->end == SWITCHES_CUT   ? excess(switches, owner)
                : owner->end == SWITCHES_OFF ? costs->off_ns
                                             : costs->idle_ns;

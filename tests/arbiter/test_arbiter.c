@@ -42,20 +42,38 @@ static void test_account_changes_source(void **state)
 {
         struct account account = {0};
 
-        account_measure(&account, ACCOUNT_COUNTERS, 100, 50);
-        account_measure(&account, ACCOUNT_COUNTERS, 900, 50);
-        assert_int_equal(account_best(&account), 800);
-        account_predict(&account, 70);
-        account_measure(&account, ACCOUNT_SWITCHES, 5, 1);
-        assert_int_equal(account_best(&account), 870);
-        account_measure(&account, ACCOUNT_SWITCHES, 35, 1);
-        assert_int_equal(account_best(&account), 900);
+        account_measure(&account, ACCOUNT_COUNTERS, 100 * MS, 50);
+        account_measure(&account, ACCOUNT_COUNTERS, 900 * MS, 50);
+        assert_int_equal(account_best(&account), 800 * MS);
+        account_predict(&account, 70 * MS);
+        account_measure(&account, ACCOUNT_SWITCHES, 5 * MS, 1);
+        assert_int_equal(account_best(&account), 870 * MS);
+        account_measure(&account, ACCOUNT_SWITCHES, 2035 * MS, 1);
+        assert_int_equal(account_best(&account), 2900 * MS);
         /* a source that began anew */
-        account_measure(&account, ACCOUNT_SWITCHES, 2, 1);
-        assert_int_equal(account_best(&account), 900);
-        account_measure(&account, ACCOUNT_SWITCHES, 12, 1);
-        assert_int_equal(account_best(&account), 910);
+        account_measure(&account, ACCOUNT_SWITCHES, 2 * MS, 1);
+        assert_int_equal(account_best(&account), 2900 * MS);
+        account_measure(&account, ACCOUNT_SWITCHES, 12 * MS, 1);
+        assert_int_equal(account_best(&account), 2910 * MS);
         assert_int_equal(account.source, ACCOUNT_SWITCHES);
+}
+
+/* Also where most of what was in question was no work. */
+static void test_account_corrects_itself(void **state)
+{
+        struct account account = {0};
+
+        account_predict(&account, 20 * MS);
+        account_measure(&account, ACCOUNT_SWITCHES, 20 * MS, 1);
+        account_measure(&account, ACCOUNT_SWITCHES, 130 * MS, 1);
+        assert_int_equal(account_best(&account), 130 * MS);
+        account_measure(&account, ACCOUNT_SWITCHES, 40 * MS, 1);
+        assert_int_equal(account_best(&account), 40 * MS);
+        assert_int_equal(account.shown_ns, 130 * MS);
+        account_measure(&account, ACCOUNT_SWITCHES, 0, 1);
+        assert_int_equal(account_best(&account), 0);
+        account_measure(&account, ACCOUNT_SWITCHES, 10 * MS, 1);
+        assert_int_equal(account_best(&account), 10 * MS);
 }
 
 static void test_account_divides(void **state)
@@ -556,6 +574,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_account_never_falls),
                 cmocka_unit_test(test_account_changes_source),
+                cmocka_unit_test(test_account_corrects_itself),
                 cmocka_unit_test(test_account_divides),
                 cmocka_unit_test(test_admission),
                 cmocka_unit_test(test_calls_that_fail),

@@ -2,7 +2,7 @@
 /*
  * Random tenancies under the arbiter, with everything that must always hold looked at on the way.
  *
- *      test_random                 10^5 tenancies
+ *      test_random                 10^5 tenancies, and those in which something did not hold once
  *      test_random --steps N [S]   until the arbiter has made N steps, from seed S on
  *      test_random --seed S        one scenario, told in full
  *
@@ -56,10 +56,12 @@ struct run {
         const struct scenario *scenario;
         struct record record[LIVE * 2 + 8];
         unsigned records;
-        uint64_t churn[WORLD_DEVICES]; /* last time that somebody came, went or changed */
-        uint64_t gone[WORLD_DEVICES];  /* accounts of those who left */
-        unsigned samples;              /* of what follows; a new mix of programs starts anew */
+        uint64_t churn[WORLD_DEVICES];   /* last time that somebody came, went or changed */
+        unsigned comings[WORLD_DEVICES]; /* how often somebody did */
+        uint64_t gone[WORLD_DEVICES];    /* accounts of those who left */
+        unsigned samples;                /* of what follows; a new mix of programs starts anew */
         uint64_t idle[WORLD_DEVICES][RING], switched[WORLD_DEVICES][RING];
+        unsigned came[WORLD_DEVICES][RING];
         uint64_t gang[WORLD_DEVICES]; /* when a tenant with another device as well was there last */
         uint64_t crowd;               /* when there were several tenants last */
         bool full[WORLD_DEVICES];     /* only queues, one of them without cap */
@@ -197,6 +199,7 @@ static void churn(struct run *run, const struct tenancy *tenancy)
                 unsigned d = tenancy->device[i], left = 0;
 
                 run->churn[d] = world.now;
+                run->comings[d]++;
                 for (unsigned k = 0; k < run->records; k++)
                         left += run->record[k].device == d && !is_capped(&run->record[k].terms);
                 /* for a moment there may be nobody who fills the device */
@@ -224,7 +227,7 @@ static void check_tenant(struct run *run, struct record *record, struct client *
         enum program_kind kind = client->program.kind;
         unsigned count = run->scenario->tenancy[record->id - 1].count;
         struct arbiter_state state;
-        uint64_t used, longest;
+        uint64_t used, longest, disabled;
 
         arbiter_inspect(world.arbiter, record->id, record->device, &state);
         record->used[record->samples++ % RING] = world_used(&world, client);
@@ -260,9 +263,12 @@ static void check_tenant(struct run *run, struct record *record, struct client *
                 unsigned back = (run->samples - SEC / GRID) % RING;
                 uint64_t lost = world.gpu[record->device].switched_ns - switched[back] +
                                 MIN_OF(world.gpu[record->device].idle_ns - idle[back], 40 * MS);
-                /* of the time that can be given out; the rest is for comings and goings, and for
-                   turns that fall together with the programs' own phases */
+                /* of the time that can be given out; the rest is for turns that fall together with
+                   the programs' own phases, and for comings and goings: each sets slices, which
+                   begins the hardware's list anew, and who stands late in it loses */
                 double due = terms->share / 100. * (double)(SEC - lost);
+                double slack =
+                        (20. + run->comings[record->device] - run->came[record->device][back]) * MS;
 
                 total_checks++;
                 /* GPUs in one phase go by the one where most is used, turns of several GPUs leave
@@ -276,8 +282,8 @@ static void check_tenant(struct run *run, struct record *record, struct client *
                 if (gang || (is_capped(terms) && run->scenario->fidelity == SEES_NOTHING))
                         due = 0;
                 if (due > 0)
-                        least_guarantee = fmin(least_guarantee, ((double)used + 30. * MS) / due);
-                if ((double)used < .85 * due - 30. * MS)
+                        least_guarantee = fmin(least_guarantee, ((double)used + slack) / due);
+                if ((double)used < .85 * due - slack)
                         fail(run, "tenant %" PRIu64 ": guarantee %u %%, got %.1f of 1000 ms",
                                 record->id, terms->share, (double)used / MS);
         }
@@ -298,9 +304,13 @@ static void check_tenant(struct run *run, struct record *record, struct client *
         longest = terms->share >= 6 ? 400 * MS : SEC;
         if (is_capped(terms))
                 longest = MAX_OF(longest, terms->cap < 15 ? 2000 * MS : 500 * MS);
-        if (client->disabled_since && count == 1 && world.now - client->disabled_since > longest)
+        /* under these terms */
+        disabled = client->disabled_since
+                           ? world.now - MAX_OF(client->disabled_since, record->since)
+                           : 0;
+        if (count == 1 && disabled > longest)
                 fail(run, "tenant %" PRIu64 ": disabled for %.0f ms", record->id,
-                        (double)(world.now - client->disabled_since) / MS);
+                        (double)disabled / MS);
 }
 
 static void check_device(struct run *run, unsigned d)
@@ -333,6 +343,7 @@ static void check_device(struct run *run, unsigned d)
         run->full[d] = full;
         run->idle[d][run->samples % RING] = gpu->idle_ns;
         run->switched[d][run->samples % RING] = gpu->switched_ns;
+        run->came[d][run->samples % RING] = run->comings[d];
         if (full && world.now - run->full_since[d] > 500 * MS && run->samples > back) {
                 uint64_t idle = gpu->idle_ns - run->idle[d][(run->samples - back) % RING];
 
@@ -505,6 +516,11 @@ static void change(struct run *run, const struct tenancy *tenancy)
         churn(run, tenancy);
 }
 
+/* Scenarios in which something did not hold once. */
+static const uint64_t once_failed[] = {5038, 6734, 9183, 15476, 24485, 33719, 59614, 69923, 80139,
+        94419, 105388, 112868, 125860, 129184, 158028, 162786, 190623, 206962, 1011955, 1022806,
+        1040710, 1057800, 1076822, 1088647, 1121479, 1164464, 1186112, 1189771};
+
 static bool run_scenario(const struct scenario *scenario, const bool *skip, char *ret_message)
 {
         static struct run run;
@@ -636,7 +652,9 @@ int main(int argc, char **argv)
                 return 2;
         }
         do {
-                make_scenario(&scenario, seed++);
+                bool again = !one && scenarios < ARRAY_SIZE(once_failed);
+
+                make_scenario(&scenario, again ? once_failed[scenarios] : seed++);
                 if (one)
                         tell(&scenario, none);
                 if (!run_scenario(&scenario, none, NULL)) {

@@ -244,7 +244,7 @@ static void ended_by_enabling(void **state)
         switches_off(switches, B, now - 300 * US, now, false);
         switches_record(switches, A, now, false);
         switches_look(switches, now);
-        assert_int_equal(sight(A).demand, SWITCHES_WORK);
+        assert_int_equal(sight(A).demand, SWITCHES_UNKNOWN);
         switches_busy(switches, begun, now, 15 * MS, A);
         assert_about(sight(A).used_ns + sight(B).used_ns, 15 * MS, MS);
         assert_about(sight(B).used_ns, 9 * MS, MS);
@@ -284,6 +284,41 @@ static void ended_by_a_call(void **state)
         assert_int_equal(sight(A).starts, 1);
         assert_int_equal(sight(B).starts, 1);
         assert_int_equal(sight(A).demand, SWITCHES_WORK);
+}
+
+/* a call may begin its slice anew: cut a slice after that, it still had work */
+static void slice_begun_anew(void **state)
+{
+        (void)state;
+        switches_slice(switches, A, now, 3000);
+        for (unsigned i = 0; i < 10; i++) {
+                run(A, 3000 * SWITCHES_TICK + 90 * US);
+                run(B, 2048 * SWITCHES_TICK + 90 * US);
+        }
+        switches_call(switches, now + 1700 * US);
+        run(A, 1700 * US + 3000 * SWITCHES_TICK + 90 * US);
+        switches_look(switches, now);
+        assert_int_equal(sight(A).starts, 1);
+        assert_int_equal(sight(A).demand, SWITCHES_WORK);
+}
+
+/* that the engine was idle before it came says nothing of how the runs of a newcomer end */
+static void newcomer_with_short_slices(void **state)
+{
+        (void)state;
+        run(A, 1 * MS);
+        now += 200 * MS;
+        switches_look(switches, now);
+        switches_busy(switches, now - 200 * MS, now, 1 * MS, A);
+        switches_slice(switches, A, now, 200);
+        switches_slice(switches, B, now, 200);
+        for (unsigned i = 0; i < 4; i++) {
+                run(B, 200 * SWITCHES_TICK + 98 * US);
+                run(A, 200 * SWITCHES_TICK + 98 * US);
+        }
+        switches_look(switches, now);
+        assert_int_equal(sight(B).starts, 1);
+        assert_int_equal(sight(B).demand, SWITCHES_WORK);
 }
 
 /* launch 100 us, synchronize, again: runs of 160 us, each beside the other's */
@@ -906,6 +941,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(ended_by_enabling, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(ends_between, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(ended_by_a_call, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(slice_begun_anew, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(newcomer_with_short_slices, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(two_loops, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(comes_and_goes, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(no_work, set_up, tear_down),
