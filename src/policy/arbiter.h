@@ -31,7 +31,8 @@
  * of the tenant's own, chosen when it comes so that the duty times of those who share a device with
  * it overlap least. The budget is of GPU time as measured; where use is not known it is of
  * predicted time, and a neighbour's unnoticed pause lets the cap be exceeded. In turns a cap may be
- * ahead by what a turn is longer than its budget; it is kept back later.
+ * ahead by what a turn is longer than its budget, and where a guarantee is owed, by that: of slices
+ * two may fall into one period and one into the next. It is kept back later.
  *
  * Turns. A tenant that launches, waits and launches again is idle for some 10 us after each kernel,
  *   and loses the engine for a whole round each time: 0.21 + 0.21. It is worth holding the
@@ -54,7 +55,9 @@
  * is probed: for some 60 ms the others' slices are ARBITER_SHORT and its own is long, so that its
  * pauses show; again after the same doubling times. Beside several others that may leave it open,
  * too: then it stays what it is, and who has work nearly all the time and less than half of what he
- * is due takes turns at once, as that costs nobody what is his.
+ * is due takes turns at once, as that costs nobody what is his, and as long as he fills them. Who
+ * has priority over another is served first instead, which is a probe that lasts. Nobody brings
+ * turns about whom nobody owes anything.
  *
  * Preemption mode. Thread-block where blocks are known to last at most 1/50 of the slice (the slice
  *   is overrun by half a block on average, that is by 1 %), instruction level otherwise.

@@ -19,18 +19,25 @@ static unsigned others_with_work(struct arbiter *arbiter, unsigned d, uint32_t t
 }
 
 /* A probe gives everybody else short slices: not where somebody has priority over the one who is
- * looked at, or is served first. */
+ * looked at, or is served first. Who is served first alone has long ones and all others the
+ * shortest: his pauses show, and that he works off what has piled up is not taken for his kind. */
 bool arb_may_probe(struct arbiter *arbiter, unsigned d, uint32_t t)
 {
         const struct device *device = &arbiter->device[d];
+        bool alone = true;
 
-        if (device->latency && !seat_of(arbiter, d, t)->first)
-                return false;
-        for (unsigned i = 0; i < device->count; i++)
-                if (seat_of(arbiter, d, device->order[i])->kind != ARBITER_IDLE &&
-                        arbiter->tenant[device->order[i]].terms.priority >
-                                arbiter->tenant[t].terms.priority)
+        for (unsigned i = 0; i < device->count; i++) {
+                const struct seat *seat = seat_of(arbiter, d, device->order[i]);
+
+                if (seat->kind == ARBITER_IDLE)
+                        continue;
+                if (arbiter->tenant[device->order[i]].terms.priority >
+                        arbiter->tenant[t].terms.priority)
                         return false;
+                alone = alone && (!seat->first || device->order[i] == t);
+        }
+        if (device->latency && (alone || !seat_of(arbiter, d, t)->first))
+                return false;
         return others_with_work(arbiter, d, t) > 0;
 }
 
@@ -100,6 +107,19 @@ static bool comes_at_once(struct arbiter *arbiter, unsigned d, uint32_t t)
                        (double)(seat->run_ns + away) + most;
 }
 
+/* Somebody who is there has a lower priority. */
+static bool is_above_another(struct arbiter *arbiter, unsigned d, uint32_t t)
+{
+        const struct device *device = &arbiter->device[d];
+
+        for (unsigned i = 0; i < device->count; i++)
+                if (seat_of(arbiter, d, device->order[i])->kind != ARBITER_IDLE &&
+                        arbiter->tenant[device->order[i]].terms.priority <
+                                arbiter->tenant[t].terms.priority)
+                        return true;
+        return false;
+}
+
 bool arb_is_starved(struct arbiter *arbiter, unsigned d, uint32_t t)
 {
         const struct seat *seat = seat_of(arbiter, d, t);
@@ -112,7 +132,9 @@ bool arb_is_starved(struct arbiter *arbiter, unsigned d, uint32_t t)
                 if (!seat->first || !comes_at_once(arbiter, d, t))
                         return false;
                 due = arbiter->tenant[t].terms.share * (PPM / 100);
-        }
+        } else if (is_above_another(arbiter, d, t))
+                /* to be served first is more than turns, and shows its pauses */
+                return false;
         return seat->rate_ppm * 2 < due;
 }
 

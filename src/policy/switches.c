@@ -463,6 +463,7 @@ static void end_run(struct switches *switches, uint64_t at)
                 place = place == AT_END ? UNTOLD : ROOM_MADE;
         sw_settle(switches, at);
         owner->end = how_ended(switches, owner, at, place);
+        owner->made_room = place == ROOM_MADE;
         sw_note_end(switches, owner);
         owner->cuts = place == AT_END ? owner->cuts + 1 : 0;
         if (tells(owner))
@@ -509,7 +510,7 @@ static void end_pause(struct switches_owner *owner, uint64_t least, uint64_t mos
         most = MAX_OF(most, least);
         /* it came back at once: if it paused at all, it was not for having been idle long; unless
            a call has ended its run, in the midst of a long pause */
-        if (most < owner->ended + PAUSE_SHORT && !owner->guessed)
+        if (most < owner->ended + PAUSE_SHORT && !owner->guessed && !owner->made_room)
                 question_firm(&owner->question, owner->last_from, owner->last_to);
         owner->starts++;
         owner->pause_ns += least - owner->ended;

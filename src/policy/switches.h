@@ -92,6 +92,7 @@ struct switches_owner {
         uint64_t switch_from, switch_to; /* the last call that disabled or enabled it */
         enum switches_end end;
         bool guessed;           /* that is taken to be as before */
+        bool made_room;         /* it ended as another was enabled */
         enum switches_end told; /* of the last run whose end was seen and not made by disabling */
         uint64_t ended;         /* when it had no work, or no engine, any more */
         uint64_t since;         /* it has had work since then, as far as it has any */
