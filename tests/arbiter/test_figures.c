@@ -623,22 +623,32 @@ static void test_changes(void)
         world_done(&world);
 }
 
+static const struct program service = {
+        .kind = PROGRAM_SERVICE, .kernel_ns = 1 * MS - HOST_PAUSE, .rate = 300};
+
+/* In ms, of the service with the device to itself. */
+static double p99_alone(enum fidelity fidelity)
+{
+        struct client *client;
+        double ret;
+
+        begin(8, fidelity);
+        client = add(1, 0, 0, ARBITER_HIGH, service);
+        world_record(client);
+        world_run(&world, world.now + 120 * SEC);
+        ret = world_percentile(client, .99) / 1000;
+        world_done(&world);
+        return ret;
+}
+
 /* 5: a service of high priority beside a queue. The curve by the slice of the neighbour is the
  * model's own. */
 static void test_priority(enum fidelity fidelity)
 {
-        static const struct program service = {
-                .kind = PROGRAM_SERVICE, .kernel_ns = 1 * MS - HOST_PAUSE, .rate = 300};
         struct client *client[3];
-        double alone, p99, share;
+        double alone = p99_alone(fidelity), p99, share;
         uint64_t start;
 
-        begin(8, fidelity);
-        client[0] = add(1, 0, 0, ARBITER_HIGH, service);
-        world_record(client[0]);
-        world_run(&world, world.now + 120 * SEC);
-        alone = world_percentile(client[0], .99) / 1000;
-        world_done(&world);
         for (unsigned neighbours = 1; neighbours <= 2; neighbours++)
                 for (unsigned share_of_rest = 0; share_of_rest <= 50 / neighbours;
                         share_of_rest += 25) {
@@ -713,18 +723,10 @@ static void test_priority(enum fidelity fidelity)
  * requests pile up before anybody knows what they are. */
 static void priority_from_the_start(void)
 {
-        static const struct program service = {
-                .kind = PROGRAM_SERVICE, .kernel_ns = 1 * MS - HOST_PAUSE, .rate = 300};
-        double worst = 0, least = 1, alone, part;
+        double worst = 0, least = 1, alone = p99_alone(SEES_SWITCHES), part;
         struct client *client[2];
         uint64_t start;
 
-        begin(8, SEES_SWITCHES);
-        client[0] = add(1, 0, 0, ARBITER_HIGH, service);
-        world_record(client[0]);
-        world_run(&world, world.now + 120 * SEC);
-        alone = world_percentile(client[0], .99) / 1000;
-        world_done(&world);
         for (unsigned seed = 1; seed <= 40; seed++) {
                 begin(seed, SEES_SWITCHES);
                 client[0] = add(1, 0, 0, ARBITER_HIGH, service);
