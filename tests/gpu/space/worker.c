@@ -12,10 +12,11 @@
  *   stream SECONDS           reads and writes device memory as fast as it can: GB a second
  *   endless US     as load, until it fails: the driver's error
  *   requests US BEGIN END    such kernels one after the other; of those that began and ended
- * between two instants of CLOCK_MONOTONIC, in seconds: "N P50 P99", in microseconds rate US such
- * kernels until the next line: how many SM microseconds one is, and when each ended
- * (CLOCK_MONOTONIC) clusters       on how many of its SMs kernels with clusters of 1, 2, 4 and 8
- * blocks, a block on each SM, can be at once
+ *                  between two instants of CLOCK_MONOTONIC, in seconds: "N P50 P99", microseconds
+ *   rate US        such kernels until the next line: how many SM microseconds one is, and when each
+ *                  ended (CLOCK_MONOTONIC)
+ *   clusters       on how many of its SMs kernels with clusters of 1, 2, 4 and 8 blocks, a block on
+ *                  each SM, can be at once
  *
  * usage: worker PTX
  */
