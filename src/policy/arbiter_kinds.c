@@ -120,7 +120,7 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
         enum arbiter_kind kind;
         int64_t credit;
         double keep;
-        bool idle;
+        bool idle, open = false; /* it may be a loop, and may be none */
 
         if (sight->demand == ARBITER_DEMAND_NONE &&
                 now >= sight->since +
@@ -210,10 +210,11 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
                                 arb_end_probe(arbiter, d, now, seat->kind != kind);
                 } else if (doubt ? !arb_is_synchronous(arbiter, d, t, seat->pause_ns,
                                            seat->pause_ns + doubt / starts, limit, now)
-                                 : seat->pause_ns > limit)
+                                 : seat->pause_ns > limit) {
                         kind = ARBITER_SPORADIC;
-                else if (seat->run_ns <= 2 * slice_in_force(seat) * 1000 ||
-                         seat->kind == ARBITER_SYNCHRONOUS)
+                        open = seat->pause_ns <= limit;
+                } else if (seat->run_ns <= 2 * slice_in_force(seat) * 1000 ||
+                           seat->kind == ARBITER_SYNCHRONOUS)
                         kind = ARBITER_SYNCHRONOUS;
                 else
                         kind = ARBITER_BACKLOGGED;
@@ -226,7 +227,7 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
                 seat->streak += arb_is_starved(arbiter, d, t) ? 2 : 1;
                 if (seat->streak < (kind == ARBITER_BACKLOGGED ? STREAK_FIRST : STREAK))
                         kind = ARBITER_SPORADIC;
-        } else
+        } else if (!open)
                 seat->streak = 0;
         if (has_claim(kind) && has_claim(seat->kind))
                 seat->owed_ns +=

@@ -125,7 +125,29 @@ struct row {
         /* of that one of its tenants who waits longest: when his last turn began, and since when
          * he, or his work, has waited for this one */
         uint64_t turned_at, waits;
+        int64_t had; /* by those who wait since that turn of theirs began */
 };
+
+/* What part of a turn it would use: of one that it shares, each of its pauses is at least the time
+ * of a switch to the others. */
+static double part_in_turn(const struct arbiter *arbiter, const struct seat *seat)
+{
+        double run = (double)seat->run_ns;
+        double part = arb_busy_part(seat);
+
+        if (seat->turn == TURN_POOL && seat->kind == ARBITER_SYNCHRONOUS && run > 0)
+                part = MIN_OF(part, run / (run + (double)arbiter->costs.switch_ns));
+        return part;
+}
+
+/* For how long it has had the engine since its last turn began, its own pauses counted in. */
+static int64_t had_since_turn(struct arbiter *arbiter, const struct seat *seat)
+{
+        int64_t used = (int64_t)(account_best(&seat->account) - seat->turn_used);
+        double part = part_in_turn(arbiter, seat);
+
+        return part > 0 ? (int64_t)((double)used / part) : used;
+}
 
 /* What of the devices' time a row is due is told by the device where that is least: on the others
  * it also runs while rows that are not there have their turn. */
@@ -137,6 +159,7 @@ static struct row look_at_row(
         for (unsigned d = 0; d < arbiter->devices; d++) {
                 const struct device *device = &arbiter->device[d];
                 uint64_t target = 0, due = 0, turned_at;
+                int64_t had = 0;
 
                 for (unsigned i = 0; turns->devices & 1u << d && i < device->count; i++) {
                         uint32_t t = device->order[i];
@@ -157,13 +180,17 @@ static struct row look_at_row(
                         ret.wanted = true;
                         turned_at = seat->turned_at[turns->alone];
                         ret.turned_at = MIN_OF(ret.turned_at, turned_at);
-                        if (seat->sight.demand == ARBITER_DEMAND_WORK)
-                                turned_at = MAX_OF(turned_at, seat->sight.since);
+                        if (seat->sight.demand != ARBITER_DEMAND_WORK ||
+                                seat->sight.since <= turned_at)
+                                had += had_since_turn(arbiter, seat);
+                        else
+                                turned_at = seat->sight.since;
                         ret.waits = MIN_OF(ret.waits, turned_at);
                 }
                 if (target && (!ret.target || target < ret.target)) {
                         ret.target = target;
                         ret.due = due;
+                        ret.had = had;
                 }
         }
         return ret;
@@ -175,13 +202,15 @@ static uint32_t next_row(const struct arbiter *arbiter, uint32_t row)
 }
 
 /* Its part of a frame, all of whose turns are wanted now, or will be. Others' turns may have been
- * parts of longer frames, when more was wanted: so not less than nearly what it is due of the time
- * since its last one. */
+ * parts of longer frames, when more was wanted, or it may have been kept off by calls that took
+ * long: so not less than nearly what it is due of the time since its last one began, without what
+ * it had of that beyond such a part. */
 static uint64_t turn_length(
         struct arbiter *arbiter, const struct turns *turns, uint32_t holder, uint64_t now)
 {
-        uint64_t sum = 0, smallest = UINT64_MAX, frame, most, rows = 0, due, length;
+        uint64_t sum = 0, smallest = UINT64_MAX, frame, most, rows = 0, length;
         struct row own = {0};
+        int64_t due;
 
         for (uint32_t k = 0; k <= POOL; k = k < POOL ? next_row(arbiter, k) : k + 1) {
                 struct row row = look_at_row(arbiter, turns, k, now);
@@ -202,21 +231,10 @@ static uint64_t turn_length(
         length = (uint64_t)((double)(frame - rows * ARBITER_TURN_LOSS) * (double)own.target /
                             (double)sum);
         own.waits = MIN_OF(MAX_OF(own.waits, turns->entered), now);
-        due = (uint64_t)((double)MIN_OF(now - own.waits, 2 * most) * (double)own.due /
-                         (double)MAX_OF(sum, (uint64_t)PPM) * TURN_DUE);
-        return MIN_OF(MAX_OF(length, due), most) + ARBITER_TURN_LOSS;
-}
-
-/* What part of a turn it would use: of one that it shares, each of its pauses is at least the time
- * of a switch to the others. */
-static double part_in_turn(const struct arbiter *arbiter, const struct seat *seat)
-{
-        double run = (double)seat->run_ns;
-        double part = arb_busy_part(seat);
-
-        if (seat->turn == TURN_POOL && seat->kind == ARBITER_SYNCHRONOUS && run > 0)
-                part = MIN_OF(part, run / (run + (double)arbiter->costs.switch_ns));
-        return part;
+        due = (int64_t)((double)MIN_OF(now - own.waits, 2 * most) * (double)own.due /
+                        (double)MAX_OF(sum, (uint64_t)PPM) * TURN_DUE);
+        due -= MAX_OF(own.had - (int64_t)length, (int64_t)0);
+        return MIN_OF((uint64_t)MAX_OF((int64_t)length, due), most) + ARBITER_TURN_LOSS;
 }
 
 /* What those whose turn it is had of it. ret_least: what they can be content with: next to nothing,

@@ -493,6 +493,93 @@ static void loop_beside(
 
 /* One whose cap is hardly more than its guarantee cannot make up for turns that are longer while it
  * is kept off. */
+/* The longest time up to then in which each had nothing of the engine, ms. */
+static void longest_without(struct client **client, uint64_t until, double longest[static 2])
+{
+        uint64_t last[2] = {world.now, world.now}, before[2];
+
+        for (unsigned i = 0; i < 2; i++)
+                before[i] = world_work(&world, client[i]);
+        while (world.now < until) {
+                world_run(&world, world.now + MS / 4);
+                for (unsigned i = 0; i < 2; i++) {
+                        uint64_t work = world_work(&world, client[i]);
+
+                        longest[i] = fmax(longest[i], (double)(world.now - last[i]) / MS);
+                        if (work > before[i])
+                                last[i] = world.now;
+                        before[i] = work;
+                }
+        }
+}
+
+/* 8: those who take turns, while the driver takes down somebody's contexts, which holds up all
+ * calls, and soon after. */
+static void stalled(const char *name, struct program a, struct program b, unsigned share)
+{
+        double during[2] = {0}, after[2] = {0};
+        double due = 10 * fmax(100. / share - 1, 1) + 2;
+
+        for (uint64_t seed = 1; seed <= 12; seed++) {
+                struct client *client[2];
+
+                begin(seed, SEES_SWITCHES);
+                client[0] = add(1, share, 0, ARBITER_NORMAL, a);
+                world_run(&world, world.now + seed * 3137 * US);
+                client[1] = add(2, 100 - share, 0, ARBITER_NORMAL, b);
+                world_run(&world, world.now + 4 * SEC + seed * 7717 * US);
+                world.stall_from = world.now;
+                world.stall_to = world.now + 100 * MS;
+                longest_without(client, world.now + SEC / 4, during);
+                longest_without(client, world.now + SEC / 2, after);
+                world_done(&world);
+        }
+        printf("8  %-40s without the engine for at most %.0f, %.0f ms while calls take 100; a "
+               "quarter of a second later %.0f, %.0f",
+                name, during[0], during[1], after[0], after[1]);
+        verdict(fmax(after[0], after[1]) <= due, false);
+}
+
+/* 2: two loops of all lengths that begin together, and may keep step: what each gets of what its
+ * guarantee is of the time without its own pauses. */
+static void loops_in_step(void)
+{
+        static const uint64_t kernel[] = {30 * US, 100 * US, 300 * US, MS, 2 * MS, 3 * MS, 5 * MS};
+        double least = 1, mean = 0;
+        unsigned n = 0;
+
+        for (unsigned a = 0; a < ARRAY_SIZE(kernel); a++)
+                for (unsigned b = 0; b < ARRAY_SIZE(kernel); b++)
+                        for (unsigned share = 10; share <= 60; share += 10) {
+                                struct client *client[2];
+                                uint64_t start[2];
+
+                                begin(++n, SEES_SWITCHES);
+                                client[0] = add(1, share, 0, ARBITER_NORMAL, loop(kernel[a]));
+                                client[1] = add(2, 100 - share, 0, ARBITER_NORMAL, loop(kernel[b]));
+                                world_run(&world, world.now + SEC * 3 / 2);
+                                for (unsigned i = 0; i < 2; i++)
+                                        start[i] = world_work(&world, client[i]);
+                                world_run(&world, world.now + 4 * SEC);
+                                for (unsigned i = 0; i < 2; i++) {
+                                        double k = (double)kernel[i ? b : a];
+                                        double due = (i ? 100 - share : share) / 100. * 4 * SEC *
+                                                     k / (k + HOST_PAUSE);
+                                        double got =
+                                                (double)(world_work(&world, client[i]) - start[i]) /
+                                                due;
+
+                                        least = fmin(least, got);
+                                        mean += got;
+                                }
+                                world_done(&world);
+                        }
+        printf("2  two loops of 30 us to 5 ms that begin at once: at least %.3f of what is due, in "
+               "the mean %.3f",
+                least, mean / n / 2);
+        verdict(least >= .78, least >= .85);
+}
+
 static void capped_in_turns(void)
 {
         struct client *client;
@@ -829,6 +916,10 @@ int main(void)
         two_loops("the same, nothing seen", 100 * US, SEES_NOTHING, 50, 50, false);
         two_loops("the same at 75:25", 100 * US, SEES_ALL, 75, 25, false);
         two_loops("the same at 90:10", 100 * US, SEES_ALL, 90, 10, false);
+        loops_in_step();
+        stalled("two loops of 100 us, 50:50", loop(100 * US), loop(100 * US), 50);
+        stalled("two loops of 1 ms, 25:75", loop(MS), loop(MS), 25);
+        stalled("loop of 100 us beside a queue, 25:75", loop(100 * US), queue(MS), 25);
         loops_beside_queues(1);
         loops_beside_queues(3);
         loops_beside_queues(5);

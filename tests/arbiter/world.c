@@ -301,6 +301,8 @@ static void begin_call(struct world *world, struct lane *lane)
         struct call *call = &lane->call[lane->first % WORLD_CALLS];
 
         call->cost = cost_of(world, call);
+        if (world->now >= world->stall_from && world->now < world->stall_to)
+                call->cost += world->stall_to - world->now;
         lane->done_at = world->now + call->cost;
         world->calls++;
         world->call_ns += call->cost;

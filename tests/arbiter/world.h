@@ -114,8 +114,11 @@ struct world {
         uint64_t steps, calls, call_ns;
         uint64_t steered_ns[2]; /* call_ns by lane */
         bool fixed;             /* calls take their mean time */
-        uint32_t rough_ppm;     /* of the ends that are recorded, so many bear a time that is */
-        uint64_t rough_ns;      /* so much too early, as if the owner had run out of work */
+        /* calls that begin then return when it is over: the driver is busy taking down another's
+         * contexts */
+        uint64_t stall_from, stall_to;
+        uint32_t rough_ppm; /* of the ends that are recorded, so many bear a time that is */
+        uint64_t rough_ns;  /* so much too early, as if the owner had run out of work */
         void (*check)(struct world *world, void *arg); /* after each step of the arbiter */
         void *arg;
 };
