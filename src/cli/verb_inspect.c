@@ -34,10 +34,19 @@ static void number_line(const char *name, const json_t *number)
 
 static void print_compute(const json_t *compute)
 {
+        static const struct {
+                const char *word, *sentence;
+        } demands[] = {
+                {"none", "one without work"},
+                {"backlog", "one who always has work waiting"},
+                {"intermittent", "one who comes and goes"},
+                {"loop", "one who waits for each of its kernels"},
+        };
         const json_t *seconds = json_object_get(compute, "gpu_seconds");
         const json_t *share = json_object_get(compute, "gpu_share");
         const char *source = output_text(json_object_get(compute, "source"), "?");
         const char *why = output_text(json_object_get(compute, "mechanism_why"), "");
+        const char *demand = output_text(json_object_get(compute, "demand"), "");
         bool gate = strcmp(output_text(json_object_get(compute, "mechanism"), ""), "gate") == 0;
         char text[256];
 
@@ -48,6 +57,9 @@ static void print_compute(const json_t *compute)
                 json_is_true(json_object_get(compute, "disabled")) ? ", not its turn now" : "",
                 json_is_true(json_object_get(compute, "refused")) ? ", refused by the driver" : "");
         line("time aimed at", text);
+        for (size_t i = 0; i < ARRAY_SIZE(demands); i++)
+                if (strcmp(demand, demands[i].word) == 0)
+                        line("taken for", demands[i].sentence);
         snprintf(text, sizeof(text), "a gate in its processes: %s", why);
         line("kept by", gate ? text : "the GPU's own scheduler");
         snprintf(text, sizeof(text), "%lld us",

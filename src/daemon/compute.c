@@ -1658,6 +1658,12 @@ void compute_add_tenant_json(struct tenant *tenant, json_t *object)
 
 void compute_add_device_json(struct tenant *tenant, unsigned i, json_t *object)
 {
+        static const char *const demand_words[] = {
+                [ARBITER_IDLE] = "none",
+                [ARBITER_BACKLOGGED] = "backlog",
+                [ARBITER_SPORADIC] = "intermittent",
+                [ARBITER_SYNCHRONOUS] = "loop",
+        };
         struct compute *compute = tenant->manager->compute;
         const char *why = gates_why(tenant->manager, tenant->device[i].index);
         const struct tenant_device *device;
@@ -1685,9 +1691,10 @@ void compute_add_device_json(struct tenant *tenant, unsigned i, json_t *object)
                         source = "markers";
         }
         json_object_set_new(object, "compute",
-                json_pack("{s:s, s:o, s:f, s:o, s:b, s:b, s:b, s:o, s:o, s:s}", "mechanism",
+                json_pack("{s:s, s:o, s:s?, s:f, s:o, s:b, s:b, s:b, s:o, s:o, s:s}", "mechanism",
                         why ? "gate" : "channel-control", "mechanism_why",
-                        why ? json_string(why) : json_null(), "target",
+                        why ? json_string(why) : json_null(), "demand",
+                        why ? NULL : demand_words[state.kind], "target",
                         (double)state.target_ppm / 1e6, "slice_us",
                         state.slice_us ? json_integer((json_int_t)state.slice_us) : json_null(),
                         "disabled", (int)state.disabled, "turns", (int)state.turns, "refused",

@@ -332,7 +332,8 @@ uint64_t arb_take_turns(struct arbiter *arbiter, struct turns *turns, uint64_t n
                            had < (wanted ? least : (int64_t)HAD_SOME)) {
                         /* a short turn could fall into the time of who comes first, again and
                            again; and one who comes and goes may be gone whenever his turn comes */
-                        if (wanted && now < turns->begun + ARBITER_FRAME_MAX)
+                        if (wanted && now < turns->begun + MIN_OF(ARBITER_FRAME_MAX,
+                                                                   3 * (turns->end - turns->begun)))
                                 return now + ARBITER_TURN / 4;
                         forget_turn(arbiter, turns);
                 }

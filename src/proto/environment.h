@@ -38,6 +38,11 @@
         X(TRACE_BEHIND, "CLEAVE_TRACE_BEHIND",                                                     \
                 "Absolute path of the library that the tracer stands before: a guard. Set by "     \
                 "cleave trace. Default: the first libcuda.so.1 of the normal search.")             \
+        X(SWITCHES, "CLEAVE_SWITCHES",                                                             \
+                "Beginning of the path of a file in which the steering process of a daemon that "  \
+                "is started with it writes what it sees of the GPUs' context switches, some 30 "   \
+                "bytes for each; the end is its pid. For finding out why a share is not kept. "    \
+                "Default: nowhere.")                                                               \
         X(DEBUG, "CLEAVE_DEBUG",                                                                   \
                 "Where the guard writes what it does: 2 for standard error, or a file's path. "    \
                 "Default: nowhere.")

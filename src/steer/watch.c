@@ -2,6 +2,7 @@
 #include "steer/watch.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "policy/switches.h"
+#include "steer/diary.h"
 
 #define MS 1000000u
 /* Between two looks: what is not looked at yet is not known. */
@@ -37,6 +39,7 @@ struct watch {
         const struct steer_backend *backend;
         void *handle;
         struct steer_view *view;
+        struct diary *diary;
         pthread_t thread;
         pthread_mutex_t asking; /* held while the backend is asked; before lock */
         pthread_mutex_t lock;
@@ -120,6 +123,7 @@ static void open_device(struct watch *watch, unsigned device)
         }
         pthread_mutex_lock(&watch->lock);
         watched->switches.now = watched->switches.sampled = now_ns();
+        diary_note(watch->diary, "begin", device, "%" PRIu64, watched->switches.now);
         /* it may be that it could not begin again */
         switches_wake(&watched->switches, watched->switches.now);
         watched->open = true;
@@ -148,17 +152,24 @@ static bool look(struct watch *watch, unsigned device)
                         return false;
                 pthread_mutex_lock(&watch->lock);
                 if (lost) {
-                        switches_lost(&watched->switches,
-                                n > 0 ? watch->record[0].at : watched->switches.now);
+                        uint64_t at = n > 0 ? watch->record[0].at : watched->switches.now;
+
+                        switches_lost(&watched->switches, at);
+                        diary_note(watch->diary, "lost", device, "%" PRIu64, at);
                         atomic_fetch_add(&view->lost, 1);
                 }
-                for (int i = 0; i < n; i++)
-                        switches_record(&watched->switches, watch->record[i].pid,
-                                watch->record[i].at, watch->record[i].start);
+                for (int i = 0; i < n; i++) {
+                        const struct steer_record *record = &watch->record[i];
+
+                        switches_record(&watched->switches, record->pid, record->at, record->start);
+                        diary_note(watch->diary, "record", device, "%u %" PRIu64 " %d", record->pid,
+                                record->at, (int)record->start);
+                }
                 pthread_mutex_unlock(&watch->lock);
         } while (n == STEER_RECORDS_MAX);
         pthread_mutex_lock(&watch->lock);
         switches_look(&watched->switches, until);
+        diary_note(watch->diary, "look", device, "%" PRIu64, until);
         pthread_mutex_unlock(&watch->lock);
         return true;
 }
@@ -169,6 +180,7 @@ static void rest(struct watch *watch, unsigned device)
 {
         struct watched *watched = &watch->device[device];
         uint32_t status = 0;
+        uint64_t now;
         bool may;
 
         if (!watch->backend->record || watched->restless)
@@ -184,7 +196,9 @@ static void rest(struct watch *watch, unsigned device)
         }
         pthread_mutex_lock(&watch->lock);
         watched->rests = true;
-        switches_rest(&watched->switches, now_ns());
+        now = now_ns();
+        switches_rest(&watched->switches, now);
+        diary_note(watch->diary, "rest", device, "%" PRIu64, now);
         /* something was told meanwhile */
         if (switches_must_wake(&watched->switches, watched->switches.now))
                 watch->next = 0;
@@ -196,10 +210,12 @@ static void wake(struct watch *watch, unsigned device)
         struct watched *watched = &watch->device[device];
         uint32_t status = 0;
         int r = watch->backend->record(watch->handle, device, true, &status);
+        uint64_t now = now_ns();
 
         pthread_mutex_lock(&watch->lock);
         watched->rests = false;
-        switches_wake(&watched->switches, now_ns());
+        switches_wake(&watched->switches, now);
+        diary_note(watch->diary, "wake", device, "%" PRIu64, now);
         watched->open = r == 0;
         pthread_mutex_unlock(&watch->lock);
         if (r < 0)
@@ -216,8 +232,10 @@ static bool go_on_resting(struct watch *watch, unsigned device, uint64_t now)
                 return false;
         pthread_mutex_lock(&watch->lock);
         enough = switches_must_wake(&watched->switches, now);
-        if (!enough)
+        if (!enough) {
                 switches_look(&watched->switches, now);
+                diary_note(watch->diary, "look", device, "%" PRIu64, now);
+        }
         pthread_mutex_unlock(&watch->lock);
         if (enough)
                 wake(watch, device);
@@ -236,9 +254,14 @@ static void ask_samples(struct watch *watch, unsigned device, uint64_t now)
         n = watch->backend->samples(
                 watch->handle, device, watched->switches.sampled, watch->sample, STEER_SAMPLES_MAX);
         pthread_mutex_lock(&watch->lock);
-        for (int i = 0; i < n; i++)
-                switches_busy(&watched->switches, watch->sample[i].from, watch->sample[i].to,
-                        watch->sample[i].busy_ns, watch->sample[i].pid);
+        for (int i = 0; i < n; i++) {
+                const struct steer_sample *sample = &watch->sample[i];
+
+                switches_busy(
+                        &watched->switches, sample->from, sample->to, sample->busy_ns, sample->pid);
+                diary_note(watch->diary, "busy", device, "%" PRIu64 " %" PRIu64 " %" PRIu64 " %u",
+                        sample->from, sample->to, sample->busy_ns, sample->pid);
+        }
         pthread_mutex_unlock(&watch->lock);
 }
 
@@ -329,8 +352,13 @@ int watch_new(
         if (!watch)
                 return -ENOMEM;
         watch->backend = backend;
+        watch->diary = diary_new();
         for (unsigned i = 0; i < STEER_MAX_DEVICES; i++)
                 switches_init(&watch->device[i].switches, backend->costs, now);
+        if (backend->costs)
+                diary_note(watch->diary, "init", 0, "%" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64,
+                        backend->costs->cut_ns, backend->costs->idle_ns, backend->costs->off_ns,
+                        backend->costs->restore_ns);
         r = steer_view_map(view_fd, &watch->view);
         if (r == 0)
                 r = backend->open(argument, &watch->handle);
@@ -342,6 +370,7 @@ int watch_new(
                 if (watch->handle)
                         backend->close(watch->handle);
                 steer_view_unmap(watch->view);
+                diary_free(watch->diary);
                 free(watch);
                 return r;
         }
@@ -369,6 +398,7 @@ struct watch *watch_free(struct watch *watch)
         pthread_mutex_destroy(&watch->asking);
         watch->backend->close(watch->handle);
         steer_view_unmap(watch->view);
+        diary_free(watch->diary);
         free(watch);
         return NULL;
 }
@@ -399,10 +429,14 @@ static void end_rest(struct watch *watch, unsigned device)
 
 void watch_call(struct watch *watch, unsigned device)
 {
+        uint64_t now;
+
         if (!watch || device >= STEER_MAX_DEVICES)
                 return;
         pthread_mutex_lock(&watch->lock);
-        switches_call(&watch->device[device].switches, now_ns());
+        now = now_ns();
+        switches_call(&watch->device[device].switches, now);
+        diary_note(watch->diary, "call", device, "%" PRIu64, now);
         end_rest(watch, device);
         pthread_mutex_unlock(&watch->lock);
 }
@@ -428,20 +462,28 @@ uint32_t watch_holder(struct watch *watch, unsigned device)
 
 void watch_slice(struct watch *watch, unsigned device, uint32_t pid, uint64_t slice_us)
 {
+        uint64_t now;
+
         if (!watch || !pid || device >= STEER_MAX_DEVICES)
                 return;
         pthread_mutex_lock(&watch->lock);
-        switches_slice(&watch->device[device].switches, pid, now_ns(), slice_us);
+        now = now_ns();
+        switches_slice(&watch->device[device].switches, pid, now, slice_us);
+        diary_note(watch->diary, "slice", device, "%u %" PRIu64 " %" PRIu64, pid, now, slice_us);
         end_rest(watch, device);
         pthread_mutex_unlock(&watch->lock);
 }
 
 void watch_mode(struct watch *watch, unsigned device, uint32_t pid, bool thread_block)
 {
+        uint64_t now;
+
         if (!watch || !pid || device >= STEER_MAX_DEVICES)
                 return;
         pthread_mutex_lock(&watch->lock);
-        switches_mode(&watch->device[device].switches, pid, now_ns(), thread_block);
+        now = now_ns();
+        switches_mode(&watch->device[device].switches, pid, now, thread_block);
+        diary_note(watch->diary, "mode", device, "%u %" PRIu64 " %d", pid, now, (int)thread_block);
         end_rest(watch, device);
         pthread_mutex_unlock(&watch->lock);
 }
@@ -453,6 +495,8 @@ void watch_switched(struct watch *watch, unsigned device, uint32_t pid, uint64_t
                 return;
         pthread_mutex_lock(&watch->lock);
         switches_off(&watch->device[device].switches, pid, from, to, disabled);
+        diary_note(watch->diary, "off", device, "%u %" PRIu64 " %" PRIu64 " %d", pid, from, to,
+                (int)disabled);
         end_rest(watch, device);
         if (!disabled && watch->next > to + LOOK_ENABLED) {
                 watch->next = to + LOOK_ENABLED;

@@ -263,9 +263,49 @@ class Compute(unittest.TestCase):
         self.assertTrue(eventually(lambda: self.use("a")["turns"] and self.use("b")["turns"], 30),
                         self.use("a"))
         self.assertTrue(eventually(lambda: self.eye(1, a, b)["on_together"] < 0.3, 30))
+        self.assertTrue(eventually(lambda: "loop" in (self.use("a")["demand"],
+                                                      self.use("b")["demand"]), 30))
         # alone, nobody is kept from anything
         b("rest")
         self.assertTrue(eventually(lambda: self.seen(0.3, a)["on"] == 1, 30), self.use("a"))
+
+    def test_what_is_seen_can_be_kept(self):
+        """CLEAVE_SWITCHES, and what the model makes of it when it is told the same again."""
+        self.world.stop_daemon()
+        kept = os.path.join(self.world.place, "switches")
+        self.world.env["CLEAVE_SWITCHES"] = kept
+        self.world.start_daemon()
+        tools = [self.tenant("a", "--compute", "50"), self.tenant("b", "--compute", "50")]
+        self.assertTrue(eventually(lambda: [self.use(n)["demand"] for n in "ab"] ==
+                                   ["backlog", "backlog"]), self.use("a"))
+        time.sleep(0.5)
+        pid = self.steering()
+        self.world.stop_daemon()
+        self.assertTrue(eventually(lambda: gone(pid), 5))
+        path = f"{kept}.{pid}"
+        self.assertEqual(os.stat(path).st_mode & 0o777, 0o600)
+        out = self.replay(path)
+        for tool in tools:
+            # words of the line of that process, and the line of its runs that were cut
+            at = [i for i, line in enumerate(out) if f" process {tool.pid}:" in line]
+            self.assertTrue(at, out)
+            self.assertGreater(float(out[at[0]].split()[5]), 0.1, out)
+            self.assertEqual(out[at[0] + 1].split()[0], "cut", out)
+            self.assertGreater(int(out[at[0] + 1].split()[1]), 5, out)
+        self.assertGreater(sum(": cut" in line for line in self.replay("--runs", path)), 10)
+        # what is no such file is not taken for one
+        broken = os.path.join(self.world.place, "broken")
+        with open(broken, "w", encoding="ascii") as file:
+            file.write("record 0 1\nrecord 99 1 2 1\n")
+        self.assertEqual(subprocess.run([self.probe_replay(), broken], stderr=subprocess.DEVNULL,
+                                        check=False).returncode, 1)
+
+    def probe_replay(self):
+        return os.path.join(BUILD, "bench/probes/probe-replay")
+
+    def replay(self, *words):
+        return subprocess.run([self.probe_replay(), *words], text=True, capture_output=True, check=True,
+                              timeout=60).stdout.splitlines()
 
     def test_terms_that_come_later(self):
         """Then the descriptors of its processes are taken from them."""

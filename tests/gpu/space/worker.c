@@ -15,14 +15,16 @@
  *                  between two instants of CLOCK_MONOTONIC, in seconds: "N P50 P99", microseconds
  *   rate US        such kernels until the next line: how many SM microseconds one is, and when each
  *                  ended (CLOCK_MONOTONIC)
- *   clusters       on how many of its SMs kernels with clusters of 1, 2, 4 and 8 blocks, a block on
- *                  each SM, can be at once
+ *   queue US       as rate, but nothing comes between the kernels, which are not waited for by
+ * events: each is followed by one that says so in host memory clusters       on how many of its SMs
+ * kernels with clusters of 1, 2, 4 and 8 blocks, a block on each SM, can be at once
  *
  * usage: worker PTX
  */
 #include <dlfcn.h>
 #include <math.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -41,7 +43,7 @@
 static void *cuda;
 #define CU(name) ((__typeof__(&name))dlsym(cuda, #name))
 
-static CUfunction spin, stay, smid, saxpy;
+static CUfunction spin, stay, smid, saxpy, store_clock;
 static CUdeviceptr memory;
 static int sms;
 
@@ -194,13 +196,24 @@ static void run_requests(uint64_t us, double begin, double end)
         printf("%d %.1f %.1f\n", n, n ? took[n / 2] : 0, n ? took[(n - 1) * 99 / 100] : 0);
 }
 
+static void say_ends(uint64_t us, const double *ends, int n)
+{
+        char line[128];
+
+        if (!fgets(line, sizeof(line), stdin))
+                return;
+        printf("%llu", (unsigned long long)us * 1000000 * (unsigned)sms);
+        for (int i = 0; i < n; i++)
+                printf(" %.6f", ends[i]);
+        putchar('\n');
+}
+
 static void run_rate(uint64_t us)
 {
         static double ends[REQUESTS];
         struct pollfd input = {.fd = 0, .events = POLLIN};
         uint64_t ns = us * 1000;
         CUevent event[2];
-        char line[128];
         int n = 0;
 
         for (int i = 0; i < 2; i++)
@@ -216,12 +229,41 @@ static void run_rate(uint64_t us)
         OK(cuCtxSynchronize);
         for (int i = 0; i < 2; i++)
                 OK(cuEventDestroy_v2, event[i]);
-        if (!fgets(line, sizeof(line), stdin))
-                return;
-        printf("%llu", (unsigned long long)us * 1000000 * (unsigned)sms);
-        for (int i = 0; i < n - 1; i++)
-                printf(" %.6f", ends[i]);
-        putchar('\n');
+        say_ends(us, ends, n > 0 ? n - 1 : 0);
+}
+
+static void run_queue(uint64_t us)
+{
+        static double ends[REQUESTS];
+        struct pollfd input = {.fd = 0, .events = POLLIN};
+        struct timespec pause = {.tv_nsec = 20000};
+        _Atomic uint64_t *done;
+        uint64_t ns = us * 1000;
+        CUdeviceptr clocks;
+        void *host;
+        int head = 0, n = 0;
+
+        OK(cuMemHostAlloc, &host, QUEUE * sizeof(*done), CU_MEMHOSTALLOC_DEVICEMAP);
+        OK(cuMemHostGetDevicePointer_v2, &clocks, host, 0);
+        done = host;
+        for (int i = 0; i < QUEUE; i++)
+                atomic_store(&done[i], 0);
+        while (n < REQUESTS && poll(&input, 1, 0) == 0) {
+                for (; head - n < QUEUE; head++) {
+                        CUdeviceptr at = clocks + (unsigned)(head % QUEUE) * sizeof(*done);
+
+                        launch(spin, sms, 32, 0, (void *[]){&ns});
+                        launch(store_clock, 1, 1, 0, (void *[]){&at});
+                }
+                while (n < head && n < REQUESTS && atomic_load(&done[n % QUEUE])) {
+                        atomic_store(&done[n % QUEUE], 0);
+                        ends[n++] = now();
+                }
+                nanosleep(&pause, NULL);
+        }
+        OK(cuCtxSynchronize);
+        OK(cuMemFreeHost, host);
+        say_ends(us, ends, n);
 }
 
 static void run_clusters(void)
@@ -263,6 +305,7 @@ static void load(const char *path)
         OK(cuModuleGetFunction, &stay, module, "cleave_stay");
         OK(cuModuleGetFunction, &smid, module, "cleave_smid");
         OK(cuModuleGetFunction, &saxpy, module, "cleave_saxpy_f32");
+        OK(cuModuleGetFunction, &store_clock, module, "cleave_store_clock");
         OK(cuFuncSetAttribute, stay, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, WHOLE_SM);
 }
 
@@ -305,6 +348,8 @@ int main(int argc, char **argv)
                         run_requests(us, begin, seconds);
                 else if (sscanf(line, "rate %llu", &us) == 1)
                         run_rate(us);
+                else if (sscanf(line, "queue %llu", &us) == 1)
+                        run_queue(us);
                 else if (strcmp(line, "clusters\n") == 0)
                         run_clusters();
                 fflush(stdout);
