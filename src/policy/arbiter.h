@@ -46,14 +46,17 @@
  * stays enabled. Devices that a tenant with turns has in common take turns together: it has its
  * turn on all of them at once; where the one whose turn it is has nothing, the others of that
  * device alone take turns among themselves. The next turn is that of whoever has waited longest,
- * and not shorter than nearly what it is due of that time; one in which its holder had next to
- * nothing, as somebody else comes first, goes on, at most for ARBITER_FRAME_MAX, or does not count.
+ * and not shorter than nearly what it is due of that time, less what it had of it beyond its part:
+ * calls may take 0.1 s, as the driver makes none while it takes down the contexts of a process that
+ * has died; one in which its holder had next to nothing, as somebody else comes first, goes on, at
+ * most for thrice its length and ARBITER_FRAME_MAX, or does not count.
  * Pauses are known from arbiter_sight.starts and .wanted_ns; where these are unknown, a tenant that
  * leaves its slices unused is tried out with a turn, and if it leaves that unused too, not again
  * before a time that doubles from ARBITER_TRIAL_MIN to ARBITER_TRIAL_MAX. Where pauses are known
  * only to a slice of the others (arbiter_sight.doubt_ns) and that leaves open what a tenant is, it
  * is probed: for some 60 ms the others' slices are ARBITER_SHORT and its own is long, so that its
- * pauses show; again after the same doubling times. Beside several others that may leave it open,
+ * pauses show; again after the same doubling times; the others' turns are a third longer until what
+ * they lost by it is made up for. Beside several others that may leave it open,
  * too: then it stays what it is, and who has work nearly all the time and less than half of what he
  * is due takes turns at once, as that costs nobody what is his, and as long as he fills them. Who
  * has priority over another is served first instead, which is a probe that lasts. Nobody brings

@@ -10,6 +10,7 @@
 #define ALONE_MUCH   600000u /* less, and it may come and go */
 #define LATELY       (1000 * ARBITER_MS)
 #define FIRST_STARTS 2
+#define SERVED       95   /* percent of what it is due */
 #define SLICES_MOST  100. /* of the shortest there are many, which tell no more for long */
 
 static void set_kind(struct arbiter *arbiter, unsigned d, struct seat *seat, enum arbiter_kind kind)
@@ -244,8 +245,9 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
         idle = kind == ARBITER_IDLE && seat->kind == ARBITER_IDLE;
         set_kind(arbiter, d, seat, kind);
         /* how long its bursts are and how much it uses decides on others' slices, and on turns */
-        if (kind == ARBITER_SPORADIC || (kind == ARBITER_SYNCHRONOUS && seat->turn == TURN_FREE &&
-                                                arb_is_starved(arbiter, d, t)))
+        if (kind == ARBITER_SPORADIC ||
+                (kind == ARBITER_SYNCHRONOUS && seat->turn == TURN_FREE &&
+                        seat->rate_ppm < (int64_t)seat->target_ppm * SERVED / 100))
                 arbiter->device[d].stale = true;
         /* of little at a time it may be a lot before it can be seen */
         if (!idle || sight->demand != ARBITER_DEMAND_UNKNOWN || span >= ARBITER_TRIAL_MIN)

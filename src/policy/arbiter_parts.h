@@ -60,6 +60,8 @@ struct seat {
         unsigned pasts;
         uint64_t predicted_ns;
         uint64_t probed_pause_ns; /* what a probe has found, 0: nothing */
+        uint64_t probe_used;      /* the account's best when the device's last probe began */
+        uint64_t lost_ns;         /* of its turns, by probes of others; not made up for yet */
         enum arbiter_kind kind;
         bool first;           /* served before the rest, as it comes and goes */
         bool stands_back;     /* it would be, had the rest not got too little */
@@ -135,7 +137,8 @@ struct device {
         bool urgent;               /* somebody's terms changed: not bound by the call budget */
         unsigned cluster;
         struct turns alone;
-        uint32_t probed;     /* tenant whose pauses are looked at, NONE: nobody's */
+        uint32_t probed; /* tenant whose pauses are looked at, NONE: nobody's */
+        uint64_t probe_begun;
         uint64_t probe_from; /* the others' slices are short since then, 0: not yet */
         uint64_t probe_end;  /* it is given up then */
 };

@@ -46,10 +46,33 @@ void arb_begin_probe(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t n
         struct device *device = &arbiter->device[d];
 
         device->probed = t;
+        device->probe_begun = now;
+        for (unsigned i = 0; i < device->count; i++) {
+                struct seat *seat = seat_of(arbiter, d, device->order[i]);
+
+                seat->probe_used = account_best(&seat->account);
+        }
         device->probe_from = 0;
         device->probe_end = now + PROBE_MOST;
         device->stale = device->urgent = true;
         arbiter->next = MIN_OF(arbiter->next, now);
+}
+
+/* What everybody else's part of a probe's time was, and he did not get: his next turns are so much
+ * longer. */
+static void note_lost(struct arbiter *arbiter, unsigned d, uint64_t now)
+{
+        const struct device *device = &arbiter->device[d];
+
+        for (unsigned i = 0; i < device->count; i++) {
+                struct seat *seat = seat_of(arbiter, d, device->order[i]);
+                uint64_t used = account_best(&seat->account) - seat->probe_used;
+                uint64_t due = (uint64_t)((double)(now - device->probe_begun) *
+                                          (double)seat->target_ppm / PPM);
+
+                if (device->order[i] != device->probed && has_claim(seat->kind) && due > used)
+                        seat->lost_ns = MIN_OF(seat->lost_ns + due - used, ARBITER_FRAME_MAX);
+        }
 }
 
 void arb_end_probe(struct arbiter *arbiter, unsigned d, uint64_t now, bool again)
@@ -61,6 +84,7 @@ void arb_end_probe(struct arbiter *arbiter, unsigned d, uint64_t now, bool again
                 seat->trial_pause = ARBITER_TRIAL_MIN;
         seat->trial_at = now + seat->trial_pause;
         seat->trial_pause = MIN_OF(2 * seat->trial_pause, ARBITER_TRIAL_MAX);
+        note_lost(arbiter, d, now);
         device->probed = NONE;
         device->stale = device->urgent = true;
 }

@@ -5,6 +5,7 @@
 #define QUIET      ARBITER_MS /* without demand for so long, a turn is over */
 #define TURN_DUE   0.875      /* less than 1: frames must not grow by what turns lose */
 #define HAD_SOME   (ARBITER_SHORT * 1000 / 2)
+#define MADE_UP    3u    /* such a part of a turn is added to it, at most */
 #define TURN_SMALL 60000 /* ppm: less is not worth a turn of its own */
 
 /* Tenants with a backlog, and those who come and go but take more than they are due, counting that
@@ -273,11 +274,36 @@ static bool had_of_turn(struct arbiter *arbiter, const struct turns *turns, uint
         return true;
 }
 
+/* What a turn is longer, to make up for what was lost to probes. */
+static uint64_t make_up(
+        struct arbiter *arbiter, const struct turns *turns, uint32_t holder, uint64_t length)
+{
+        uint64_t more = 0;
+
+        for (unsigned d = 0; d < arbiter->devices; d++) {
+                const struct device *device = &arbiter->device[d];
+
+                for (unsigned i = 0; turns->devices & 1u << d && i < device->count; i++) {
+                        struct seat *seat = seat_of(arbiter, d, device->order[i]);
+                        uint64_t part = MIN_OF(seat->lost_ns, length / MADE_UP);
+
+                        if (!arb_in_row(seat, device->order[i], holder))
+                                continue;
+                        seat->lost_ns -= part;
+                        more = MAX_OF(more, part);
+                }
+        }
+        return more;
+}
+
 static void begin_turn(struct arbiter *arbiter, struct turns *turns, uint32_t holder, uint64_t now)
 {
+        uint64_t length;
+
         turns->holder = holder;
         turns->begun = now;
-        turns->end = now + MAX_OF(turn_length(arbiter, turns, holder, now), ARBITER_MS);
+        length = MAX_OF(turn_length(arbiter, turns, holder, now), ARBITER_MS);
+        turns->end = now + length + make_up(arbiter, turns, holder, length);
         for (unsigned d = 0; d < arbiter->devices; d++) {
                 const struct device *device = &arbiter->device[d];
 
