@@ -163,7 +163,10 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
         seat->lately_slices = MIN_OF(SLICES_MOST,
                 seat->lately_slices * keep + (double)used / 1000 / (double)slice_in_force(seat));
         seat->lately_starts = seat->lately_starts * keep + (double)starts;
-        seat->run_ns = sight->starts_known && starts ? used / starts : 0;
+        /* in a turn of its own it has paused oftener than is seen */
+        if (!(starts && sight->blind_alone && seat->turn == TURN_OWN && seat->run_ns &&
+                    used / starts > seat->run_ns))
+                seat->run_ns = sight->starts_known && starts ? used / starts : 0;
         if (seat->run_ns)
                 seat->mean_run_ns = seat->mean_run_ns ? seat->mean_run_ns - seat->mean_run_ns / 8 +
                                                                 seat->run_ns / 8

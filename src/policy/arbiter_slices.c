@@ -306,6 +306,9 @@ void arb_set_slices(struct arbiter *arbiter, unsigned d)
                 unsigned groups = seat->sight.groups ? seat->sight.groups : 1;
                 uint64_t slice, block = seat->sight.block_ns;
 
+                /* by slices nothing is made up for, nor later what is long ago */
+                if (device->probed == NONE && seat->turn == TURN_FREE)
+                        seat->lost_ns = 0;
                 /* it finds what it had, or the driver's own: nobody is disturbed for it */
                 if (seat->kind == ARBITER_IDLE)
                         continue;

@@ -520,7 +520,7 @@ static void change(struct run *run, const struct tenancy *tenancy)
 static const uint64_t once_failed[] = {5038, 6734, 9183, 15476, 24485, 33719, 59614, 69923, 80139,
         94419, 105388, 112868, 125860, 129184, 158028, 162786, 190623, 206962, 1011955, 1022806,
         1028867, 1038265, 1040710, 1057800, 1067205, 1076822, 1088647, 1121479, 1164464, 1186112,
-        1189771, 45552, 79007, 153267, 203744};
+        1189771, 45552, 79007, 153267, 203744, 1119976, 1160738, 1175694};
 
 static bool run_scenario(const struct scenario *scenario, const bool *skip, char *ret_message)
 {
