@@ -55,8 +55,8 @@
  * before a time that doubles from ARBITER_TRIAL_MIN to ARBITER_TRIAL_MAX. Where pauses are known
  * only to a slice of the others (arbiter_sight.doubt_ns) and that leaves open what a tenant is, it
  * is probed: for some 60 ms the others' slices are ARBITER_SHORT and its own is long, so that its
- * pauses show; again after the same doubling times; the others' turns are a third longer until what
- * they lost by it is made up for. Beside several others that may leave it open,
+ * pauses show; again after the same doubling times; turns are a third longer until what was lost by
+ * it is made up for. Beside several others that may leave it open,
  * too: then it stays what it is, and who has work nearly all the time and less than half of what he
  * is due takes turns at once, as that costs nobody what is his, and as long as he fills them. Who
  * has priority over another is served first instead, which is a probe that lasts. Nobody brings
