@@ -300,6 +300,7 @@ static void test_disable(void)
         struct shares got;
 
         switch_channels(one, true);
+        usleep(20000);
         got = measure(0.2);
         CHECK(near(got.of[0], 0, 0));
         CHECK(near(got.of[1], 1, 0.01));
