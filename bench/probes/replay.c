@@ -77,9 +77,8 @@ static void note_run(unsigned d, uint32_t id, uint64_t begun, uint64_t ended)
                         p->over[kind][p->count[kind]] = over;
                 p->count[kind]++;
                 if (show_runs)
-                        printf("%10.3f device %u process %u ran %8.1f us, slice %8.1f us, over "
-                               "%8.1f "
-                               "us: %s%s%s\n",
+                        printf("%10.3f device %u process %u ran %8.1f us, slice %8.1f us, "
+                               "over %8.1f us: %s%s%s\n",
                                 (double)(ended - first) / 1e6, d, id, (double)(ended - begun) / 1e3,
                                 (double)slice / 1e3, (double)over / 1e3, kind_words[owner->end],
                                 owner->guessed ? ", guessed" : "",

@@ -61,7 +61,7 @@ struct seat {
         uint64_t predicted_ns;
         uint64_t probed_pause_ns; /* what a probe has found, 0: nothing */
         uint64_t probe_used;      /* the account's best when the device's last probe began */
-        uint64_t lost_ns;         /* of its turns, by probes of others; not made up for yet */
+        uint64_t lost_ns;         /* of its turns, by probes; not made up for yet */
         enum arbiter_kind kind;
         bool first;           /* served before the rest, as it comes and goes */
         bool stands_back;     /* it would be, had the rest not got too little */

@@ -4,7 +4,8 @@
  * one finds out why a tenant on some GPU is taken for what it is. Only where CLEAVE_SWITCHES says
  * so: the file is that and the pid, and no other is overwritten. A line for each call, its first
  * word the name of the function without switches_, then the device and the arguments in their
- * order. Whoever calls holds a lock. diary may be NULL: nothing is done.
+ * order; but "init" has the costs alone, of all devices, and "begin" since when one is watched.
+ * Whoever calls holds a lock. diary may be NULL: nothing is done.
  */
 #pragma once
 
