@@ -199,8 +199,6 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
                                 arb_begin_probe(arbiter, d, t, now);
                 } else
                         kind = ARBITER_BACKLOGGED;
-                if (probed)
-                        arb_end_probe(arbiter, d, now, seat->kind != kind);
         } else if (sight->starts_known && sight->wanted_known) {
                 uint64_t limit = seat->kind == ARBITER_SYNCHRONOUS ? away + away / 2 : away;
 
@@ -208,13 +206,11 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
                    to: who is mostly cut before that, and may have paused for no time, has a
                    backlog */
                 if (doubt && !arbiter->device[d].latency && seat->pause_ns <= limit &&
-                        is_mostly_cut(seat) && seat->kind != ARBITER_SYNCHRONOUS) {
+                        is_mostly_cut(seat) && seat->kind != ARBITER_SYNCHRONOUS)
                         kind = ARBITER_BACKLOGGED;
-                        if (probed)
-                                arb_end_probe(arbiter, d, now, seat->kind != kind);
-                } else if (doubt ? !arb_is_synchronous(arbiter, d, t, seat->pause_ns,
-                                           seat->pause_ns + doubt / starts, limit, now)
-                                 : seat->pause_ns > limit) {
+                else if (doubt ? !arb_is_synchronous(arbiter, d, t, seat->pause_ns,
+                                         seat->pause_ns + doubt / starts, limit, now)
+                               : seat->pause_ns > limit) {
                         kind = ARBITER_SPORADIC;
                         open = seat->pause_ns <= limit;
                 } else if (seat->run_ns <= 2 * slice_in_force(seat) * 1000 ||
@@ -224,6 +220,9 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
                         kind = ARBITER_BACKLOGGED;
         } else
                 kind = judge_by_trial(arbiter, d, seat, now);
+        /* whatever was found, it costs the others no more */
+        if (probed && arbiter->device[d].probed == t)
+                arb_end_probe(arbiter, d, now, seat->kind != kind);
         /* requests that queue up for a moment make neither a loop nor, where they come first, a
            backlog */
         if ((kind == ARBITER_SYNCHRONOUS || (kind == ARBITER_BACKLOGGED && seat->first)) &&

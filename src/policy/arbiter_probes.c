@@ -3,7 +3,7 @@
 #include "policy/arbiter_parts.h"
 
 #define PROBE_SETTLES (12 * ARBITER_MS) /* what was seen up to then is of the time before */
-#define PROBE_MOST    (400 * ARBITER_MS)
+#define PROBE_MOST    (200 * ARBITER_MS)
 #define TURN_FILLED   (PPM / 10 * 7) /* a loop, or so many requests that turns are right for them */
 
 /* Others with work, besides whom a tenant's pauses can be seen. */
@@ -26,6 +26,8 @@ bool arb_may_probe(struct arbiter *arbiter, unsigned d, uint32_t t)
         const struct device *device = &arbiter->device[d];
         bool alone = true;
 
+        if (arbiter->tenant[t].capped_off)
+                return false;
         for (unsigned i = 0; i < device->count; i++) {
                 const struct seat *seat = seat_of(arbiter, d, device->order[i]);
 
@@ -109,7 +111,8 @@ void arb_watch_probe(struct arbiter *arbiter, unsigned d, uint64_t now)
                 const struct seat *other = seat_of(arbiter, d, device->order[i]);
 
                 if (other->kind != ARBITER_IDLE)
-                        ready = ready && other->slice_us == other->slice_wanted && !other->disabled;
+                        ready = ready && other->slice_us == other->slice_wanted &&
+                                (!other->disabled || arbiter->tenant[device->order[i]].capped_off);
         }
         if (device->probe_from == 0 && ready) {
                 device->probe_from = now + PROBE_SETTLES;

@@ -30,6 +30,17 @@ static struct program loop(uint64_t kernel)
         return (struct program){.kind = PROGRAM_LOOP, .kernel_ns = kernel, .pause_ns = HOST_PAUSE};
 }
 
+static struct program phases(uint64_t kernel, uint64_t work, uint64_t pause)
+{
+        return (struct program){
+                .kind = PROGRAM_PHASES, .kernel_ns = kernel, .work_ns = work, .pause_ns = pause};
+}
+
+static struct program requests(double rate, uint64_t kernel)
+{
+        return (struct program){.kind = PROGRAM_SERVICE, .kernel_ns = kernel, .rate = rate};
+}
+
 static uint32_t rough_ppm;
 static uint64_t rough_ns;
 
@@ -586,6 +597,59 @@ static void stalled(const char *name, struct program a, struct program b, unsign
         verdict(fmax(after[0], after[1]) <= due, false);
 }
 
+/* 8: the steering process is killed, again and again, while a tenant of small cap comes and goes:
+ * what all do together in each quarter of a second from 0.7 s after it on, and who has 60 % of what
+ * is guaranteed beside 20. */
+static void steering_killed(const char *name, struct program comes)
+{
+        double least = 1, low = 1, high = 0;
+
+        for (uint64_t seed = 1; seed <= 8; seed++) {
+                struct client *client[4];
+
+                begin(seed, SEES_SWITCHES);
+                client[0] = add(1, 60, 0, ARBITER_NORMAL, queue(100 * US));
+                world_run(&world, world.now + seed * 377 * US);
+                client[1] = add(2, 20, 0, ARBITER_NORMAL, queue(5 * MS));
+                client[2] = add(3, 0, 10, ARBITER_NORMAL, queue(100 * US));
+                client[3] = add(4, 0, 5, ARBITER_NORMAL, comes);
+                world_run(&world, world.now + SEC);
+                for (unsigned k = 0; k < 10; k++) {
+                        double part[2] = {0};
+                        uint64_t back;
+
+                        world_run(&world, world.now + world_random(&world, 100 * MS));
+                        back = world.now + 30 * MS + world_random(&world, 200 * MS);
+                        world_kill_steering(&world, back, back + 350 * MS);
+                        world_run(&world, world.now + 700 * MS);
+                        for (unsigned j = 0; j < 6; j++) {
+                                uint64_t before[4];
+                                double all = 0;
+
+                                for (unsigned i = 0; i < 4; i++)
+                                        before[i] = world_work(&world, client[i]);
+                                world_run(&world, world.now + SEC / 4);
+                                for (unsigned i = 0; i < 4; i++) {
+                                        double work =
+                                                (double)(world_work(&world, client[i]) - before[i]);
+
+                                        all += work / (.25 * SEC);
+                                        if (i < 2)
+                                                part[i] += work;
+                                }
+                                least = fmin(least, all);
+                        }
+                        low = fmin(low, part[0] / (part[0] + part[1]));
+                        high = fmax(high, part[0] / (part[0] + part[1]));
+                }
+                world_done(&world);
+        }
+        printf("8  steering killed beside one at a cap of 5 %%, %-15s all together at least %.3f, "
+               "67 of 67 + 27 %.3f to %.3f",
+                name, least, low, high);
+        verdict(least >= .8 && low >= .664 && high <= .764, least >= .9);
+}
+
 /* 2: two loops of all lengths that begin together, and may keep step: what each gets of what its
  * guarantee is of the time without its own pauses. */
 static void loops_in_step(void)
@@ -964,6 +1028,10 @@ int main(void)
         two_loops("the same at 90:10", 100 * US, SEES_ALL, 90, 10, false);
         idle_instants();
         loops_in_step();
+        steering_killed("2/5 of 50 ms", phases(50 * US, 20 * MS, 30 * MS));
+        steering_killed("7/10 of 10 ms", phases(50 * US, 7 * MS, 3 * MS));
+        steering_killed("loop of 0.3 ms", loop(300 * US));
+        steering_killed("200 requests/s", requests(200, 100 * US));
         stalled("two loops of 100 us, 50:50", loop(100 * US), loop(100 * US), 50);
         stalled("two loops of 1 ms, 25:75", loop(MS), loop(MS), 25);
         stalled("loop of 100 us beside a queue, 25:75", loop(100 * US), queue(MS), 25);

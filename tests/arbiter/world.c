@@ -27,10 +27,22 @@ static uint64_t exponential(struct world *world, double rate)
         return (uint64_t)(-log(u) / rate * 1e9) + 1;
 }
 
+static void begin_watching(struct world *world, unsigned d, uint64_t at)
+{
+        static const struct switches_costs costs = SCHEDULE_SWITCHES_COSTS;
+        struct watcher *watcher = &world->watcher[d];
+
+        *watcher = (struct watcher){.next = at,
+                .asked = at,
+                .sampled = at,
+                .records = world->gpu[d].records,
+                .idle_ns = world->gpu[d].idle_ns};
+        switches_init(&watcher->switches, &costs, at);
+}
+
 void world_init(struct world *world, unsigned devices, uint64_t seed, bool arbitrate)
 {
         static const struct schedule_costs costs = SCHEDULE_COSTS_H100;
-        static const struct switches_costs switches_costs = SCHEDULE_SWITCHES_COSTS;
 
         memset(world, 0, sizeof(*world));
         world->random = seed * 0x9e3779b97f4a7c15ull + 0x1234567;
@@ -40,9 +52,7 @@ void world_init(struct world *world, unsigned devices, uint64_t seed, bool arbit
         world->devices = devices;
         for (unsigned d = 0; d < devices; d++) {
                 schedule_init(&world->gpu[d], &costs, world->now);
-                switches_init(&world->watcher[d].switches, &switches_costs, world->now);
-                world->watcher[d].next = world->watcher[d].asked = world->watcher[d].sampled =
-                        world->now;
+                begin_watching(world, d, world->now);
         }
         for (unsigned i = 0; i < 2; i++)
                 world->lane[i].done_at = UINT64_MAX;
@@ -252,7 +262,9 @@ int world_join(struct world *world, uint64_t id, const unsigned *devices, unsign
                 client->id = id;
                 client->device = devices[i];
                 client->program = *program;
-                client->joined = world->now;
+                client->joined = client->on_until = world->now;
+                client->by_cap = terms && terms->cap > 0 && terms->share == 0;
+                client->on_ns = client->used_before = 0;
                 client->group = schedule_add(&world->gpu[devices[i]], (uint32_t)id);
                 client->launch_at = client->arrival_at = UINT64_MAX;
                 if (program->kind == PROGRAM_SERVICE)
@@ -474,7 +486,7 @@ static void see_switches(
         sight->block_ns = 0;
         sight->precision_ns = 60 * US;
         sight->used_at = switches->now;
-        sight->used_ns = 0;
+        sight->used_ns = client->used_before;
         sight->starts_known = sight->wanted_known = sight->blind_alone = true;
         sight->demand = ARBITER_DEMAND_NONE;
         if (switches_sight(switches, (uint32_t)client->id, &seen) < 0)
@@ -483,10 +495,28 @@ static void see_switches(
                         : seen.demand == SWITCHES_NONE ? ARBITER_DEMAND_NONE
                                                        : ARBITER_DEMAND_UNKNOWN;
         sight->since = seen.since;
-        sight->used_ns = seen.used_ns;
+        sight->used_ns = client->used_before + seen.used_ns;
         sight->starts = seen.starts;
         sight->wanted_ns = seen.wanted_ns;
         sight->doubt_ns = seen.doubt_ns;
+}
+
+/* As the daemon without records: a cap without a guarantee goes by what it could have used. */
+static void see_nothing(const struct client *client, struct arbiter_sight *sight)
+{
+        sight->block_ns = 0;
+        sight->demand = ARBITER_DEMAND_UNKNOWN;
+        sight->since = client->joined;
+        sight->used_known = client->by_cap;
+        sight->source = ACCOUNT_COUNTERS;
+        sight->used_ns = client->on_ns;
+}
+
+static void count_on(struct client *client, uint64_t now)
+{
+        if (!client->disabled_since)
+                client->on_ns += now - client->on_until;
+        client->on_until = now;
 }
 
 static void look(struct world *world)
@@ -497,6 +527,7 @@ static void look(struct world *world)
 
                 if (!client->live)
                         continue;
+                count_on(client, world->now);
                 sight.block_ns = block_of(&client->program);
                 sight.used_ns = world_used(world, client);
                 sight.used_known = world->fidelity != SEES_NOTHING;
@@ -523,7 +554,10 @@ static void look(struct world *world)
                         sight.block_ns = 0;
                         break;
                 case SEES_SWITCHES:
-                        see_switches(world, client, &sight);
+                        if (world->now < world->blind_until)
+                                see_nothing(client, &sight);
+                        else
+                                see_switches(world, client, &sight);
                         break;
                 default:
                         break;
@@ -532,13 +566,61 @@ static void look(struct world *world)
         }
 }
 
+static void clear_lanes(struct world *world)
+{
+        for (unsigned i = 0; i < 2; i++) {
+                world->lane[i].count = 0;
+                world->lane[i].done_at = UINT64_MAX;
+        }
+}
+
+void world_kill_steering(struct world *world, uint64_t back, uint64_t known)
+{
+        clear_lanes(world);
+        for (unsigned c = 0; c < world->clients; c++) {
+                struct client *client = &world->client[c];
+                struct switches_sight seen;
+
+                if (!client->live)
+                        continue;
+                if (switches_sight(&world->watcher[client->device].switches, (uint32_t)client->id,
+                            &seen) == 0)
+                        client->used_before += seen.used_ns;
+                (void)arbiter_forget(world->arbiter, world->now, client->id, client->device);
+        }
+        for (unsigned d = 0; d < world->devices; d++)
+                begin_watching(world, d, back);
+        world->dead_until = back;
+        world->blind_until = known;
+}
+
+/* Another steering process is there. */
+static void come_back(struct world *world)
+{
+        for (unsigned c = 0; c < world->clients; c++) {
+                struct client *client = &world->client[c];
+
+                if (!client->live)
+                        continue;
+                if (client->disabled_since)
+                        schedule_set_disabled(&world->gpu[client->device], client->group, false);
+                client->disabled_since = 0;
+                client->on_until = world->now;
+        }
+        for (unsigned d = 0; d < world->devices; d++)
+                begin_watching(world, d, world->now);
+        world->dead_until = 0;
+        arbiter_resume(world->arbiter, world->now);
+}
+
 void world_run(struct world *world, uint64_t until)
 {
         static struct arbiter_action actions[ARBITER_MAX_ACTIONS];
 
         for (;;) {
-                uint64_t step = world->arbiter ? MAX_OF(arbiter_next(world->arbiter), world->now)
-                                               : UINT64_MAX;
+                uint64_t awake = MAX_OF(world->dead_until, world->now);
+                uint64_t step =
+                        world->arbiter ? MAX_OF(arbiter_next(world->arbiter), awake) : UINT64_MAX;
                 uint64_t stop = MIN_OF(until, step);
 
                 for (unsigned i = 0; i < 2; i++)
@@ -557,6 +639,8 @@ void world_run(struct world *world, uint64_t until)
                 else if (stop == world->lane[1].done_at)
                         finish_call(world, &world->lane[1]);
                 else if (stop == step) {
+                        if (world->dead_until)
+                                come_back(world);
                         look(world);
                         world->steps++;
                         queue_actions(
@@ -572,9 +656,6 @@ void world_idle(struct world *world, uint64_t until)
 {
         for (unsigned d = 0; d < world->devices; d++)
                 run_device(world, d, until);
-        for (unsigned i = 0; i < 2; i++) {
-                world->lane[i].count = 0;
-                world->lane[i].done_at = UINT64_MAX;
-        }
+        clear_lanes(world);
         world->now = until;
 }

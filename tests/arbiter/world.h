@@ -71,6 +71,9 @@ struct client {
         uint32_t *latency; /* us; NULL: not recorded */
         unsigned latencies, latency_room;
         uint64_t disabled_since; /* 0: enabled */
+        bool by_cap;             /* a cap without a guarantee */
+        uint64_t on_ns, on_until;
+        uint64_t used_before; /* as seen by those who steered before this one */
 };
 
 struct call {
@@ -117,6 +120,7 @@ struct world {
         /* calls that begin then return when it is over: the driver is busy taking down another's
          * contexts */
         uint64_t stall_from, stall_to;
+        uint64_t dead_until, blind_until; /* world_kill_steering() */
         uint32_t rough_ppm; /* of the ends that are recorded, so many bear a time that is */
         uint64_t rough_ns;  /* so much too early, as if the owner had run out of work */
         void (*check)(struct world *world, void *arg); /* after each step of the arbiter */
@@ -139,5 +143,8 @@ uint64_t world_used(struct world *world, const struct client *client);
 uint64_t world_work(struct world *world, const struct client *client);
 
 void world_run(struct world *world, uint64_t until);
+/* The steering process is killed, and what it was doing is not done. Another one enables all when
+ * it begins, at back, and from known on tells what the records say (SEES_SWITCHES). */
+void world_kill_steering(struct world *world, uint64_t back, uint64_t known);
 /* As long as that nobody asks the arbiter, calls, or looks. */
 void world_idle(struct world *world, uint64_t until);
