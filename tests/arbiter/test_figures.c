@@ -502,8 +502,6 @@ static void loop_beside(
         world_done(&world);
 }
 
-/* One whose cap is hardly more than its guarantee cannot make up for turns that are longer while it
- * is kept off. */
 /* 1: queues that the engine sees as loops, as it is idle for an instant after each kernel: two
  * programs that record an event after each of theirs do with 936 of 1,000 kernels of 1 ms a second
  * on an H200 what loops would. Shares as of backlogged tenants; looks at their pauses have a part
@@ -690,6 +688,8 @@ static void loops_in_step(void)
         verdict(least >= .78, least >= .85);
 }
 
+/* One whose cap is hardly more than its guarantee cannot make up for turns that are longer while it
+ * is kept off. */
 static void capped_in_turns(void)
 {
         struct client *client;
