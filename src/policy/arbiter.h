@@ -57,10 +57,10 @@
  * is probed: for some 60 ms the others' slices are ARBITER_SHORT and its own is long, so that its
  * pauses show; again after the same doubling times; turns are a third longer until what was lost by
  * it is made up for. It ends with whatever is found, when a cap switches off who is probed, and
- * after 0.2 s. Beside several others that may leave it open, too: then it stays what it is, and who has work nearly all the time and less than half of what he
- * is due takes turns at once, as that costs nobody what is his, and as long as he fills them. Who
- * has priority over another is served first instead, which is a probe that lasts. Nobody brings
- * turns about whom nobody owes anything.
+ * after 0.2 s. Beside several others that may leave it open, too: then it stays what it is, and who
+ * has work nearly all the time and less than half of what he is due takes turns at once, as that
+ * costs nobody what is his, and as long as he fills them. Who has priority over another is served
+ * first instead, which is a probe that lasts. Nobody brings turns about whom nobody owes anything.
  *
  * Preemption mode. Thread-block where blocks are known to last at most 1/50 of the slice (the slice
  *   is overrun by half a block on average, that is by 1 %), instruction level otherwise.
