@@ -1175,14 +1175,16 @@ static int steering_io(sd_event_source *source, int fd, uint32_t events, void *u
         (void)source;
         (void)events;
         for (;;) {
-                struct command *command = compute->sent;
+                struct command *command = NULL;
                 struct steer_answer answer;
                 ssize_t n = recv(fd, &answer, sizeof(answer), MSG_DONTWAIT | MSG_TRUNC);
 
                 if (n < 0 && (errno == EAGAIN || errno == EINTR))
                         break;
-                if (n != sizeof(answer) || answer.magic != STEER_MAGIC || !command ||
-                        answer.serial != command->wire.serial) {
+                /* the first, except that to enable may have overtaken what takes long */
+                if (n == sizeof(answer) && answer.magic == STEER_MAGIC)
+                        DL_SEARCH_SCALAR(compute->sent, command, wire.serial, answer.serial);
+                if (!command) {
                         steering_ended(compute);
                         schedule(compute);
                         return 0;

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "steer/aside.h"
 #include "steer/watch.h"
 
 /* Enabling is tried again as long as this when the process ends, ms: a device in reset comes back.
@@ -54,6 +55,13 @@ struct steer {
         struct touched *touched;
         bool inherits;       /* a process before this one has set slices */
         struct watch *watch; /* NULL: nothing is watched */
+
+        /* Enabling while something else is under way, with a client of RM of its own: RM makes one
+         * call of a client at a time. */
+        struct aside *aside; /* NULL: all is done one after the other */
+        void *aside_handle;
+        pthread_mutex_t lock;               /* of the board, as both change it */
+        const struct steer_command *beside; /* what is under way meanwhile */
 };
 
 static uint64_t now_ns(void)
@@ -81,6 +89,8 @@ static int open_device(
         if (steer->open[index])
                 return 0;
         r = steer->backend->open_device(steer->handle, index, uuid, ret_status);
+        if (r == 0 && steer->aside)
+                r = steer->backend->open_device(steer->aside_handle, index, uuid, ret_status);
         if (r < 0)
                 return r;
         memcpy(steer->board->uuid[index], uuid, 16);
@@ -160,9 +170,10 @@ static int choose_channels(struct steer *steer, unsigned device,
 {
         bool disable = how != STEER_ON;
         unsigned n = 0;
-        int r;
+        int r = 0;
 
-        for (unsigned i = 0; i < count; i++) {
+        pthread_mutex_lock(&steer->lock);
+        for (unsigned i = 0; r == 0 && i < count; i++) {
                 struct steer_entry *known = board_find(steer->board, device, &channels[i]);
 
                 if (known && disable)
@@ -170,20 +181,26 @@ static int choose_channels(struct steer *steer, unsigned device,
                 if (!known == !disable)
                         continue;
                 r = disable ? board_add(steer, device, holders[i], &channels[i]) : 0;
-                if (r < 0) {
-                        while (n > 0)
-                                board_remove(steer, device, &chosen[--n]);
-                        return r;
-                }
-                chosen[n++] = channels[i];
+                if (r == 0)
+                        chosen[n++] = channels[i];
         }
+        while (r < 0 && n > 0)
+                board_remove(steer, device, &chosen[--n]);
+        pthread_mutex_unlock(&steer->lock);
         *ret = n;
-        return 0;
+        return r;
 }
 
-/* One call for all; where that is refused, one for each, so that a channel that has just gone does
- * not keep the others from their turn. ret_done: how many are as wanted. */
-static int switch_channels(struct steer *steer, unsigned device,
+static void unlist(struct steer *steer, unsigned device, const struct steer_channel *channel)
+{
+        pthread_mutex_lock(&steer->lock);
+        board_remove(steer, device, channel);
+        pthread_mutex_unlock(&steer->lock);
+}
+
+/* By that handle, one call for all; where that is refused, one for each, so that a channel that has
+ * just gone does not keep the others from their turn. ret_done: how many are as wanted. */
+static int switch_channels(struct steer *steer, void *handle, unsigned device,
         const struct steer_channel *channels, const uint16_t *holders, unsigned count,
         enum steer_switch how, uint64_t *ret_done, uint32_t *ret_status)
 {
@@ -200,10 +217,10 @@ static int switch_channels(struct steer *steer, unsigned device,
         *ret_done = count - n;
         if (n == 0)
                 return 0;
-        r = backend->disable(steer->handle, device, chosen, n, how, &status);
+        r = backend->disable(handle, device, chosen, n, how, &status);
         if (r == 0) {
                 for (unsigned i = 0; !disable && i < n; i++)
-                        board_remove(steer, device, &chosen[i]);
+                        unlist(steer, device, &chosen[i]);
                 *ret_done = count;
                 return 0;
         }
@@ -212,16 +229,16 @@ static int switch_channels(struct steer *steer, unsigned device,
 
                 /* it may be one of those that the refused call has disabled */
                 if (disable)
-                        enabled = backend->disable(steer->handle, device, &chosen[i], 1, STEER_ON,
-                                          &status) == 0;
-                r = backend->disable(steer->handle, device, &chosen[i], 1, how, &status);
+                        enabled = backend->disable(
+                                          handle, device, &chosen[i], 1, STEER_ON, &status) == 0;
+                r = backend->disable(handle, device, &chosen[i], 1, how, &status);
                 if (r == 0)
                         ++*ret_done;
                 else
                         *ret_status = status;
                 /* what stands on the board is taken for disabled */
                 if (gone(r) || (r == 0 && !disable) || (r < 0 && enabled))
-                        board_remove(steer, device, &chosen[i]);
+                        unlist(steer, device, &chosen[i]);
                 if (r < 0 && !gone(r))
                         result = r;
         }
@@ -256,8 +273,8 @@ static int enable_all(struct steer *steer, uint32_t holder, uint32_t *ret_status
                                 int r = open_device(steer, device, board->uuid[device], ret_status);
 
                                 if (r == 0)
-                                        r = switch_channels(steer, device, channels, NULL, count,
-                                                STEER_ON, &done, ret_status);
+                                        r = switch_channels(steer, steer->handle, device, channels,
+                                                NULL, count, STEER_ON, &done, ret_status);
                                 if (r < 0)
                                         result = r;
                         }
@@ -538,22 +555,23 @@ static int disable_channels(struct steer *steer, unsigned device,
         int r;
 
         if (others_run(steer, device, holders, count)) {
-                r = switch_channels(steer, device, channels, holders, count, STEER_OFF_NEXT,
-                        &answer->value, &answer->status);
+                r = switch_channels(steer, steer->handle, device, channels, holders, count,
+                        STEER_OFF_NEXT, &answer->value, &answer->status);
                 if (others_run(steer, device, holders, count))
                         return r;
                 /* RM counts: what is disabled is to be enabled before it is disabled otherwise */
-                (void)switch_channels(
-                        steer, device, channels, NULL, count, STEER_ON, &done, &status);
+                (void)switch_channels(steer, steer->handle, device, channels, NULL, count, STEER_ON,
+                        &done, &status);
                 answer->status = 0;
         }
         watch_call(steer->watch, device);
-        return switch_channels(steer, device, channels, holders, count, STEER_OFF, &answer->value,
-                &answer->status);
+        return switch_channels(steer, steer->handle, device, channels, holders, count, STEER_OFF,
+                &answer->value, &answer->status);
 }
 
-static int switch_command(
-        struct steer *steer, const struct steer_command *command, struct steer_answer *answer)
+/* handle: to enable by. */
+static int switch_command(struct steer *steer, void *handle, const struct steer_command *command,
+        struct steer_answer *answer)
 {
         bool disable = command->type == STEER_DISABLE;
         struct steer_channel channels[STEER_MAX_CHANNELS];
@@ -583,8 +601,8 @@ static int switch_command(
                 r = disable_channels(steer, command->device, channels, holders, count, answer);
         } else {
                 watch_call(steer->watch, command->device);
-                r = switch_channels(steer, command->device, channels, holders, count, STEER_ON,
-                        &answer->value, &answer->status);
+                r = switch_channels(steer, handle, command->device, channels, holders, count,
+                        STEER_ON, &answer->value, &answer->status);
         }
         tell_watch(steer, command, from, now_ns());
         return r == 0 && count < command->count ? -EBADF : r;
@@ -614,7 +632,7 @@ static int command_do(struct steer *steer, const struct steer_command *command, 
                 return release(steer, command->holder, &answer->status);
         case STEER_DISABLE:
         case STEER_ENABLE:
-                return switch_command(steer, command, answer);
+                return switch_command(steer, steer->handle, command, answer);
         case STEER_ENABLE_ALL:
                 return enable_all(steer, STEER_HOLDERS, &answer->status);
         case STEER_SET_SLICE:
@@ -662,6 +680,64 @@ static int receive(struct steer *steer, struct steer_command *ret, int *ret_fd)
         return 1;
 }
 
+static int reply(struct steer *steer, const struct steer_command *command, uint64_t from,
+        int result, struct steer_answer *answer)
+{
+        answer->magic = STEER_MAGIC;
+        answer->serial = command->serial;
+        answer->start_ns = from;
+        answer->end_ns = now_ns();
+        answer->result = result;
+        return send(steer->socket, answer, sizeof(*answer), MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+/* What others' channels may be enabled beside: nothing that opens a device, or frees a holder. */
+static bool can_be_overtaken(const struct steer_command *command)
+{
+        switch (command->type) {
+        case STEER_DISABLE:
+        case STEER_SET_SLICE:
+        case STEER_GET_SLICE:
+        case STEER_SET_MODE:
+        case STEER_PREEMPT:
+        case STEER_RESTART:
+                return true;
+        default:
+                return false;
+        }
+}
+
+static bool is_about_others(const struct steer_command *a, const struct steer_command *b)
+{
+        if (a->type != STEER_DISABLE || a->device != b->device)
+                return true;
+        for (unsigned i = 0; i < MIN_OF(a->count, STEER_MAX_CHANNELS); i++)
+                for (unsigned k = 0; k < MIN_OF(b->count, STEER_MAX_CHANNELS); k++)
+                        if (a->channel[i].client == b->channel[k].client &&
+                                a->channel[i].channel == b->channel[k].channel)
+                                return false;
+        return true;
+}
+
+/* Another thread's, while a command takes long: the next one, if it enables others' channels. */
+static bool enable_aside(void *userdata)
+{
+        struct steer *steer = userdata;
+        _cleanup_close_ int fd = -EBADF;
+        struct steer_command command;
+        struct steer_answer answer = {0};
+        uint64_t from;
+
+        if (recv(steer->socket, &command, sizeof(command), MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC) !=
+                        sizeof(command) ||
+                command.magic != STEER_MAGIC || command.type != STEER_ENABLE ||
+                !is_about_others(steer->beside, &command) || receive(steer, &command, &fd) <= 0)
+                return false;
+        from = now_ns();
+        return reply(steer, &command, from,
+                       switch_command(steer, steer->aside_handle, &command, &answer), &answer) == 0;
+}
+
 static int serve(struct steer *steer)
 {
         struct pollfd fds[] = {
@@ -672,7 +748,9 @@ static int serve(struct steer *steer)
         for (;;) {
                 _cleanup_close_ int fd = -EBADF;
                 struct steer_command command;
-                struct steer_answer answer = {.magic = STEER_MAGIC};
+                struct steer_answer answer = {0};
+                struct aside *aside;
+                uint64_t from;
                 int r;
 
                 if (poll(fds, ARRAY_SIZE(fds), -1) < 0) {
@@ -686,13 +764,33 @@ static int serve(struct steer *steer)
                 /* a daemon that speaks another language is as good as none */
                 if (r <= 0)
                         return r;
-                answer.serial = command.serial;
-                answer.start_ns = now_ns();
-                answer.result = command_do(steer, &command, &fd, &answer);
-                answer.end_ns = now_ns();
-                if (send(steer->socket, &answer, sizeof(answer), MSG_NOSIGNAL) < 0)
-                        return -errno;
+                aside = can_be_overtaken(&command) ? steer->aside : NULL;
+                steer->beside = &command;
+                aside_begin(aside);
+                from = now_ns();
+                r = command_do(steer, &command, &fd, &answer);
+                r = reply(steer, &command, from, r, &answer);
+                aside_end(aside);
+                if (r < 0)
+                        return r;
         }
+}
+
+/* Without it all is done one after the other. */
+static void begin_aside(struct steer *steer, const void *argument)
+{
+        if (steer->backend->open(argument, &steer->aside_handle) < 0)
+                return;
+        if (aside_new(enable_aside, steer, &steer->aside) < 0)
+                steer->backend->close(steer->aside_handle);
+}
+
+static void end_aside(struct steer *steer)
+{
+        if (!steer->aside)
+                return;
+        aside_free(TAKE_PTR(steer->aside));
+        steer->backend->close(steer->aside_handle);
 }
 
 /* Nobody tells us anything any more. */
@@ -768,6 +866,8 @@ int steer_run(int socket, int board_fd, int view_fd, const struct steer_backend 
         if (r == 0)
                 r = backend->open(argument, &steer->handle);
         if (r == 0) {
+                pthread_mutex_init(&steer->lock, NULL);
+                begin_aside(steer, argument);
                 (void)enable_all(steer, STEER_HOLDERS, &status);
                 steer->inherits = atomic_load(&steer->board->sliced) != 0;
                 /* without it the daemon goes by its own record */
@@ -777,9 +877,11 @@ int steer_run(int socket, int board_fd, int view_fd, const struct steer_backend 
                         if (steer->open[i])
                                 watch_device(steer->watch, i, steer->board->uuid[i]);
                 r = serve(steer);
+                end_aside(steer);
                 end(steer);
                 watch_free(steer->watch);
                 backend->close(steer->handle);
+                pthread_mutex_destroy(&steer->lock);
         }
         steer_board_unmap(steer->board);
         return r;

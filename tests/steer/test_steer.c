@@ -16,6 +16,13 @@
 #include "base/cleanup.h"
 #include "steer/steer.h"
 
+static void sleep_ms(unsigned ms)
+{
+        const struct timespec pause = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000l};
+
+        nanosleep(&pause, NULL);
+}
+
 /* -- a driver ---------------------------------------------------------------------------------- */
 
 #define CHANNELS 80u
@@ -36,6 +43,7 @@ struct driver {
         int refusal;                      /* of disabling */
         _Atomic uint32_t runs, runs_then; /* who has the engine; from the next call that disables */
         unsigned switched[3];             /* calls of each kind of disabling */
+        unsigned slow_ms;                 /* what disabling and setting slices takes */
         _Atomic bool watched;
 };
 static struct driver *driver;
@@ -95,6 +103,8 @@ static int fake_disable(void *handle, unsigned device, const struct steer_channe
                         driver->disabled[channels[i].channel] -=
                                 driver->disabled[channels[i].channel] > 0;
         }
+        if (how != STEER_ON)
+                sleep_ms(driver->slow_ms);
         if (how != STEER_ON && driver->runs_then)
                 driver->runs = atomic_exchange(&driver->runs_then, 0);
         step(true);
@@ -163,6 +173,7 @@ static int fake_set_slice(
                 *status = 0x23;
                 return -ENOENT;
         }
+        sleep_ms(driver->slow_ms);
         driver->slice = us;
         driver->most_slice = MAX_OF(driver->most_slice, us);
         step(true);
@@ -431,6 +442,102 @@ static void terminated(void **state)
         assert_int_equal(disabled(), 0);
         assert_int_equal(driver->slice, 2048);
         close(process.socket);
+}
+
+static uint64_t tell(struct process *process, struct steer_command command)
+{
+        command.magic = STEER_MAGIC;
+        command.serial = ++process->serial;
+        assert_int_equal(
+                send(process->socket, &command, sizeof(command), MSG_NOSIGNAL), sizeof(command));
+        return command.serial;
+}
+
+static struct steer_answer hear(struct process *process)
+{
+        struct steer_answer answer;
+
+        assert_int_equal(recv(process->socket, &answer, sizeof(answer), 0), sizeof(answer));
+        assert_int_equal(answer.magic, STEER_MAGIC);
+        assert_int_equal(answer.result, 0);
+        return answer;
+}
+
+/* While a call takes long others' channels are enabled, and nothing else is done. */
+static void overtaking(void **state)
+{
+        struct process process = prepared();
+        struct steer_command commands[] = {switch_some(true, 0, 8), slice(6000)};
+        uint64_t slow, on, next;
+        struct steer_answer first;
+
+        (void)state;
+        for (unsigned i = 0; i < ARRAY_SIZE(commands); i++) {
+                assert_int_equal(result(&process, switch_some(true, 8, 12), -1), 0);
+                driver->slow_ms = 300;
+                slow = tell(&process, commands[i]);
+                on = tell(&process, switch_some(false, 8, 12));
+                next = tell(&process, switch_some(true, 20, 8));
+                first = hear(&process);
+                assert_int_equal(first.serial, on);
+                assert_int_equal(first.value, 12);
+                assert_int_equal(disabled() & ~8u, 0); /* those eight are, or will be */
+                assert_int_equal(hear(&process).serial, slow);
+                assert_int_equal(hear(&process).serial, next);
+                driver->slow_ms = 0;
+                assert_int_equal(disabled(), i == 0 ? 16 : 8);
+                assert_int_equal(steer_board_count(board), disabled());
+                assert_int_equal(result(&process, switch_some(false, 0, 64), -1), 0);
+                assert_int_equal(disabled(), 0);
+        }
+        finish(&process, 0);
+}
+
+/* What is disabled just then is enabled after it, and what comes late may still overtake. */
+static void not_overtaking(void **state)
+{
+        struct process process = prepared();
+        uint64_t slow, on;
+
+        (void)state;
+        driver->slow_ms = 100;
+        slow = tell(&process, switch_some(true, 0, 8));
+        on = tell(&process, switch_some(false, 7, 2));
+        assert_int_equal(hear(&process).serial, slow);
+        assert_int_equal(hear(&process).serial, on);
+        assert_int_equal(disabled(), 7);
+        assert_int_equal(steer_board_count(board), 7);
+
+        assert_int_equal(result(&process, switch_some(true, 20, 8), -1), 0);
+        driver->slow_ms = 500;
+        slow = tell(&process, switch_some(true, 30, 8));
+        sleep_ms(100);
+        on = tell(&process, switch_some(false, 20, 8));
+        assert_int_equal(hear(&process).serial, on);
+        assert_int_equal(hear(&process).serial, slow);
+        assert_int_equal(disabled(), 15);
+        finish(&process, 0);
+        assert_int_equal(disabled(), 0);
+}
+
+/* The daemon goes while both threads make calls. */
+static void left_alone(void **state)
+{
+        struct process process = prepared();
+        int status;
+
+        (void)state;
+        assert_int_equal(result(&process, switch_some(true, 8, 8), -1), 0);
+        driver->slow_ms = 100;
+        (void)tell(&process, switch_some(true, 0, 8));
+        (void)tell(&process, switch_some(false, 8, 8));
+        (void)tell(&process, switch_some(true, 20, 8));
+        sleep_ms(30);
+        close(process.socket);
+        assert_int_equal(waitpid(process.pid, &status, 0), process.pid);
+        assert_true(WIFEXITED(status)); /* with an error: an answer could not be sent */
+        assert_int_equal(disabled(), 0);
+        assert_int_equal(steer_board_count(board), 0);
 }
 
 /* Nobody's channels are disabled on the word of another. */
@@ -769,6 +876,9 @@ int main(void)
                 TEST(foreign),
                 TEST(malformed),
                 TEST(channels_gone),
+                TEST(overtaking),
+                TEST(not_overtaking),
+                TEST(left_alone),
                 TEST(twice),
                 TEST(ends_no_other_slice),
                 TEST(released),
