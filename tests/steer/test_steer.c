@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,16 +77,14 @@ static int fake_open_device(void *handle, unsigned index, const uint8_t uuid[16]
         return uuid[0] == 0xaa ? 0 : -ENOENT;
 }
 
-static int fake_disable(void *handle, unsigned device, const struct steer_channel *channels,
-        unsigned count, enum steer_switch how, uint32_t *status)
+/* RM's own lock. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static int count_disabled(const struct steer_channel *channels, unsigned count,
+        enum steer_switch how, uint32_t *status)
 {
-        (void)handle;
-        step(false);
-        *status = 0;
         driver->batches += count > 1;
         driver->switched[how]++;
-        if (device != 3 || count > STEER_MAX_CHANNELS)
-                abort();
         if (how != STEER_ON && driver->refusal) {
                 *status = 0x1b;
                 return driver->refusal;
@@ -103,12 +102,29 @@ static int fake_disable(void *handle, unsigned device, const struct steer_channe
                         driver->disabled[channels[i].channel] -=
                                 driver->disabled[channels[i].channel] > 0;
         }
+        return 0;
+}
+
+static int fake_disable(void *handle, unsigned device, const struct steer_channel *channels,
+        unsigned count, enum steer_switch how, uint32_t *status)
+{
+        int r;
+
+        (void)handle;
+        if (device != 3 || count > STEER_MAX_CHANNELS)
+                abort();
+        *status = 0;
+        pthread_mutex_lock(&lock);
+        step(false);
+        r = count_disabled(channels, count, how, status);
+        if (r == 0 && how != STEER_ON && driver->runs_then)
+                driver->runs = atomic_exchange(&driver->runs_then, 0);
+        if (r == 0)
+                step(true);
+        pthread_mutex_unlock(&lock);
         if (how != STEER_ON)
                 sleep_ms(driver->slow_ms);
-        if (how != STEER_ON && driver->runs_then)
-                driver->runs = atomic_exchange(&driver->runs_then, 0);
-        step(true);
-        return 0;
+        return r;
 }
 
 static int fake_watch(void *handle, unsigned device, bool *all, uint32_t *status)
@@ -167,17 +183,18 @@ static int fake_set_slice(
         void *handle, const struct steer_object *group, uint64_t us, uint32_t *status)
 {
         (void)handle;
-        step(false);
         *status = 0;
-        if (!knows(group)) {
+        pthread_mutex_lock(&lock);
+        step(false);
+        if (knows(group)) {
+                driver->slice = us;
+                driver->most_slice = MAX_OF(driver->most_slice, us);
+                step(true);
+        } else
                 *status = 0x23;
-                return -ENOENT;
-        }
+        pthread_mutex_unlock(&lock);
         sleep_ms(driver->slow_ms);
-        driver->slice = us;
-        driver->most_slice = MAX_OF(driver->most_slice, us);
-        step(true);
-        return 0;
+        return *status ? -ENOENT : 0;
 }
 
 static int fake_get_slice(
