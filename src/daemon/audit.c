@@ -35,13 +35,16 @@ static bool device_in_use(struct manager *manager, unsigned index)
         return false;
 }
 
-void audit_now(struct manager *manager)
+bool audit_now(struct manager *manager, bool exact)
 {
+        bool all = true;
+
         for (unsigned i = 0; i < manager->devices; i++)
                 if (device_in_use(manager, i))
-                        manager_sample(manager, i);
+                        all = manager_sample(manager, i, exact) && all;
         for (struct tenant *tenant = manager->tenants; tenant; tenant = tenant->hh.next)
                 tenant_update_used(tenant);
+        return all;
 }
 
 static void judge_use(struct tenant *tenant, unsigned i, uint64_t before)
@@ -324,7 +327,9 @@ static void ask_driver(struct manager *manager)
                 for (unsigned i = 0; i < tenant->devices; i++)
                         tenant->device[i].before =
                                 tenant->pages.usage ? pages_used(&tenant->pages, i) : 0;
-        audit_now(manager);
+        /* what the driver said before is no word on what stands on the pages now */
+        if (!audit_now(manager, false))
+                return;
         for (struct tenant *tenant = manager->tenants; tenant; tenant = tenant->hh.next)
                 for (unsigned i = 0; i < tenant->devices; i++)
                         judge_use(tenant, i, tenant->device[i].before);
@@ -429,7 +434,7 @@ int returning_tick(sd_event_source *source, uint64_t usec, void *userdata)
         }
         for (unsigned i = 0; i < manager->devices; i++)
                 if (touched[i])
-                        manager_sample(manager, i);
+                        (void)manager_sample(manager, i, false);
         asking = clock_usec(CLOCK_MONOTONIC) - now;
         HASH_ITER(hh, manager->tenants, tenant, next_tenant)
         {

@@ -1237,7 +1237,7 @@ static int spawn(struct manager *manager, int *ret_fd, pid_t *ret_pid, struct st
         if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
                 return -errno;
         ours = pair[0];
-        /* without close-on-exec: there is one thread, so nobody else forks now */
+        /* without close-on-exec: nobody else forks, the sampler does not */
         theirs = fcntl(pair[1], F_DUPFD, 3);
         close_safe(pair[1]);
         board = fcntl(manager->steer_board, F_DUPFD, 3);
@@ -1632,6 +1632,24 @@ void compute_recover(struct manager *manager)
          * goes */
         if (left > 0 && !manager->compute && spawn(manager, &fd, &pid, NULL) == 0)
                 close_safe(fd);
+}
+
+bool compute_switches(struct manager *manager)
+{
+        struct arbiter_state state;
+
+        if (!manager->compute || manager->compute->fd < 0)
+                return false;
+        for (struct tenant *t = manager->tenants; t; t = t->hh.next) {
+                if (t->steered && t->terms.cap > 0 && t->terms.cap < 100)
+                        return true;
+                for (unsigned i = 0; t->steered && i < t->devices; i++)
+                        if (arbiter_inspect(manager->compute->arbiter, t->id, t->device[i].index,
+                                    &state) == 0 &&
+                                state.turns)
+                                return true;
+        }
+        return false;
 }
 
 void compute_done(struct manager *manager)

@@ -14,9 +14,14 @@
 #include "base/process.h"
 #include "daemon/control.h"
 #include "daemon/manager.h"
+#include "daemon/sampler.h"
 #include "proto/environment.h"
 
 #define KEEPER_LINGER (10 * USEC_PER_SEC)
+/* The driver needs some 3 ms to say who holds what; 0.1 s while it takes down contexts. */
+#define SAMPLE_PATIENCE (10 * USEC_PER_MSEC)
+/* One that never answers sooner is waited for as often as this. */
+#define SAMPLE_STALE (5 * USEC_PER_SEC)
 
 void manager_warn(struct manager *manager, const char *format, ...)
 {
@@ -128,6 +133,7 @@ int manager_new(
 static void close_devices(struct manager *manager)
 {
         space_done(manager);
+        sampler_settle(manager->sampler);
         for (unsigned i = 0; i < manager->devices; i++)
                 free(manager->device[i].process);
         memset(manager->device, 0, sizeof(manager->device));
@@ -156,6 +162,7 @@ struct manager *manager_free(struct manager *manager)
         sd_event_source_unref(manager->rest_timer);
         sd_event_source_unref(manager->serve_source);
         close_devices(manager);
+        sampler_free(manager->sampler);
         ledger_done(&manager->ledger);
         events_done(&manager->events);
         journal_done(&manager->journal);
@@ -197,7 +204,7 @@ static int open_backend(struct manager *manager, const struct device_backend *ba
                 manager->device[i].info = list[i];
                 manager->device[i].state = DEVICE_UNKNOWN;
                 manager->ledger.device[i] = (struct ledger_device){.total = list[i].total};
-                manager_sample(manager, i);
+                (void)manager_sample(manager, i, true);
         }
         return 0;
 }
@@ -209,6 +216,7 @@ int manager_open_devices(struct manager *manager, const char *sim)
         bool others = sim && manager->sim && strcmp(sim, manager->sim) != 0;
         int r;
 
+        sampler_settle(manager->sampler);
         if (sim) {
                 char *copy = strdup(sim);
 
@@ -254,6 +262,7 @@ static void look_for_changes(struct manager *manager)
         bool gone = false;
         size_t count;
 
+        sampler_settle(manager->sampler);
         if (manager->rest != REST_AWAKE || manager->backend == &device_backend_null ||
                 manager->backend->enumerate(manager->backend_handle, &list, &count, NULL) < 0)
                 return;
@@ -271,7 +280,7 @@ static void look_for_changes(struct manager *manager)
                 manager->device[i].state = DEVICE_UNKNOWN;
                 manager->ledger.device[i] = (struct ledger_device){.total = list[i].total};
                 manager->devices = manager->ledger.devices = i + 1;
-                manager_sample(manager, i);
+                (void)manager_sample(manager, i, true);
         }
 }
 
@@ -483,30 +492,48 @@ static void attribute(struct manager *manager, unsigned index)
         device->sampled = true;
 }
 
-void manager_sample(struct manager *manager, unsigned index)
+/* Where nothing has to be done in time, the driver is asked here and waited for. */
+static int take_sample(
+        struct manager *manager, struct manager_device *device, bool exact, struct sample *ret)
+{
+        uint64_t now = clock_usec(CLOCK_MONOTONIC);
+        bool lax = !exact && device->sampled && now < device->sampled_at + SAMPLE_STALE &&
+                   compute_switches(manager);
+
+        if (lax && !manager->sampler && sampler_new(&manager->sampler) < 0)
+                manager->sampler = NULL;
+        if (manager->sampler)
+                return sampler_ask(manager->sampler, manager->backend, manager->backend_handle,
+                        device->info.index, lax ? SAMPLE_PATIENCE : SAMPLER_PATIENT, ret);
+        sample_take(manager->backend, manager->backend_handle, device->info.index, ret);
+        return 0;
+}
+
+bool manager_sample(struct manager *manager, unsigned index, bool exact)
 {
         struct manager_device *device = &manager->device[index];
         struct ledger_device *account = &manager->ledger.device[index];
-        struct device_process *list = NULL;
-        size_t count = 0;
-        int r;
+        struct sample sample;
 
-        r = manager->backend->memory(manager->backend_handle, device->info.index, &device->memory);
-        if (r < 0)
+        if (take_sample(manager, device, exact, &sample) < 0)
+                return false;
+        device->sampled_at = clock_usec(CLOCK_MONOTONIC);
+        device->memory = sample.memory;
+        if (sample.memory_result < 0)
                 device->memory = (struct device_memory){.reserved = DEVICE_UNKNOWN_BYTES,
                         .used = DEVICE_UNKNOWN_BYTES,
                         .free = DEVICE_UNKNOWN_BYTES};
         else if (device->memory.reserved != DEVICE_UNKNOWN_BYTES)
                 account->reserved = device->memory.reserved;
-        set_state(manager, index, r);
-        device->processes_known = manager->backend->processes(
-                manager->backend_handle, device->info.index, &list, &count);
+        set_state(manager, index, sample.memory_result);
+        device->processes_known = sample.processes_result;
         free(device->process);
-        device->process = list;
-        device->processes = device->processes_known < 0 ? 0 : count;
+        device->process = sample.process;
+        device->processes = device->processes_known < 0 ? 0 : sample.processes;
         attribute(manager, index);
         account->others =
                 plus(device->claimed_others, minus(device->others_used, device->claimed_used));
+        return true;
 }
 
 static const char *claims_place(struct manager *manager)
@@ -629,7 +656,7 @@ int admission_open(struct manager *manager, const struct ledger_want *wants, uns
         }
         for (unsigned i = 0; i < count; i++) {
                 (void)read_claims(manager, admission.device[i], &admission.claims[i]);
-                manager_sample(manager, admission.device[i]);
+                (void)manager_sample(manager, admission.device[i], true);
         }
         *ret = admission;
         return 0;

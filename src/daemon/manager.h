@@ -184,6 +184,7 @@ struct manager_device {
         enum device_state state;
         bool lost_told;
         bool sampled;
+        uint64_t sampled_at; /* usec of CLOCK_MONOTONIC */
         struct device_memory memory;
         struct device_process *process;
         size_t processes;
@@ -218,7 +219,8 @@ struct manager {
 
         const struct device_backend *backend;
         void *backend_handle;
-        int driver_limits; /* what became of the last one that was set: 0 or negative errno */
+        struct sampler *sampler; /* NULL: nothing that could not wait was asked yet */
+        int driver_limits;       /* what became of the last one that was set: 0 or negative errno */
         bool driver_limits_tried;
         char *sim; /* CLEAVE_SIM that it was opened with */
         enum rest rest;
@@ -288,8 +290,10 @@ int manager_find_device(
 /* Index of the device with that uuid, or -ENODEV. */
 int manager_device_by_uuid(struct manager *manager, const char *uuid);
 
-/* Reads what the driver says of a device; processes are what this costs time for. */
-void manager_sample(struct manager *manager, unsigned device);
+/* Reads what the driver says of a device; processes are what this costs time for. False: all is as
+ * it was read last, as the driver has not answered soon and somebody's turn or cap does not wait;
+ * exact: it does. */
+bool manager_sample(struct manager *manager, unsigned device, bool exact);
 
 /* While an admission is open, the claims of its devices are locked, and the ledger knows what the
  * driver and the neighbours say, and what tenants use. */
@@ -423,10 +427,14 @@ const char *priority_word(enum arbiter_priority priority);
 /* audit.c */
 int audit_tick(sd_event_source *source, uint64_t usec, void *userdata);
 int returning_tick(sd_event_source *source, uint64_t usec, void *userdata);
-void audit_now(struct manager *manager);
+/* Reads of all devices in use what the driver says, and what the tenants' pages do. As
+ * manager_sample(); false: of some it is as it was. */
+bool audit_now(struct manager *manager, bool exact);
 
 /* Whether the engine's records of a device are read, so that use is known from them. */
 bool compute_is_watched(struct manager *manager, unsigned index, uint64_t now);
+/* Somebody's channels are, or will be, disabled and enabled in time. */
+bool compute_switches(struct manager *manager);
 /* Once a second: the share of the last one. now: of used_ns. */
 void compute_count_second(struct tenant_device *device, uint64_t now);
 

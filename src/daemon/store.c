@@ -181,7 +181,7 @@ static int start_keeper(struct store *store)
         if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
                 return -errno;
         ours = pair[0];
-        /* without close-on-exec: there is one thread, so nobody else forks now */
+        /* without close-on-exec: nobody else forks, the sampler does not */
         theirs = fcntl(pair[1], F_DUPFD, 3);
         close_safe(pair[1]);
         if (theirs < 0)

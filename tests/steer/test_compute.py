@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import unittest
 
@@ -268,6 +269,41 @@ class Compute(unittest.TestCase):
         # alone, nobody is kept from anything
         b("rest")
         self.assertTrue(eventually(lambda: self.seen(0.3, a)["on"] == 1, 30), self.use("a"))
+
+    def test_turns_do_not_wait_for_what_the_driver_says(self):
+        """It answers late while it takes down contexts; what is asked of it then is for nobody who
+        waits for his turn."""
+        self.world.control("daemon.stop", force=True)
+        self.assertTrue(eventually(lambda: self.world.daemon_pid() is None))
+        self.world.env["CLEAVE_SIM_FAULTS"] = "slow=400ms@nvmlDeviceGetComputeRunningProcesses_v3"
+        self.world.start_daemon()
+        del self.world.env["CLEAVE_SIM_FAULTS"]
+        a = self.tenant("a", "--compute", "50", work=0)
+        b = self.tenant("b", "--compute", "50", work=0)
+        a("loop", 300)
+        b("loop", 300)
+        self.assertTrue(eventually(lambda: self.use("a")["turns"] and self.use("b")["turns"], 30),
+                        self.use("a"))
+        end, longest, seen = threading.Event(), [], []
+
+        def ask():
+            while not end.is_set():
+                began = time.monotonic()
+                self.use("a")
+                longest.append(time.monotonic() - began)
+        asking = threading.Thread(target=ask)
+
+        def undisturbed():
+            looked = self.eye(1, a, b)
+            seen.append(looked)
+            return max(looked[str(tool.pid)]["longest_off_ms"] for tool in (a, b)) < 200
+        asking.start()
+        try:
+            self.assertTrue(eventually(undisturbed, 10), seen)
+        finally:
+            end.set()
+            asking.join()
+        self.assertLess(sorted(longest)[len(longest) // 2], 0.3)
 
     def test_what_is_seen_can_be_kept(self):
         """CLEAVE_SWITCHES, and what the model makes of it when it is told the same again."""

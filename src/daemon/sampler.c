@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/sampler.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+
+struct sampler {
+        pthread_t thread;
+        pthread_mutex_t lock;
+        pthread_cond_t asked, answered;
+        bool end;
+        bool busy; /* asked, and not answered */
+        const struct device_backend *backend;
+        void *handle;
+        unsigned index;
+        struct timespec since; /* CLOCK_MONOTONIC: when it was asked */
+        struct sample answer;
+};
+
+void sample_take(
+        const struct device_backend *backend, void *handle, unsigned index, struct sample *ret)
+{
+        *ret = (struct sample){0};
+        ret->memory_result = backend->memory(handle, index, &ret->memory);
+        ret->processes_result = backend->processes(handle, index, &ret->process, &ret->processes);
+}
+
+static void *run(void *argument)
+{
+        struct sampler *sampler = argument;
+
+        pthread_mutex_lock(&sampler->lock);
+        for (;;) {
+                struct sample answer;
+
+                while (!sampler->busy && !sampler->end)
+                        pthread_cond_wait(&sampler->asked, &sampler->lock);
+                if (!sampler->busy)
+                        break;
+                pthread_mutex_unlock(&sampler->lock);
+                sample_take(sampler->backend, sampler->handle, sampler->index, &answer);
+                pthread_mutex_lock(&sampler->lock);
+                free(sampler->answer.process);
+                sampler->answer = answer;
+                sampler->busy = false;
+                pthread_cond_broadcast(&sampler->answered);
+        }
+        pthread_mutex_unlock(&sampler->lock);
+        return NULL;
+}
+
+int sampler_new(struct sampler **ret)
+{
+        struct sampler *sampler = calloc(1, sizeof(*sampler));
+        pthread_condattr_t monotonic;
+        int r;
+
+        if (!sampler)
+                return -ENOMEM;
+        pthread_condattr_init(&monotonic);
+        pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+        pthread_mutex_init(&sampler->lock, NULL);
+        pthread_cond_init(&sampler->asked, NULL);
+        pthread_cond_init(&sampler->answered, &monotonic);
+        pthread_condattr_destroy(&monotonic);
+        r = -pthread_create(&sampler->thread, NULL, run, sampler);
+        if (r < 0) {
+                pthread_cond_destroy(&sampler->answered);
+                pthread_cond_destroy(&sampler->asked);
+                pthread_mutex_destroy(&sampler->lock);
+                free(sampler);
+                return r;
+        }
+        *ret = sampler;
+        return 0;
+}
+
+void sampler_free(struct sampler *sampler)
+{
+        if (!sampler)
+                return;
+        pthread_mutex_lock(&sampler->lock);
+        sampler->end = true;
+        pthread_cond_signal(&sampler->asked);
+        pthread_mutex_unlock(&sampler->lock);
+        pthread_join(sampler->thread, NULL);
+        pthread_cond_destroy(&sampler->answered);
+        pthread_cond_destroy(&sampler->asked);
+        pthread_mutex_destroy(&sampler->lock);
+        free(sampler->answer.process);
+        free(sampler);
+}
+
+/* The lock is held. Until it is answered, or so long after it was asked. */
+static void await(struct sampler *sampler, uint64_t patience_usec)
+{
+        struct timespec until = sampler->since;
+
+        until.tv_sec += (time_t)(patience_usec / 1000000);
+        until.tv_nsec += (long)(patience_usec % 1000000) * 1000;
+        if (until.tv_nsec >= 1000000000) {
+                until.tv_sec++;
+                until.tv_nsec -= 1000000000;
+        }
+        while (sampler->busy) {
+                int r = patience_usec == SAMPLER_PATIENT
+                                ? pthread_cond_wait(&sampler->answered, &sampler->lock)
+                                : pthread_cond_timedwait(
+                                          &sampler->answered, &sampler->lock, &until);
+
+                if (r == ETIMEDOUT)
+                        return;
+        }
+}
+
+int sampler_ask(struct sampler *sampler, const struct device_backend *backend, void *handle,
+        unsigned index, uint64_t patience_usec, struct sample *ret)
+{
+        int r = -EAGAIN;
+
+        pthread_mutex_lock(&sampler->lock);
+        await(sampler, patience_usec);
+        if (!sampler->busy) {
+                sampler->backend = backend;
+                sampler->handle = handle;
+                sampler->index = index;
+                clock_gettime(CLOCK_MONOTONIC, &sampler->since);
+                sampler->busy = true;
+                pthread_cond_signal(&sampler->asked);
+                await(sampler, patience_usec);
+        }
+        if (!sampler->busy) {
+                *ret = sampler->answer;
+                sampler->answer = (struct sample){0};
+                r = 0;
+        }
+        pthread_mutex_unlock(&sampler->lock);
+        return r;
+}
+
+void sampler_settle(struct sampler *sampler)
+{
+        if (!sampler)
+                return;
+        pthread_mutex_lock(&sampler->lock);
+        await(sampler, SAMPLER_PATIENT);
+        pthread_mutex_unlock(&sampler->lock);
+}
