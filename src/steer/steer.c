@@ -56,7 +56,7 @@ struct steer {
         bool inherits;       /* a process before this one has set slices */
         struct watch *watch; /* NULL: nothing is watched */
 
-        /* Enabling while something else is under way, with a client of RM of its own: RM makes one
+        /* Switching while something else is under way, with a client of RM of its own: RM makes one
          * call of a client at a time. */
         struct aside *aside; /* NULL: all is done one after the other */
         void *aside_handle;
@@ -258,6 +258,7 @@ static int enable_all(struct steer *steer, uint32_t holder, uint32_t *ret_status
 
                 do {
                         count = 0;
+                        pthread_mutex_lock(&steer->lock);
                         high = MIN_OF(atomic_load(&board->high), STEER_BOARD_ENTRIES);
                         for (; from < high && count < STEER_MAX_CHANNELS; from++) {
                                 const struct steer_entry *entry = &board->entry[from];
@@ -268,6 +269,7 @@ static int enable_all(struct steer *steer, uint32_t holder, uint32_t *ret_status
                                 channels[count++] =
                                         (struct steer_channel){entry->client, entry->channel};
                         }
+                        pthread_mutex_unlock(&steer->lock);
                         if (count > 0) {
                                 uint64_t done = 0;
                                 int r = open_device(steer, device, board->uuid[device], ret_status);
@@ -546,7 +548,7 @@ static bool others_run(
 
 /* Who waits is kept from the engine without ending the slice of who has it. Should he have got it
  * meanwhile, or should it not be known who has it, he is taken off. */
-static int disable_channels(struct steer *steer, unsigned device,
+static int disable_channels(struct steer *steer, void *handle, unsigned device,
         const struct steer_channel *channels, const uint16_t *holders, unsigned count,
         struct steer_answer *answer)
 {
@@ -555,21 +557,20 @@ static int disable_channels(struct steer *steer, unsigned device,
         int r;
 
         if (others_run(steer, device, holders, count)) {
-                r = switch_channels(steer, steer->handle, device, channels, holders, count,
-                        STEER_OFF_NEXT, &answer->value, &answer->status);
+                r = switch_channels(steer, handle, device, channels, holders, count, STEER_OFF_NEXT,
+                        &answer->value, &answer->status);
                 if (others_run(steer, device, holders, count))
                         return r;
                 /* RM counts: what is disabled is to be enabled before it is disabled otherwise */
-                (void)switch_channels(steer, steer->handle, device, channels, NULL, count, STEER_ON,
-                        &done, &status);
+                (void)switch_channels(
+                        steer, handle, device, channels, NULL, count, STEER_ON, &done, &status);
                 answer->status = 0;
         }
         watch_call(steer->watch, device);
-        return switch_channels(steer, steer->handle, device, channels, holders, count, STEER_OFF,
+        return switch_channels(steer, handle, device, channels, holders, count, STEER_OFF,
                 &answer->value, &answer->status);
 }
 
-/* handle: to enable by. */
 static int switch_command(struct steer *steer, void *handle, const struct steer_command *command,
         struct steer_answer *answer)
 {
@@ -598,7 +599,8 @@ static int switch_command(struct steer *steer, void *handle, const struct steer_
         from = now_ns();
         if (disable) {
                 tell_watch(steer, command, from, from);
-                r = disable_channels(steer, command->device, channels, holders, count, answer);
+                r = disable_channels(
+                        steer, handle, command->device, channels, holders, count, answer);
         } else {
                 watch_call(steer->watch, command->device);
                 r = switch_channels(steer, handle, command->device, channels, holders, count,
@@ -691,36 +693,53 @@ static int reply(struct steer *steer, const struct steer_command *command, uint6
         return send(steer->socket, answer, sizeof(*answer), MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
-/* What others' channels may be enabled beside: nothing that opens a device, or frees a holder. */
-static bool can_be_overtaken(const struct steer_command *command)
+static bool is_of_holder(const struct steer_command *command, uint32_t holder)
 {
+        for (unsigned i = 0; i < MIN_OF(command->count, STEER_MAX_CHANNELS); i++)
+                if (command->holders[i] == holder)
+                        return true;
+        return false;
+}
+
+static bool share_channels(const struct steer_command *a, const struct steer_command *b)
+{
+        for (unsigned i = 0; a->device == b->device && i < MIN_OF(a->count, STEER_MAX_CHANNELS);
+                i++)
+                for (unsigned k = 0; k < MIN_OF(b->count, STEER_MAX_CHANNELS); k++)
+                        if (a->channel[i].client == b->channel[k].client &&
+                                a->channel[i].channel == b->channel[k].channel)
+                                return true;
+        return false;
+}
+
+/* Whether the next command may be done while that one is: turns are passed on, by disabling some
+ * and enabling others, beside calls for single holders, and all but their own channels are enabled
+ * beside those that disable. Nothing is done beside what opens a device. */
+static bool may_overtake(const struct steer_command *command, const struct steer_command *next)
+{
+        bool disable = next->type == STEER_DISABLE;
+
+        if (!disable && next->type != STEER_ENABLE)
+                return false;
         switch (command->type) {
         case STEER_DISABLE:
+                return !disable && !share_channels(command, next);
+        case STEER_RELEASE:
+                return !is_of_holder(next, command->holder);
         case STEER_SET_SLICE:
         case STEER_GET_SLICE:
         case STEER_SET_MODE:
         case STEER_PREEMPT:
         case STEER_RESTART:
-                return true;
+                /* what RM knows of the holder may change meanwhile */
+                return !disable || !is_of_holder(next, command->holder);
         default:
                 return false;
         }
 }
 
-static bool is_about_others(const struct steer_command *a, const struct steer_command *b)
-{
-        if (a->type != STEER_DISABLE || a->device != b->device)
-                return true;
-        for (unsigned i = 0; i < MIN_OF(a->count, STEER_MAX_CHANNELS); i++)
-                for (unsigned k = 0; k < MIN_OF(b->count, STEER_MAX_CHANNELS); k++)
-                        if (a->channel[i].client == b->channel[k].client &&
-                                a->channel[i].channel == b->channel[k].channel)
-                                return false;
-        return true;
-}
-
-/* Another thread's, while a command takes long: the next one, if it enables others' channels. */
-static bool enable_aside(void *userdata)
+/* Another thread's, while a command takes long. */
+static bool switch_aside(void *userdata)
 {
         struct steer *steer = userdata;
         _cleanup_close_ int fd = -EBADF;
@@ -730,8 +749,8 @@ static bool enable_aside(void *userdata)
 
         if (recv(steer->socket, &command, sizeof(command), MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC) !=
                         sizeof(command) ||
-                command.magic != STEER_MAGIC || command.type != STEER_ENABLE ||
-                !is_about_others(steer->beside, &command) || receive(steer, &command, &fd) <= 0)
+                command.magic != STEER_MAGIC || !may_overtake(steer->beside, &command) ||
+                receive(steer, &command, &fd) <= 0)
                 return false;
         from = now_ns();
         return reply(steer, &command, from,
@@ -749,7 +768,6 @@ static int serve(struct steer *steer)
                 _cleanup_close_ int fd = -EBADF;
                 struct steer_command command;
                 struct steer_answer answer = {0};
-                struct aside *aside;
                 uint64_t from;
                 int r;
 
@@ -764,13 +782,12 @@ static int serve(struct steer *steer)
                 /* a daemon that speaks another language is as good as none */
                 if (r <= 0)
                         return r;
-                aside = can_be_overtaken(&command) ? steer->aside : NULL;
                 steer->beside = &command;
-                aside_begin(aside);
+                aside_begin(steer->aside);
                 from = now_ns();
                 r = command_do(steer, &command, &fd, &answer);
                 r = reply(steer, &command, from, r, &answer);
-                aside_end(aside);
+                aside_end(steer->aside);
                 if (r < 0)
                         return r;
         }
@@ -781,7 +798,7 @@ static void begin_aside(struct steer *steer, const void *argument)
 {
         if (steer->backend->open(argument, &steer->aside_handle) < 0)
                 return;
-        if (aside_new(enable_aside, steer, &steer->aside) < 0)
+        if (aside_new(switch_aside, steer, &steer->aside) < 0)
                 steer->backend->close(steer->aside_handle);
 }
 

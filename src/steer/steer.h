@@ -4,10 +4,9 @@
  *
  * `cleaved --steer`, started by the daemon with one end of a socket, a board and a view. It knows
  * nothing of tenants: it does what it is told, one command a packet, one after the other, and
- * remembers what it has disabled. Only to enable waits for nothing that takes long and is about
- * others (steer/aside.h), so that nobody has the engine for no longer than one call waits for RM;
- * its answer then comes first. Two things make it safe to kill it, or the daemon, at any
- * instruction:
+ * remembers what it has disabled. Only to pass on the engine waits for nothing that takes long and
+ * is about others (steer/aside.h): answers to STEER_ENABLE and STEER_DISABLE may come first. Two
+ * things make it safe to kill it, or the daemon, at any instruction:
  *
  *   - when its socket closes, for whatever reason, it enables everything and ends;
  *   - a channel stands on the board, memory that daemon and keeper hold too, from before it is

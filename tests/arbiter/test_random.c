@@ -24,6 +24,9 @@
 #define MOST         40u /* tenancies of a scenario */
 #define LIVE         8u
 #define SAMPLES_LATE (420. * MS)
+#define DEATHS       3u
+/* after which all is right again where the steering process was killed */
+#define RIGHT_AGAIN SEC
 
 struct tenancy {
         uint64_t id;
@@ -39,6 +42,11 @@ struct scenario {
         enum fidelity fidelity;
         unsigned count;
         struct tenancy tenancy[MOST];
+        /* of the steering process: when it is killed, another is there, and knows by records */
+        struct death {
+                uint64_t at, back, known;
+        } death[DEATHS];
+        unsigned deaths;
 };
 
 /* What is remembered of a tenant on a device. */
@@ -68,6 +76,7 @@ struct run {
         uint64_t full_since[WORLD_DEVICES];
         uint64_t call_ns[RING];
         unsigned events[RING], event_count; /* comings, changes and goings, times tenants */
+        uint64_t wrong_until;               /* as the steering process was killed */
         char message[256];
 };
 
@@ -175,6 +184,32 @@ static void make_scenario(struct scenario *scenario, uint64_t seed)
                         tenancy->change = at + world_random(&dice, tenancy->leave - tenancy->join);
                         tenancy->later = make_terms(&dice);
                 }
+        }
+}
+
+/* Dice of their own, so that the tenancies of a seed are what they were. */
+static void make_deaths(struct scenario *scenario)
+{
+        struct world dice = {.random = (scenario->seed + 1) * 0xd1342543de82ef95ull | 1};
+        uint64_t at = SEC, end = 0;
+
+        scenario->deaths = 0;
+        for (unsigned i = 0; i < 8; i++)
+                (void)world_random(&dice, 2);
+        if (scenario->fidelity != SEES_SWITCHES || world_random(&dice, 4))
+                return;
+        for (unsigned i = 0; i < scenario->count; i++)
+                end = MAX_OF(end, scenario->tenancy[i].leave);
+        for (unsigned i = 0; i < DEATHS; i++) {
+                struct death *death = &scenario->death[i];
+
+                at += pick(&dice, 500 * MS, 4 * SEC);
+                death->at = at;
+                death->back = at + pick(&dice, 25 * MS, 250 * MS);
+                death->known = death->back + pick(&dice, 350 * MS, 400 * MS);
+                if (death->known >= end)
+                        return;
+                scenario->deaths++;
         }
 }
 
@@ -522,6 +557,26 @@ static const uint64_t once_failed[] = {5038, 6734, 9183, 15476, 24485, 33719, 59
         1028867, 1038265, 1040710, 1057800, 1067205, 1076822, 1088647, 1121479, 1164464, 1186112,
         1189771, 45552, 79007, 153267, 203744, 1119976, 1160738, 1175694};
 
+static void kill_steering(struct run *run, const struct death *death)
+{
+        world_kill_steering(&world, death->back, death->known);
+        run->wrong_until = death->at + RIGHT_AGAIN;
+        run->event_count += 2 * run->records + 1;
+}
+
+/* What is looked at next begins now. */
+static void forget_past(struct run *run)
+{
+        for (unsigned i = 0; i < run->records; i++) {
+                run->record[i].samples = 0;
+                run->record[i].since = world.now;
+        }
+        for (unsigned d = 0; d < world.devices; d++) {
+                run->churn[d] = world.now;
+                run->full[d] = false;
+        }
+}
+
 static bool run_scenario(const struct scenario *scenario, const bool *skip, char *ret_message)
 {
         static struct run run;
@@ -546,7 +601,13 @@ static bool run_scenario(const struct scenario *scenario, const bool *skip, char
                                 if (moments[k] > world.now)
                                         next = MIN_OF(next, moments[k]);
                 }
+                for (unsigned i = 0; i < scenario->deaths; i++)
+                        if (scenario->death[i].at > world.now)
+                                next = MIN_OF(next, scenario->death[i].at);
                 world_run(&world, next);
+                for (unsigned i = 0; i < scenario->deaths; i++)
+                        if (scenario->death[i].at == next)
+                                kill_steering(&run, &scenario->death[i]);
                 for (unsigned i = 0; i < scenario->count; i++) {
                         const struct tenancy *tenancy = &scenario->tenancy[i];
 
@@ -564,6 +625,8 @@ static bool run_scenario(const struct scenario *scenario, const bool *skip, char
                 grid += GRID;
                 if (tracing)
                         trace(&run);
+                if (world.now < run.wrong_until)
+                        forget_past(&run);
                 for (unsigned i = 0; i < run.records; i++)
                         check_tenant(&run, &run.record[i],
                                 world_client(&world, run.record[i].id, run.record[i].device));
@@ -587,6 +650,11 @@ static void tell(const struct scenario *scenario, const bool *skip)
 
         printf("seed %" PRIu64 ": %u devices, %s is seen\n", scenario->seed, scenario->devices,
                 sight[scenario->fidelity]);
+        for (unsigned i = 0; i < scenario->deaths; i++)
+                printf("  steering killed at %.1f, back at %.1f, knows at %.1f ms\n",
+                        (double)(scenario->death[i].at - SEC) / MS,
+                        (double)(scenario->death[i].back - SEC) / MS,
+                        (double)(scenario->death[i].known - SEC) / MS);
         for (unsigned i = 0; i < scenario->count; i++) {
                 const struct tenancy *t = &scenario->tenancy[i];
 
@@ -656,6 +724,7 @@ int main(int argc, char **argv)
                 bool again = !one && scenarios < ARRAY_SIZE(once_failed);
 
                 make_scenario(&scenario, again ? once_failed[scenarios] : seed++);
+                make_deaths(&scenario);
                 if (one)
                         tell(&scenario, none);
                 if (!run_scenario(&scenario, none, NULL)) {

@@ -44,7 +44,7 @@ struct driver {
         int refusal;                      /* of disabling */
         _Atomic uint32_t runs, runs_then; /* who has the engine; from the next call that disables */
         unsigned switched[3];             /* calls of each kind of disabling */
-        unsigned slow_ms;                 /* what disabling and setting slices takes */
+        unsigned slow_ms, slow_slice_ms;  /* what disabling takes, and setting slices */
         _Atomic bool watched;
 };
 static struct driver *driver;
@@ -193,7 +193,7 @@ static int fake_set_slice(
         } else
                 *status = 0x23;
         pthread_mutex_unlock(&lock);
-        sleep_ms(driver->slow_ms);
+        sleep_ms(driver->slow_slice_ms);
         return *status ? -ENOENT : 0;
 }
 
@@ -491,7 +491,7 @@ static void overtaking(void **state)
         (void)state;
         for (unsigned i = 0; i < ARRAY_SIZE(commands); i++) {
                 assert_int_equal(result(&process, switch_some(true, 8, 12), -1), 0);
-                driver->slow_ms = 300;
+                driver->slow_ms = driver->slow_slice_ms = 300;
                 slow = tell(&process, commands[i]);
                 on = tell(&process, switch_some(false, 8, 12));
                 next = tell(&process, switch_some(true, 20, 8));
@@ -501,13 +501,56 @@ static void overtaking(void **state)
                 assert_int_equal(disabled() & ~8u, 0); /* those eight are, or will be */
                 assert_int_equal(hear(&process).serial, slow);
                 assert_int_equal(hear(&process).serial, next);
-                driver->slow_ms = 0;
+                driver->slow_ms = driver->slow_slice_ms = 0;
                 assert_int_equal(disabled(), i == 0 ? 16 : 8);
                 assert_int_equal(steer_board_count(board), disabled());
                 assert_int_equal(result(&process, switch_some(false, 0, 64), -1), 0);
                 assert_int_equal(disabled(), 0);
         }
         finish(&process, 0);
+}
+
+static struct steer_command of_holder(struct steer_command command, uint32_t holder)
+{
+        command.holder = holder;
+        for (unsigned i = 0; i < STEER_MAX_CHANNELS; i++)
+                command.holders[i] = (uint16_t)holder;
+        return command;
+}
+
+/* A turn is passed on while a call about somebody else's slice takes long, or what he leaves is put
+ * back; his own channels wait for it. */
+static void turn_overtaking(void **state)
+{
+        struct process process = prepared();
+        struct steer_command slow[] = {
+                of_holder(slice(4000), 8), {.type = STEER_RELEASE, .holder = 8}};
+
+        (void)state;
+        assert_int_equal(result(&process, hold(8), right_fd), 0);
+        for (unsigned i = 0; i < ARRAY_SIZE(slow); i++) {
+                uint64_t first, off, on, own;
+
+                assert_int_equal(result(&process, of_holder(slice(3000), 8), -1), 0);
+                assert_int_equal(result(&process, of_holder(switch_some(true, 40, 4), 8), -1), 0);
+                assert_int_equal(result(&process, switch_some(true, 0, 8), -1), 0);
+                driver->slow_slice_ms = 400;
+                first = tell(&process, slow[i]);
+                off = tell(&process, switch_some(true, 8, 8));
+                on = tell(&process, switch_some(false, 0, 8));
+                own = tell(&process, of_holder(switch_some(false, 40, 4), 8));
+                assert_int_equal(hear(&process).serial, off);
+                assert_int_equal(hear(&process).serial, on);
+                /* to enable waits for him who leaves, not for his slice */
+                assert_int_equal(hear(&process).serial, i == 0 ? own : first);
+                assert_int_equal(hear(&process).serial, i == 0 ? first : own);
+                driver->slow_slice_ms = 0;
+                assert_int_equal(disabled(), 8);
+                assert_int_equal(steer_board_count(board), 8);
+                assert_int_equal(result(&process, switch_some(false, 8, 8), -1), 0);
+        }
+        finish(&process, 0);
+        assert_int_equal(disabled(), 0);
 }
 
 /* What is disabled just then is enabled after it, and what comes late may still overtake. */
@@ -894,6 +937,7 @@ int main(void)
                 TEST(malformed),
                 TEST(channels_gone),
                 TEST(overtaking),
+                TEST(turn_overtaking),
                 TEST(not_overtaking),
                 TEST(left_alone),
                 TEST(twice),
