@@ -196,7 +196,7 @@ static void make_deaths(struct scenario *scenario)
         scenario->deaths = 0;
         for (unsigned i = 0; i < 8; i++)
                 (void)world_random(&dice, 2);
-        if (scenario->fidelity != SEES_SWITCHES || world_random(&dice, 4))
+        if (scenario->fidelity != SEES_SWITCHES || world_random(&dice, 2))
                 return;
         for (unsigned i = 0; i < scenario->count; i++)
                 end = MAX_OF(end, scenario->tenancy[i].leave);
