@@ -1181,7 +1181,8 @@ static int steering_io(sd_event_source *source, int fd, uint32_t events, void *u
 
                 if (n < 0 && (errno == EAGAIN || errno == EINTR))
                         break;
-                /* the first, except that to enable may have overtaken what takes long */
+                /* the first, except that what passes on a turn may have overtaken one that takes
+                 * long */
                 if (n == sizeof(answer) && answer.magic == STEER_MAGIC)
                         DL_SEARCH_SCALAR(compute->sent, command, wire.serial, answer.serial);
                 if (!command) {
@@ -1189,9 +1190,11 @@ static int steering_io(sd_event_source *source, int fd, uint32_t events, void *u
                         schedule(compute);
                         return 0;
                 }
+                /* what was overtaken has been under way all the while */
+                if (command == compute->sent)
+                        compute->answered_at = now_ns();
                 DL_DELETE(compute->sent, command);
                 compute->sent_count--;
-                compute->answered_at = now_ns();
                 answered(compute, command, &answer);
                 command_free(command);
         }
@@ -1309,7 +1312,7 @@ static void look_for_hang(struct compute *compute)
 {
         uint64_t limit = compute->answers ? HANG_NS : HANG_START_NS, now = now_ns();
 
-        /* commands are done one after the other: time counts from the last answer */
+        /* commands are done one after the other: time counts from the answer to the one before */
         if (compute->fd < 0 || compute->pid <= 0 || !compute->sent ||
                 now < MAX_OF(compute->sent->sent_at, compute->answered_at) + limit)
                 return;
