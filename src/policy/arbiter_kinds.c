@@ -123,8 +123,9 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
         double keep;
         bool idle, open = false; /* it may be a loop, and may be none */
 
+        /* so it was when that was seen */
         if (sight->demand == ARBITER_DEMAND_NONE &&
-                now >= sight->since +
+                at >= sight->since +
                                 (seat->kind == ARBITER_SPORADIC ? ARBITER_LINGER : ARBITER_REST)) {
                 seat->rate_ppm = 0;
                 seat->fill_ppm = PPM;

@@ -134,6 +134,9 @@ struct device {
         uint64_t no_latency_until; /* it was too much for the rest */
         uint64_t latency_pause;    /* how long it will stand back next time */
         uint64_t set;              /* when slices were set last */
+        double comings;            /* of groups, and goings, over about two seconds, */
+        uint64_t came;             /* up to the last of them */
+        bool restless;             /* there are many: slices do not give everybody his */
         bool urgent;               /* somebody's terms changed: not bound by the call budget */
         unsigned cluster;
         struct turns alone;
@@ -209,6 +212,8 @@ static inline bool has_claim(enum arbiter_kind kind)
 struct seat *arb_find_seat(struct arbiter *arbiter, uint64_t id, unsigned device);
 
 /* arbiter_use.c */
+/* How often groups have come or gone lately. */
+double arb_comings(const struct device *device, uint64_t now);
 /* Time has passed on a device, or on all, with nothing changed since: what everybody had of it. */
 void arb_settle(struct arbiter *arbiter, unsigned d, uint64_t now);
 void arb_settle_all(struct arbiter *arbiter, uint64_t now);

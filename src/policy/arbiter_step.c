@@ -8,6 +8,10 @@
  * guarantee does not stand. */
 #define SET_PAUSE  (100 * ARBITER_MS)
 #define SET_FORCED (50 * ARBITER_MS)
+/* Of groups lately: from so many on their slices are set, and the hardware's list begun anew, too
+ * often; until so few. */
+#define COMINGS_MANY 3
+#define COMINGS_FEW  1
 
 static bool may_call(const struct seat *seat, enum call call, uint64_t now)
 {
@@ -198,6 +202,15 @@ static uint64_t next_look(struct arbiter *arbiter, uint64_t now)
         return now + (used ? ARBITER_REST_MANY : ARBITER_REST);
 }
 
+/* Whether so many groups come and go that slices do not hold. */
+static void watch_comings(struct device *device, uint64_t now)
+{
+        bool restless = arb_comings(device, now) >= (device->restless ? COMINGS_FEW : COMINGS_MANY);
+
+        device->stale |= restless != device->restless;
+        device->restless = restless;
+}
+
 unsigned arbiter_step(struct arbiter *arbiter, uint64_t now, struct arbiter_action *actions)
 {
         struct actions list = {.action = actions};
@@ -216,6 +229,7 @@ unsigned arbiter_step(struct arbiter *arbiter, uint64_t now, struct arbiter_acti
 
                 arb_settle(arbiter, d, now);
                 arb_watch_probe(arbiter, d, now);
+                watch_comings(device, now);
                 for (unsigned i = 0; i < device->count; i++) {
                         struct seat *seat = seat_of(arbiter, d, device->order[i]);
 

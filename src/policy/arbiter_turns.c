@@ -42,13 +42,16 @@ void arb_assign_turns(struct arbiter *arbiter, unsigned d, uint64_t round, bool 
                 bool pauses = seat->kind == ARBITER_SYNCHRONOUS || seat->stands_back;
 
                 seat->turn = TURN_FREE;
-                /* who needs none does not wait for one */
+                /* who needs none does not wait for one: when he comes, he comes after all who wait,
+                   and before whoever's turn begins now */
                 if (seat->kind == ARBITER_IDLE || seat->first)
-                        seat->turned_at[0] = seat->turned_at[1] = device->settled;
+                        seat->turned_at[0] = seat->turned_at[1] = MAX_OF(device->settled, 1ull) - 1;
                 contenders += takes_turns(arbiter, seat);
                 if (seat->kind != ARBITER_BACKLOGGED && !pauses)
                         continue;
                 below += latency && !seat->first;
+                /* who stands late in the list has too little of it */
+                own += device->restless && seat->target_ppm > ARBITER_FLOOR;
                 /* what nobody owes it is not worth the others' turns */
                 if (pauses && seat->target_ppm > ARBITER_FLOOR &&
                         (!seat->run_ns ||

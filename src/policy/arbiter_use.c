@@ -4,7 +4,8 @@
 
 #include <errno.h>
 
-#define PAST_STEP (ARBITER_MS / 2)
+#define PAST_STEP    (ARBITER_MS / 2)
+#define COMINGS_TIME (2000 * ARBITER_MS)
 
 static void predict(struct seat *seat, uint64_t ns, uint64_t now)
 {
@@ -122,6 +123,19 @@ void arb_mark(struct seat *seat, uint64_t now)
         seat->mark.doubt_ns = seat->sight.doubt_ns;
 }
 
+double arb_comings(const struct device *device, uint64_t now)
+{
+        uint64_t span = now - MIN_OF(device->came, now);
+
+        return span < COMINGS_TIME ? device->comings * (1 - (double)span / COMINGS_TIME) : 0;
+}
+
+static void note_coming(struct device *device, uint64_t now)
+{
+        device->comings = arb_comings(device, now) + 1;
+        device->came = now;
+}
+
 int arbiter_observe(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned device,
         const struct arbiter_sight *sight)
 {
@@ -154,6 +168,8 @@ int arbiter_observe(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned
                 /* new groups are enabled and have the driver's settings, and the others have not:
                  * who is to go on just now needs a call */
                 seat->epoch = sight->epoch;
+                if (!first)
+                        note_coming(&arbiter->device[device], now);
                 seat->slice_us = 0;
                 seat->thread_block = false;
                 seat->in_part |= seat->disabled;

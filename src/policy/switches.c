@@ -622,6 +622,37 @@ void switches_lost(struct switches *switches, uint64_t now)
 
 /* ---- samples ---- */
 
+/* Since when nobody has had the engine that this one could have: so it does not wait for it. 0: it
+ * may. */
+static uint64_t free_since(const struct switches *switches, const struct switches_owner *owner)
+{
+        uint64_t since = MAX_OF(switches->freed, owner->switch_to);
+
+        if (switches->holder || !switches->last.owner || owner->disabled || switches->rest.on ||
+                switches->rest.partial || switches->now < since + FREE_TELLS)
+                return 0;
+        return since;
+}
+
+/* Who did not take the engine when he could have it has no work, whoever has it next. */
+static void forget_absent(struct switches *switches)
+{
+        for (uint32_t i = 0; i < switches->free; i++) {
+                struct switches_owner *owner = &switches->owner[i];
+                uint64_t since;
+
+                if (owner->end != SWITCHES_CUT && owner->end != SWITCHES_OFF)
+                        continue;
+                since = free_since(switches, owner);
+                if (!since)
+                        continue;
+                switches->rest.unsteady = true;
+                owner->end = SWITCHES_IDLE;
+                owner->guessed = false;
+                owner->ended = since;
+        }
+}
+
 void switches_look(struct switches *switches, uint64_t now)
 {
         if (now < switches->now)
@@ -634,6 +665,7 @@ void switches_look(struct switches *switches, uint64_t now)
         sw_take_snapshot(switches, now);
         if (switches->rest.waking)
                 sw_look_for_credited(switches);
+        forget_absent(switches);
         if (!switches->rest.on)
                 sw_look_for_changes(switches);
 }
@@ -797,18 +829,6 @@ uint64_t switches_wants_busy(const struct switches *switches)
 }
 
 /* ---- what is told ---- */
-
-/* Since when nobody has had the engine that this one could have: so it does not wait for it. 0: it
- * may. */
-static uint64_t free_since(const struct switches *switches, const struct switches_owner *owner)
-{
-        uint64_t since = MAX_OF(switches->freed, owner->switch_to);
-
-        if (switches->holder || !switches->last.owner || owner->disabled || switches->rest.on ||
-                switches->rest.partial || switches->now < since + FREE_TELLS)
-                return 0;
-        return since;
-}
 
 static enum switches_demand demand_of(
         const struct switches *switches, const struct switches_owner *owner, uint64_t *ret_since)

@@ -648,6 +648,70 @@ static void steering_killed(const char *name, struct program comes)
         verdict(least >= .8 && low >= .664 && high <= .764, least >= .9);
 }
 
+/* 8: a tenant of small cap makes contexts without end, each of which begins the hardware's list
+ * anew several times: in each second, who has 60 % of what is guaranteed beside 20. */
+static void contexts_made(const char *name, struct program comes)
+{
+        double low = 1, high = 0;
+
+        for (uint64_t seed = 1; seed <= 8; seed++) {
+                struct client *client[2], *maker;
+
+                begin(seed, SEES_SWITCHES);
+                client[0] = add(1, 60, 0, ARBITER_NORMAL, queue(100 * US));
+                world_run(&world, world.now + seed * 377 * US);
+                client[1] = add(2, 20, 0, ARBITER_NORMAL, queue(5 * MS));
+                (void)add(3, 0, 10, ARBITER_NORMAL, queue(100 * US));
+                maker = add(4, 0, 5, ARBITER_NORMAL, comes);
+                world_make_contexts(&world, maker, seed % 2 ? 4 : 10);
+                world_run(&world, world.now + SEC);
+                for (unsigned k = 0; k < 20; k++) {
+                        double part[2];
+
+                        for (unsigned i = 0; i < 2; i++)
+                                part[i] = -(double)world_work(&world, client[i]);
+                        world_run(&world, world.now + SEC);
+                        for (unsigned i = 0; i < 2; i++)
+                                part[i] += (double)world_work(&world, client[i]);
+                        low = fmin(low, part[0] / (part[0] + part[1]));
+                        high = fmax(high, part[0] / (part[0] + part[1]));
+                }
+                world_done(&world);
+        }
+        printf("8  contexts made beside them, %-15s 67 of 67 + 27 %.3f to %.3f", name, low, high);
+        verdict(low >= .664 && high <= .764, low >= .69 && high <= .74);
+}
+
+/* 4: one comes beside two who have stopped, while all of them make contexts, so that turns are
+ * taken: what part of its first 0.8 s it has. */
+static void comes_after_others(void)
+{
+        double least = 1;
+
+        for (uint64_t seed = 1; seed <= 8; seed++) {
+                struct client *client;
+                uint64_t before;
+
+                begin(seed, SEES_SWITCHES);
+                client = add(1, 60, 0, ARBITER_NORMAL, phases(100 * US, 900 * MS, 1000 * SEC));
+                world_make_contexts(&world, client, 6);
+                world_run(&world, world.now + 1300 * MS + seed * 377 * US);
+                client = add(2, 20, 0, ARBITER_NORMAL, phases(5 * MS, 1200 * MS, 1000 * SEC));
+                world_make_contexts(&world, client, 6);
+                world_run(&world, world.now + 1330 * MS);
+                client = add(3, 0, 0, ARBITER_NORMAL, queue(100 * US));
+                world_make_contexts(&world, client, 6);
+                before = world_work(&world, client);
+                world_run(&world, world.now + 800 * MS);
+                least = fmin(
+                        least, (double)(world_work(&world, client) - before) / (double)(800 * MS));
+                world_done(&world);
+        }
+        printf("4  comes beside two who have stopped, all make contexts: %.3f of its first 0.8 s",
+                least);
+        verdict(least >= .95, least >= .98);
+}
+
 /* 2: two loops of all lengths that begin together, and may keep step: what each gets of what its
  * guarantee is of the time without its own pauses. */
 static void loops_in_step(void)
@@ -1032,6 +1096,10 @@ int main(void)
         steering_killed("7/10 of 10 ms", phases(50 * US, 7 * MS, 3 * MS));
         steering_killed("loop of 0.3 ms", loop(300 * US));
         steering_killed("200 requests/s", requests(200, 100 * US));
+        comes_after_others();
+        contexts_made("loop of 60 us", loop(60 * US));
+        contexts_made("7/10 of 10 ms", phases(50 * US, 7 * MS, 3 * MS));
+        contexts_made("100 requests/s", requests(100, 1500 * US));
         stalled("two loops of 100 us, 50:50", loop(100 * US), loop(100 * US), 50);
         stalled("two loops of 1 ms, 25:75", loop(MS), loop(MS), 25);
         stalled("loop of 100 us beside a queue, 25:75", loop(100 * US), queue(MS), 25);

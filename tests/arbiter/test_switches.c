@@ -224,6 +224,33 @@ static void asleep_while_disabled(void **state)
         assert_int_equal(after.doubt_ns - before.doubt_ns, 40 * MS);
 }
 
+/* who was taken to have work and did not take a free engine has none, also when another has it
+ * then */
+static void absent_while_free(void **state)
+{
+        (void)state;
+        loop_and_queue(2000);
+        run(B, 2000 * SWITCHES_TICK + 98 * US);
+        switches_look(switches, now);
+        assert_int_equal(sight(B).demand, SWITCHES_WORK);
+        switches_off(switches, A, now, now, true);
+        switches_off(switches, A, now, now + 300 * US, true);
+        now += 5 * MS;
+        switches_look(switches, now);
+        assert_int_equal(sight(B).demand, SWITCHES_NONE);
+        switches_off(switches, A, now, now + 300 * US, false);
+        now += 300 * US;
+        switches_record(switches, A, now, true);
+        now += 1 * MS;
+        switches_look(switches, now);
+        /* it may have come in that millisecond */
+        assert_int_equal(sight(B).demand, SWITCHES_UNKNOWN);
+        assert_false(switches->sure);
+        now += 40 * MS;
+        switches_look(switches, now);
+        assert_int_equal(sight(B).demand, SWITCHES_NONE);
+}
+
 /* who is alone with the engine, without work most of the time, has it until we enable another: that
  * need not be the end of a slice of his, up to which he worked */
 static void ended_by_enabling(void **state)
@@ -938,6 +965,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(idle_while_held_back, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(not_idle_because_disabled, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(asleep_while_disabled, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(absent_while_free, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(ended_by_enabling, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(ends_between, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(ended_by_a_call, set_up, tear_down),

@@ -231,6 +231,36 @@ static void run_device(struct world *world, unsigned d, uint64_t until)
         }
 }
 
+/* ---- contexts ---- */
+
+void world_make_contexts(struct world *world, struct client *client, double rate)
+{
+        client->makes = rate;
+        client->make_at = world->now + exponential(world, rate);
+}
+
+static uint64_t next_making(const struct world *world)
+{
+        uint64_t next = UINT64_MAX;
+
+        for (unsigned c = 0; c < world->clients; c++)
+                if (world->client[c].live)
+                        next = MIN_OF(next, world->client[c].make_at);
+        return next;
+}
+
+static void make_contexts(struct world *world)
+{
+        for (unsigned c = 0; c < world->clients; c++) {
+                struct client *client = &world->client[c];
+
+                if (!client->live || client->make_at > world->now)
+                        continue;
+                client->epoch++;
+                client->make_at = world->now + exponential(world, client->makes);
+        }
+}
+
 /* ---- tenants ---- */
 
 int world_join(struct world *world, uint64_t id, const unsigned *devices, unsigned count,
@@ -266,7 +296,7 @@ int world_join(struct world *world, uint64_t id, const unsigned *devices, unsign
                 client->by_cap = terms && terms->cap > 0 && terms->share == 0;
                 client->on_ns = client->used_before = 0;
                 client->group = schedule_add(&world->gpu[devices[i]], (uint32_t)id);
-                client->launch_at = client->arrival_at = UINT64_MAX;
+                client->launch_at = client->arrival_at = client->make_at = UINT64_MAX;
                 if (program->kind == PROGRAM_SERVICE)
                         client->arrival_at = world->now + exponential(world, program->rate);
                 else
@@ -523,7 +553,8 @@ static void look(struct world *world)
 {
         for (unsigned c = 0; c < world->clients; c++) {
                 struct client *client = &world->client[c];
-                struct arbiter_sight sight = {.groups = 1, .channels = CHANNELS, .epoch = 0};
+                struct arbiter_sight sight = {
+                        .groups = 1, .channels = CHANNELS, .epoch = client->epoch};
 
                 if (!client->live)
                         continue;
@@ -621,7 +652,8 @@ void world_run(struct world *world, uint64_t until)
                 uint64_t awake = MAX_OF(world->dead_until, world->now);
                 uint64_t step =
                         world->arbiter ? MAX_OF(arbiter_next(world->arbiter), awake) : UINT64_MAX;
-                uint64_t stop = MIN_OF(until, step);
+                uint64_t making = MAX_OF(next_making(world), world->now);
+                uint64_t stop = MIN_OF(MIN_OF(until, step), making);
 
                 for (unsigned i = 0; i < 2; i++)
                         stop = MIN_OF(stop, world->lane[i].done_at);
@@ -631,6 +663,8 @@ void world_run(struct world *world, uint64_t until)
                 for (unsigned d = 0; d < world->devices; d++)
                         run_device(world, d, stop);
                 world->now = stop;
+                if (making <= stop)
+                        make_contexts(world);
                 for (unsigned d = 0; d < world->devices; d++)
                         if (world->fidelity == SEES_SWITCHES && world->watcher[d].next <= stop)
                                 watch(world, d);

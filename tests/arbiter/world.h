@@ -74,6 +74,9 @@ struct client {
         bool by_cap;             /* a cap without a guarantee */
         uint64_t on_ns, on_until;
         uint64_t used_before; /* as seen by those who steered before this one */
+        double makes;         /* contexts a second */
+        uint64_t make_at;     /* the next, UINT64_MAX: none */
+        uint32_t epoch;
 };
 
 struct call {
@@ -143,6 +146,9 @@ uint64_t world_used(struct world *world, const struct client *client);
 uint64_t world_work(struct world *world, const struct client *client);
 
 void world_run(struct world *world, uint64_t until);
+/* A tenant makes contexts, so many a second on average: the daemon finds new groups each time, and
+ * gives them the slice of the others. */
+void world_make_contexts(struct world *world, struct client *client, double rate);
 /* The steering process is killed, and what it was doing is not done. Another one enables all when
  * it begins, at back, and from known on tells what the records say (SEES_SWITCHES). */
 void world_kill_steering(struct world *world, uint64_t back, uint64_t known);
