@@ -7,11 +7,13 @@
 #define STREAK_FIRST 3u
 #define FILL_LITTLE  400000u /* ppm of its turns; 10 us + synchronize fill 0.55 */
 #define FILL_ALL     970000u
+#define FILL_MOST    700000u
 #define ALONE_MUCH   600000u /* less, and it may come and go */
 #define LATELY       (1000 * ARBITER_MS)
 #define FIRST_STARTS 2
 #define SERVED       95   /* percent of what it is due */
 #define SLICES_MOST  100. /* of the shortest there are many, which tell no more for long */
+#define QUEUE_AFTER  (300 * ARBITER_MS)
 
 static void set_kind(struct arbiter *arbiter, unsigned d, struct seat *seat, enum arbiter_kind kind)
 {
@@ -85,6 +87,13 @@ static bool is_mostly_cut(const struct seat *seat)
         return seat->lately_slices > 3 * (seat->lately_starts - FIRST_STARTS);
 }
 
+bool arb_is_queue(const struct seat *seat, uint64_t now)
+{
+        return seat->kind == ARBITER_BACKLOGGED && seat->settled_kind &&
+               now >= seat->queued_since + QUEUE_AFTER &&
+               (!seat->sight.starts_known || is_mostly_cut(seat));
+}
+
 /* What part of its time it uses while nobody else is there: from what is measured alone, as what is
  * predicted follows from this. */
 static void learn_alone(struct seat *seat, uint64_t used, uint64_t offered)
@@ -129,6 +138,7 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
                                 (seat->kind == ARBITER_SPORADIC ? ARBITER_LINGER : ARBITER_REST)) {
                 seat->rate_ppm = 0;
                 seat->fill_ppm = PPM;
+                seat->queued_since = now;
                 seat->lately_slices = seat->lately_starts = 0;
                 set_kind(arbiter, d, seat, ARBITER_IDLE);
                 arb_mark(seat, now);
@@ -242,6 +252,9 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
         credit = MAX_OF(
                 (int64_t)part_of(ARBITER_FRAME_MAX, tenant->terms.share), (int64_t)ARBITER_TURN);
         seat->owed_ns = MIN_OF(MAX_OF(seat->owed_ns, -credit), (int64_t)ARBITER_FRAME_MAX);
+        if (kind != ARBITER_BACKLOGGED ||
+                (seat->turn == TURN_OWN && !probed && seat->fill_ppm < FILL_MOST))
+                seat->queued_since = now;
         /* a tenant that fills what it is given is one with a backlog, however it is predicted */
         if (kind == ARBITER_BACKLOGGED)
                 seat->fill_ppm = PPM;

@@ -73,6 +73,7 @@ struct seat {
         uint64_t run_ns;      /* mean time on the engine between two idle moments, 0: unknown */
         uint64_t mean_run_ns; /* the same, over about a third of a second */
         double lately_slices, lately_starts; /* used, over about a second */
+        uint64_t queued_since;               /* it has been one with a backlog, and fills turns */
         uint64_t worked;                     /* when it was last seen to use the device */
         uint64_t wait_ppm;                   /* part of the window with work, PPM if unknown */
         int64_t rate_ppm;                    /* of the device that it used, last window */
@@ -136,7 +137,7 @@ struct device {
         uint64_t set;              /* when slices were set last */
         double comings;            /* of groups, and goings, over about two seconds, */
         uint64_t came;             /* up to the last of them */
-        bool restless;             /* there are many: slices do not give everybody his */
+        bool restless;             /* there are many: queues take turns */
         bool urgent;               /* somebody's terms changed: not bound by the call budget */
         unsigned cluster;
         struct turns alone;
@@ -233,6 +234,8 @@ uint64_t arb_watch_cap(struct arbiter *arbiter, uint32_t t, uint64_t now);
 void arb_begin_cap(struct arbiter *arbiter, uint32_t t, uint64_t now);
 
 /* arbiter_kinds.c */
+/* It has had a backlog for so long that it is a queue, and none that works off a few requests. */
+bool arb_is_queue(const struct seat *seat, uint64_t now);
 /* What part of its time a tenant that has work would use if it waited for nobody. */
 double arb_busy_part(const struct seat *seat);
 /* What its guarantee is of so much time. */
@@ -269,6 +272,9 @@ void arb_set_slices(struct arbiter *arbiter, unsigned d);
 /* arbiter_turns.c */
 /* Who takes turns, with a round of that length. */
 void arb_assign_turns(struct arbiter *arbiter, unsigned d, uint64_t round, bool latency);
+/* All with a backlog, but small ones, are queues of the same priority, and several: what somebody
+ * is that comes shows by slices only, and who has priority is served first. */
+bool arb_are_queues(struct arbiter *arbiter, unsigned d);
 /* Which devices take turns together. */
 void arb_find_clusters(struct arbiter *arbiter);
 /* Whether a turn of that row, a tenant or POOL, is its. */

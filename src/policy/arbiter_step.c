@@ -202,11 +202,13 @@ static uint64_t next_look(struct arbiter *arbiter, uint64_t now)
         return now + (used ? ARBITER_REST_MANY : ARBITER_REST);
 }
 
-/* Whether so many groups come and go that slices do not hold. */
-static void watch_comings(struct device *device, uint64_t now)
+/* Whether so many groups come and go that slices do not give queues what is theirs. */
+static void watch_comings(struct arbiter *arbiter, unsigned d, uint64_t now)
 {
+        struct device *device = &arbiter->device[d];
         bool restless = arb_comings(device, now) >= (device->restless ? COMINGS_FEW : COMINGS_MANY);
 
+        restless = restless && arb_are_queues(arbiter, d);
         device->stale |= restless != device->restless;
         device->restless = restless;
 }
@@ -229,7 +231,6 @@ unsigned arbiter_step(struct arbiter *arbiter, uint64_t now, struct arbiter_acti
 
                 arb_settle(arbiter, d, now);
                 arb_watch_probe(arbiter, d, now);
-                watch_comings(device, now);
                 for (unsigned i = 0; i < device->count; i++) {
                         struct seat *seat = seat_of(arbiter, d, device->order[i]);
 
@@ -241,6 +242,7 @@ unsigned arbiter_step(struct arbiter *arbiter, uint64_t now, struct arbiter_acti
                                         arb_owed_limit(seat, &arbiter->tenant[device->order[i]]))
                                 device->stale = true;
                 }
+                watch_comings(arbiter, d, now);
                 if (device->round_due != device->round && now >= device->round_since + ROUND_STAYS)
                         device->stale = true;
                 if (device->stale) {

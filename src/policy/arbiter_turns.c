@@ -25,6 +25,30 @@ static bool takes_turns(const struct arbiter *arbiter, const struct seat *seat)
                (taken > (double)seat->target_ppm || seat->run_ns > ARBITER_TURN / 4);
 }
 
+bool arb_are_queues(struct arbiter *arbiter, unsigned d)
+{
+        const struct device *device = &arbiter->device[d];
+        enum arbiter_priority priority = ARBITER_NORMAL;
+        unsigned queues = 0, active = 0;
+
+        for (unsigned i = 0; i < device->count; i++) {
+                const struct seat *seat = seat_of(arbiter, d, device->order[i]);
+                const struct tenant *tenant = &arbiter->tenant[device->order[i]];
+
+                if (seat->kind == ARBITER_IDLE)
+                        continue;
+                if (active++ > 0 && tenant->terms.priority != priority)
+                        return false;
+                priority = tenant->terms.priority;
+                if (seat->kind != ARBITER_BACKLOGGED || seat->target_ppm < TURN_SMALL)
+                        continue;
+                if (!arb_is_queue(seat, device->settled))
+                        return false;
+                queues++;
+        }
+        return queues > 1;
+}
+
 /* Who takes turns. They are needed if a tenant pauses and its slices, of which it uses one run a
  * round, would not give it what it is due. Then everybody with a backlog takes them as well: a turn
  * that is shared by slices would have to be as long as whole rounds of them, or the same tenant is
@@ -50,14 +74,13 @@ void arb_assign_turns(struct arbiter *arbiter, unsigned d, uint64_t round, bool 
                 if (seat->kind != ARBITER_BACKLOGGED && !pauses)
                         continue;
                 below += latency && !seat->first;
-                /* who stands late in the list has too little of it */
-                own += device->restless && seat->target_ppm > ARBITER_FLOOR;
                 /* what nobody owes it is not worth the others' turns */
                 if (pauses && seat->target_ppm > ARBITER_FLOOR &&
                         (!seat->run_ns ||
                                 (double)seat->run_ns * PPM < (double)round * seat->target_ppm))
                         own++;
         }
+        own += device->restless && !latency;
         if (contenders < 2 || (own == 0 && (!latency || below < 2)))
                 return;
         for (unsigned i = 0; i < device->count; i++) {

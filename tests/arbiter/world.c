@@ -236,7 +236,7 @@ static void run_device(struct world *world, unsigned d, uint64_t until)
 void world_make_contexts(struct world *world, struct client *client, double rate)
 {
         client->makes = rate;
-        client->make_at = world->now + exponential(world, rate);
+        client->make_at = rate > 0 ? world->now + exponential(world, rate) : UINT64_MAX;
 }
 
 static uint64_t next_making(const struct world *world)

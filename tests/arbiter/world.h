@@ -146,8 +146,8 @@ uint64_t world_used(struct world *world, const struct client *client);
 uint64_t world_work(struct world *world, const struct client *client);
 
 void world_run(struct world *world, uint64_t until);
-/* A tenant makes contexts, so many a second on average: the daemon finds new groups each time, and
- * gives them the slice of the others. */
+/* A tenant makes contexts, so many a second on average, or no more: the daemon finds new groups
+ * each time, and gives them the slice of the others. */
 void world_make_contexts(struct world *world, struct client *client, double rate);
 /* The steering process is killed, and what it was doing is not done. Another one enables all when
  * it begins, at back, and from known on tells what the records say (SEES_SWITCHES). */
