@@ -339,13 +339,20 @@ static void ask_driver(struct manager *manager)
 int audit_tick(sd_event_source *source, uint64_t usec, void *userdata)
 {
         struct manager *manager = userdata;
-        bool waiting = is_anybody_waiting(manager);
+        bool waiting = is_anybody_waiting(manager), asks;
         uint64_t own = hash_own(manager);
 
         (void)source;
         (void)usec;
-        if (waiting || own != manager->audit_own ||
-                clock_usec(CLOCK_MONOTONIC) >= manager->audit_due) {
+        asks = waiting || own != manager->audit_own ||
+               clock_usec(CLOCK_MONOTONIC) >= manager->audit_due;
+        /* a turn that is over would last for as long as the driver needs to say it */
+        manager->audit_waits = asks && !manager->audit_waits && compute_takes_turns(manager);
+        if (manager->audit_waits) {
+                manager_arm_audit(manager);
+                return 0;
+        }
+        if (asks) {
                 ask_driver(manager);
                 choose_pause(manager, own, waiting);
         }

@@ -273,6 +273,9 @@ static void operation_end(struct compute *compute, struct operation *operation)
                         "the compute terms of tenant %s cannot be kept: the driver refuses (%s)",
                         tenant->name, strerror(-operation->result));
         }
+        if (operation->result == 0 && operation->count > 0 &&
+                operation->action[0].act == ARBITER_ENABLE)
+                manager_audit_between(manager);
         free(operation);
 }
 
@@ -1637,22 +1640,29 @@ void compute_recover(struct manager *manager)
                 close_safe(fd);
 }
 
-bool compute_switches(struct manager *manager)
+bool compute_takes_turns(struct manager *manager)
 {
         struct arbiter_state state;
 
         if (!manager->compute || manager->compute->fd < 0)
                 return false;
-        for (struct tenant *t = manager->tenants; t; t = t->hh.next) {
-                if (t->steered && t->terms.cap > 0 && t->terms.cap < 100)
-                        return true;
+        for (struct tenant *t = manager->tenants; t; t = t->hh.next)
                 for (unsigned i = 0; t->steered && i < t->devices; i++)
                         if (arbiter_inspect(manager->compute->arbiter, t->id, t->device[i].index,
                                     &state) == 0 &&
                                 state.turns)
                                 return true;
-        }
         return false;
+}
+
+bool compute_switches(struct manager *manager)
+{
+        if (!manager->compute || manager->compute->fd < 0)
+                return false;
+        for (struct tenant *t = manager->tenants; t; t = t->hh.next)
+                if (t->steered && t->terms.cap > 0 && t->terms.cap < 100)
+                        return true;
+        return compute_takes_turns(manager);
 }
 
 void compute_done(struct manager *manager)

@@ -20,6 +20,8 @@
 #define KEEPER_LINGER (10 * USEC_PER_SEC)
 /* The driver needs some 3 ms to say who holds what; 0.1 s while it takes down contexts. */
 #define SAMPLE_PATIENCE (10 * USEC_PER_MSEC)
+/* So long an audit waits for a turn to begin. */
+#define AUDIT_WAITS (50 * USEC_PER_MSEC)
 /* One that never answers sooner is waited for as often as this. */
 #define SAMPLE_STALE (5 * USEC_PER_SEC)
 
@@ -802,7 +804,15 @@ static void arm(struct manager *manager, sd_event_source **source, uint64_t usec
 void manager_arm_audit(struct manager *manager)
 {
         if (manager->tenants)
-                arm(manager, &manager->audit_timer, manager->config.audit_interval, audit_tick);
+                arm(manager, &manager->audit_timer,
+                        manager->audit_waits ? AUDIT_WAITS : manager->config.audit_interval,
+                        audit_tick);
+}
+
+void manager_audit_between(struct manager *manager)
+{
+        if (manager->audit_waits && manager->audit_timer)
+                sd_event_source_set_time_relative(manager->audit_timer, 0);
 }
 
 void manager_arm_returning(struct manager *manager)

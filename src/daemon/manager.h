@@ -252,6 +252,7 @@ struct manager {
 
         sd_event_source *audit_timer, *returning_timer, *idle_timer, *keeper_timer, *rest_timer,
                 *serve_source;
+        bool audit_waits;                 /* for somebody's turn to begin, at most for a moment */
         uint64_t audit_due, audit_pause;  /* when the driver is asked next though nothing has
                                              changed, monotonic; usec */
         uint64_t audit_own, audit_driver; /* what was found when it was asked last */
@@ -314,6 +315,8 @@ void manager_write_limits(struct manager *manager);
 /* Serves the queue soon, from the loop. */
 void manager_serve_soon(struct manager *manager);
 void manager_arm_audit(struct manager *manager);
+/* A turn has begun: what waited for it is done, as nothing is due for a while. */
+void manager_audit_between(struct manager *manager);
 void manager_arm_returning(struct manager *manager);
 /* Looks whether the daemon has nothing to do, and ends it a while after. */
 void manager_look_idle(struct manager *manager);
@@ -435,6 +438,8 @@ bool audit_now(struct manager *manager, bool exact);
 bool compute_is_watched(struct manager *manager, unsigned index, uint64_t now);
 /* Somebody's channels are, or will be, disabled and enabled in time. */
 bool compute_switches(struct manager *manager);
+/* Somebody takes turns. */
+bool compute_takes_turns(struct manager *manager);
 /* Once a second: the share of the last one. now: of used_ns. */
 void compute_count_second(struct tenant_device *device, uint64_t now);
 

@@ -61,8 +61,10 @@
  * has work nearly all the time and less than half of what he is due takes turns at once, as that
  * costs nobody what is his, and as long as he fills them. Who has priority over another is served
  * first instead, which is a probe that lasts. Nobody brings turns about whom nobody owes anything.
- * Turns are also taken while channel groups come and go all the time: each is given its slice by a
- * call that begins the hardware's list anew, and by slices who stands late in it has too little.
+ * Turns, of up to twice ARBITER_TURN, are also taken among queues while channel groups come and go
+ * all the time: each is given its slice by a call that begins the hardware's list anew, and by
+ * slices who stands late in it has too little. Not where somebody is not known to be a queue yet,
+ * whose pauses would not show, nor where one has priority over another.
  *
  * Preemption mode. Thread-block where blocks are known to last at most 1/50 of the slice (the slice
  *   is overrun by half a block on average, that is by 1 %), instruction level otherwise.

@@ -138,6 +138,7 @@ struct device {
         double comings;            /* of groups, and goings, over about two seconds, */
         uint64_t came;             /* up to the last of them */
         bool restless;             /* there are many: queues take turns */
+        bool patient;              /* nobody else needs turns here */
         bool urgent;               /* somebody's terms changed: not bound by the call budget */
         unsigned cluster;
         struct turns alone;

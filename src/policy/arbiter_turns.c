@@ -2,11 +2,12 @@
 /* Turns: who takes them, on which devices together, whose is next and how long. */
 #include "policy/arbiter_parts.h"
 
-#define QUIET      ARBITER_MS /* without demand for so long, a turn is over */
-#define TURN_DUE   0.875      /* less than 1: frames must not grow by what turns lose */
-#define HAD_SOME   (ARBITER_SHORT * 1000 / 2)
-#define MADE_UP    3u    /* such a part of a turn is added to it, at most */
-#define TURN_SMALL 60000 /* ppm: less is not worth a turn of its own */
+#define QUIET        ARBITER_MS /* without demand for so long, a turn is over */
+#define TURN_DUE     0.875      /* less than 1: frames must not grow by what turns lose */
+#define HAD_SOME     (ARBITER_SHORT * 1000 / 2)
+#define MADE_UP      3u /* such a part of a turn is added to it, at most */
+#define TURN_PATIENT (2 * ARBITER_TURN)
+#define TURN_SMALL   60000 /* ppm: less is not worth a turn of its own */
 
 /* Tenants with a backlog, and those who come and go but take more than they are due, counting that
  * each of their runs costs others a switch there and back, or so much at a time that a turn would
@@ -55,7 +56,7 @@ bool arb_are_queues(struct arbiter *arbiter, unsigned d)
  * cut off each time. Only the small ones share one, with slices that come around several times. */
 void arb_assign_turns(struct arbiter *arbiter, unsigned d, uint64_t round, bool latency)
 {
-        const struct device *device = &arbiter->device[d];
+        struct device *device = &arbiter->device[d];
         unsigned own = 0, below = 0, contenders = 0, small = 0;
         struct seat *last = NULL;
 
@@ -80,6 +81,7 @@ void arb_assign_turns(struct arbiter *arbiter, unsigned d, uint64_t round, bool 
                                 (double)seat->run_ns * PPM < (double)round * seat->target_ppm))
                         own++;
         }
+        device->patient = own == 0 && !latency;
         own += device->restless && !latency;
         if (contenders < 2 || (own == 0 && (!latency || below < 2)))
                 return;
@@ -228,6 +230,17 @@ static uint32_t next_row(const struct arbiter *arbiter, uint32_t row)
         return row + 1 < arbiter->top ? row + 1 : POOL;
 }
 
+/* Nobody takes turns but queues, who do not mind to wait for longer. */
+static bool are_patient(const struct arbiter *arbiter, const struct turns *turns)
+{
+        bool patient = true;
+
+        for (unsigned d = 0; d < arbiter->devices; d++)
+                if (turns->devices & 1u << d)
+                        patient = patient && arbiter->device[d].patient;
+        return patient;
+}
+
 /* Its part of a frame, all of whose turns are wanted now, or will be. Others' turns may have been
  * parts of longer frames, when more was wanted, or it may have been kept off by calls that took
  * long: so not less than nearly what it is due of the time since its last one began, without what
@@ -236,6 +249,7 @@ static uint64_t turn_length(
         struct arbiter *arbiter, const struct turns *turns, uint32_t holder, uint64_t now)
 {
         uint64_t sum = 0, smallest = UINT64_MAX, frame, most, rows = 0, length;
+        uint64_t turn = ARBITER_TURN; /* the shortest */
         struct row own = {0};
         int64_t due;
 
@@ -251,10 +265,12 @@ static uint64_t turn_length(
                         own = row;
         }
         if (rows < 2 || !own.target)
-                return ARBITER_TURN;
-        most = MAX_OF(ARBITER_FRAME_MAX, rows * ARBITER_TURN);
-        frame = (uint64_t)((double)ARBITER_TURN * (double)sum / (double)smallest);
-        frame = MIN_OF(MAX_OF(frame, rows * ARBITER_TURN), most);
+                return turn;
+        if (are_patient(arbiter, turns))
+                turn = MIN_OF(MAX_OF(ARBITER_FRAME_MAX / rows, ARBITER_TURN), TURN_PATIENT);
+        most = MAX_OF(ARBITER_FRAME_MAX, rows * turn);
+        frame = (uint64_t)((double)turn * (double)sum / (double)smallest);
+        frame = MIN_OF(MAX_OF(frame, rows * turn), most);
         length = (uint64_t)((double)(frame - rows * ARBITER_TURN_LOSS) * (double)own.target /
                             (double)sum);
         own.waits = MIN_OF(MAX_OF(own.waits, turns->entered), now);

@@ -34,6 +34,7 @@ struct tenancy {
         struct arbiter_terms terms, later;
         struct program program;
         uint64_t join, change, leave; /* change: 0: none */
+        double makes;                 /* contexts a second */
 };
 
 struct scenario {
@@ -211,6 +212,20 @@ static void make_deaths(struct scenario *scenario)
                         return;
                 scenario->deaths++;
         }
+}
+
+/* One of them may make contexts all the time: dice of its own as well. */
+static void make_makers(struct scenario *scenario)
+{
+        struct world dice = {.random = (scenario->seed + 1) * 0x9fb21c651e98df25ull | 1};
+        uint64_t maker;
+
+        for (unsigned i = 0; i < 8; i++)
+                (void)world_random(&dice, 2);
+        maker = world_random(&dice, 4ull * scenario->count);
+        for (unsigned i = 0; i < scenario->count; i++)
+                scenario->tenancy[i].makes =
+                        i == maker ? (double)log_uniform(&dice, 1000, 10000) / 1000 : 0;
 }
 
 /* ---- what must hold ---- */
@@ -501,6 +516,9 @@ static void join(struct run *run, const struct tenancy *tenancy)
                 return;
         }
         total_tenancies++;
+        for (unsigned i = 0; i < tenancy->count && tenancy->makes > 0; i++)
+                world_make_contexts(&world, world_client(&world, tenancy->id, tenancy->device[i]),
+                        tenancy->makes);
         for (unsigned i = 0; i < tenancy->count; i++)
                 run->record[run->records++] = (struct record){
                         .id = tenancy->id,
@@ -671,6 +689,8 @@ static void tell(const struct scenario *scenario, const bool *skip)
                 if (t->change)
                         printf("; at %.1f share %u cap %u %s", (double)(t->change - SEC) / MS,
                                 t->later.share, t->later.cap, priorities[t->later.priority]);
+                if (t->makes > 0)
+                        printf("; %.1f contexts/s", t->makes);
                 printf("\n");
         }
 }
@@ -725,6 +745,7 @@ int main(int argc, char **argv)
 
                 make_scenario(&scenario, again ? once_failed[scenarios] : seed++);
                 make_deaths(&scenario);
+                make_makers(&scenario);
                 if (one)
                         tell(&scenario, none);
                 if (!run_scenario(&scenario, none, NULL)) {
