@@ -138,7 +138,6 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
                                 (seat->kind == ARBITER_SPORADIC ? ARBITER_LINGER : ARBITER_REST)) {
                 seat->rate_ppm = 0;
                 seat->fill_ppm = PPM;
-                seat->queued_since = now;
                 seat->lately_slices = seat->lately_starts = 0;
                 set_kind(arbiter, d, seat, ARBITER_IDLE);
                 arb_mark(seat, now);

@@ -186,6 +186,7 @@ int arbiter_observe(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned
                 if (sight->demand == ARBITER_DEMAND_WORK ||
                         (sight->demand == ARBITER_DEMAND_UNKNOWN && used)) {
                         seat->kind = ARBITER_BACKLOGGED;
+                        seat->queued_since = now;
                         seat->fill_ppm = PPM;
                         seat->settled_kind = false;
                         arbiter->device[device].stale = true;
