@@ -18,6 +18,7 @@ static struct driver {
         _Atomic bool records, asked_in_vain;
         uint64_t at;   /* recorded up to here */
         unsigned next; /* owner */
+        bool begins;   /* he has begun, which has been told */
 } driver;
 
 #define OWNERS 10u
@@ -74,12 +75,19 @@ static int driver_records(void *handle, unsigned device, struct steer_record *re
                 driver.asked_in_vain = true;
         *ret_until = now;
         *ret_lost = false;
-        while (driver.owners > 0 && n + 2 <= room && driver.at + SLICE + 98000 <= now) {
-                uint32_t pid = 100 + driver.next++ % driver.owners;
+        while (driver.owners > 0 && n + 2 <= room) {
+                uint32_t pid = 100 + driver.next % driver.owners;
 
-                records[n++] = (struct steer_record){driver.at, pid, true};
+                if (!driver.begins && driver.at <= now) {
+                        records[n++] = (struct steer_record){driver.at, pid, true};
+                        driver.begins = true;
+                }
+                if (!driver.begins || driver.at + SLICE + 98000 > now)
+                        break;
                 records[n++] = (struct steer_record){driver.at + SLICE + 98000, pid, false};
+                driver.begins = false;
                 driver.at += SLICE + 98000 + 79000;
+                driver.next++;
         }
         return (int)n;
 }
@@ -95,6 +103,7 @@ static int driver_record(void *handle, unsigned device, bool on, uint32_t *ret_s
                 return 0;
         }
         driver.begun++;
+        driver.begins = false;
         for (; driver.at < now; driver.at += SLICE + 98000 + 79000)
                 driver.next++;
         if (driver.not_again == 0)
