@@ -622,29 +622,18 @@ void switches_lost(struct switches *switches, uint64_t now)
 
 /* ---- samples ---- */
 
-/* Since when nobody has had the engine that this one could have: so it does not wait for it. 0: it
- * may. */
-static uint64_t free_since(const struct switches *switches, const struct switches_owner *owner)
-{
-        uint64_t since = MAX_OF(switches->freed, owner->switch_to);
-
-        if (switches->holder || !switches->last.owner || owner->disabled || switches->rest.on ||
-                switches->rest.partial || switches->now < since + FREE_TELLS)
-                return 0;
-        return since;
-}
-
 /* Who did not take the engine when he could have it has no work, whoever has it next. */
 static void forget_absent(struct switches *switches)
 {
+        if (switches->holder || !switches->last.owner || switches->rest.on ||
+                switches->rest.partial)
+                return;
         for (uint32_t i = 0; i < switches->free; i++) {
                 struct switches_owner *owner = &switches->owner[i];
-                uint64_t since;
+                uint64_t since = MAX_OF(switches->freed, owner->switch_to);
 
-                if (owner->end != SWITCHES_CUT && owner->end != SWITCHES_OFF)
-                        continue;
-                since = free_since(switches, owner);
-                if (!since)
+                if ((owner->end != SWITCHES_CUT && owner->end != SWITCHES_OFF) || owner->disabled ||
+                        switches->now < since + FREE_TELLS)
                         continue;
                 switches->rest.unsteady = true;
                 owner->end = SWITCHES_IDLE;
@@ -854,11 +843,7 @@ static enum switches_demand demand_of(
         }
         switch (owner->end) {
         case SWITCHES_CUT:
-                unwanted = free_since(switches, owner);
-                if (!unwanted)
-                        return SWITCHES_WORK;
-                *ret_since = unwanted;
-                return SWITCHES_NONE;
+                return SWITCHES_WORK;
         case SWITCHES_IDLE:
                 /* while it is disabled, that others have the engine for so long tells nothing */
                 if (owner->disabled || unwanted <= owner->ended ||
