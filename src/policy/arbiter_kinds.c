@@ -21,6 +21,7 @@ static void set_kind(struct arbiter *arbiter, unsigned d, struct seat *seat, enu
         if (seat->kind == kind)
                 return;
         seat->kind = kind;
+        seat->lately_used = seat->lately_offered = 0;
         arbiter->device[d].stale = true;
 }
 
@@ -110,6 +111,13 @@ static void learn_alone(struct seat *seat, uint64_t used, uint64_t offered)
                                   : MAX_OF((uint32_t)fill, seat->alone_ppm - seat->alone_ppm / 4);
 }
 
+/* Not in one window only: what a sample of the engine corrects is of up to a second before. */
+static bool fills_all(const struct seat *seat)
+{
+        return seat->fill_ppm > FILL_ALL &&
+               seat->lately_used * PPM > seat->lately_offered * FILL_ALL;
+}
+
 /* What kind a tenant is, from a window of what it was offered, used and wanted. */
 void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
 {
@@ -173,6 +181,8 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
         seat->lately_slices = MIN_OF(SLICES_MOST,
                 seat->lately_slices * keep + (double)used / 1000 / (double)slice_in_force(seat));
         seat->lately_starts = seat->lately_starts * keep + (double)starts;
+        seat->lately_used = seat->lately_used * keep + (double)used;
+        seat->lately_offered = seat->lately_offered * keep + (double)offered;
         /* in a turn of its own it has paused oftener than is seen */
         if (!(starts && sight->blind_alone && seat->turn == TURN_OWN && seat->run_ns &&
                     used / starts > seat->run_ns))
@@ -205,7 +215,7 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
                         kind = ARBITER_SYNCHRONOUS;
                         if (now >= seat->trial_at && arbiter->device[d].probed == NONE &&
                                 arb_may_probe(arbiter, d, t) &&
-                                (seat->fill_ppm < FILL_LITTLE || seat->fill_ppm > FILL_ALL))
+                                (seat->fill_ppm < FILL_LITTLE || fills_all(seat)))
                                 arb_begin_probe(arbiter, d, t, now);
                 } else
                         kind = ARBITER_BACKLOGGED;

@@ -73,6 +73,7 @@ struct seat {
         uint64_t run_ns;      /* mean time on the engine between two idle moments, 0: unknown */
         uint64_t mean_run_ns; /* the same, over about a third of a second */
         double lately_slices, lately_starts; /* used, over about a second */
+        double lately_used, lately_offered;  /* the same, ns */
         uint64_t queued_since;               /* it has been one with a backlog, and fills turns */
         uint64_t worked;                     /* when it was last seen to use the device */
         uint64_t wait_ppm;                   /* part of the window with work, PPM if unknown */

@@ -358,6 +358,34 @@ static void two_loops(const char *name, uint64_t kernel, enum fidelity fidelity,
         world_done(&world);
 }
 
+/* Samples of the engine that are uneven, as an H100's, correct what was used of up to a second
+ * before: that is no sign that a loop fills its turns, and slices might do. */
+static void loops_with_uneven_samples(void)
+{
+        struct client *client[2];
+        uint64_t longest, both = 0;
+        unsigned looks = 0;
+
+        begin(3, SEES_SWITCHES);
+        world.uneven_ppm = 20000;
+        for (unsigned i = 0; i < 2; i++)
+                client[i] = add(i + 1, 50, 0, ARBITER_NORMAL, loop(100 * US));
+        world_run(&world, world.now + 3 * SEC);
+        for (unsigned i = 0; i < 2; i++)
+                client[i]->longest = 0;
+        for (uint64_t end = world.now + 20 * SEC; world.now < end;) {
+                world_run(&world, world.now + 5 * MS);
+                both = client[0]->disabled_since || client[1]->disabled_since ? 0 : both + 1;
+                looks += both == 6;
+        }
+        longest = MAX_OF(client[0]->longest, client[1]->longest);
+        printf("2  the same, samples uneven                       longest wait %.1f ms, %u looks "
+               "in 20 s",
+                (double)longest / MS, looks);
+        verdict(longest <= 15 * MS && looks <= 1, longest <= 11 * MS && looks == 0);
+        world_done(&world);
+}
+
 static void loop_and_queue(const char *name, uint64_t kernel, enum fidelity fidelity)
 {
         struct client *client[2];
@@ -1093,6 +1121,7 @@ int main(void)
         two_loops("the same, switches seen", 100 * US, SEES_SWITCHES, 50, 50, true);
         two_loops("the same, only coarse use seen", 100 * US, SEES_COARSE, 50, 50, true);
         two_loops("the same, nothing seen", 100 * US, SEES_NOTHING, 50, 50, false);
+        loops_with_uneven_samples();
         two_loops("the same at 75:25", 100 * US, SEES_ALL, 75, 25, false);
         two_loops("the same at 90:10", 100 * US, SEES_ALL, 90, 10, false);
         idle_instants();

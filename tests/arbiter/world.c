@@ -451,6 +451,12 @@ static void take_sample(struct world *world, unsigned d)
         watcher->sample[k].from = watcher->sampled;
         watcher->sample[k].to = world->now;
         watcher->sample[k].busy_ns = span - MIN_OF(span, gpu->idle_ns - watcher->idle_ns);
+        if (world->uneven_ppm) {
+                uint64_t most = span / 1000 * world->uneven_ppm / 1000;
+                uint64_t busy = watcher->sample[k].busy_ns + world_random(world, 2 * most + 1);
+
+                watcher->sample[k].busy_ns = MIN_OF(busy - MIN_OF(busy, most), span);
+        }
         watcher->sample[k].owner =
                 gpu->current == SCHEDULE_NONE ? 0 : gpu->group[gpu->current].owner;
         watcher->samples++;

@@ -124,8 +124,9 @@ struct world {
          * contexts */
         uint64_t stall_from, stall_to;
         uint64_t dead_until, blind_until; /* world_kill_steering() */
-        uint32_t rough_ppm; /* of the ends that are recorded, so many bear a time that is */
-        uint64_t rough_ns;  /* so much too early, as if the owner had run out of work */
+        uint32_t rough_ppm;  /* of the ends that are recorded, so many bear a time that is */
+        uint64_t rough_ns;   /* so much too early, as if the owner had run out of work */
+        uint32_t uneven_ppm; /* samples of how busy the engine is are off by up to so much */
         void (*check)(struct world *world, void *arg); /* after each step of the arbiter */
         void *arg;
 };
