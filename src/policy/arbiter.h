@@ -40,8 +40,9 @@
  *   If its slices, of which it uses one run a round, would not give it what it is due, it and
  *   everybody with a backlog (also who comes and goes but takes more than he is due, two switches
  * for each of his runs counted in, or much at a time) get the device
- *   in turns of about ARBITER_TURN, as long as their shares, while the others' channels are
- *   disabled: two calls, 0.5 ms lost a turn, 0.419 + 0.419. Small shares have one turn together and
+ *   in turns of about ARBITER_TURN (4/5 of it where only such loops take turns), as long as their
+ *   shares, while the others' channels are disabled: two calls, 0.5 ms lost a turn,
+ *   0.419 + 0.419. Small shares have one turn together and
  *   divide it by slices. A tenant that only now and then has something to do takes no part and
  * stays enabled. Devices that a tenant with turns has in common take turns together: it has its
  * turn on all of them at once; where the one whose turn it is has nothing, the others of that

@@ -140,6 +140,7 @@ struct device {
         uint64_t came;             /* up to the last of them */
         bool restless;             /* there are many: queues take turns */
         bool patient;              /* nobody else needs turns here */
+        bool only_loops;           /* nobody else takes turns */
         bool urgent;               /* somebody's terms changed: not bound by the call budget */
         unsigned cluster;
         struct turns alone;

@@ -7,6 +7,7 @@
 #define HAD_SOME     (ARBITER_SHORT * 1000 / 2)
 #define MADE_UP      3u /* such a part of a turn is added to it, at most */
 #define TURN_PATIENT (2 * ARBITER_TURN)
+#define TURN_LOOPS   (ARBITER_TURN / 5 * 4)
 #define TURN_SMALL   60000 /* ppm: less is not worth a turn of its own */
 
 /* Tenants with a backlog, and those who come and go but take more than they are due, counting that
@@ -57,7 +58,7 @@ bool arb_are_queues(struct arbiter *arbiter, unsigned d)
 void arb_assign_turns(struct arbiter *arbiter, unsigned d, uint64_t round, bool latency)
 {
         struct device *device = &arbiter->device[d];
-        unsigned own = 0, below = 0, contenders = 0, small = 0;
+        unsigned own = 0, below = 0, contenders = 0, small = 0, loops = 0;
         struct seat *last = NULL;
 
         for (unsigned i = 0; i < device->count; i++) {
@@ -72,6 +73,7 @@ void arb_assign_turns(struct arbiter *arbiter, unsigned d, uint64_t round, bool 
                 if (seat->kind == ARBITER_IDLE || seat->first)
                         seat->turned_at[0] = seat->turned_at[1] = MAX_OF(device->settled, 1ull) - 1;
                 contenders += takes_turns(arbiter, seat);
+                loops += takes_turns(arbiter, seat) && seat->kind == ARBITER_SYNCHRONOUS;
                 if (seat->kind != ARBITER_BACKLOGGED && !pauses)
                         continue;
                 below += latency && !seat->first;
@@ -82,6 +84,7 @@ void arb_assign_turns(struct arbiter *arbiter, unsigned d, uint64_t round, bool 
                         own++;
         }
         device->patient = own == 0 && !latency;
+        device->only_loops = loops == contenders && !latency;
         own += device->restless && !latency;
         if (contenders < 2 || (own == 0 && (!latency || below < 2)))
                 return;
@@ -230,15 +233,21 @@ static uint32_t next_row(const struct arbiter *arbiter, uint32_t row)
         return row + 1 < arbiter->top ? row + 1 : POOL;
 }
 
-/* Nobody takes turns but queues, who do not mind to wait for longer. */
-static bool are_patient(const struct arbiter *arbiter, const struct turns *turns)
+/* How long one is, at least. Queues do not mind to wait for longer, and where there are only loops
+ * somebody waits for each, so that a turn which ends some ms late is not to be long besides. */
+static uint64_t shortest_turn(
+        const struct arbiter *arbiter, const struct turns *turns, uint64_t rows)
 {
-        bool patient = true;
+        bool patient = true, only_loops = true;
 
         for (unsigned d = 0; d < arbiter->devices; d++)
-                if (turns->devices & 1u << d)
+                if (turns->devices & 1u << d) {
                         patient = patient && arbiter->device[d].patient;
-        return patient;
+                        only_loops = only_loops && arbiter->device[d].only_loops;
+                }
+        if (patient)
+                return MIN_OF(MAX_OF(ARBITER_FRAME_MAX / rows, ARBITER_TURN), TURN_PATIENT);
+        return only_loops ? TURN_LOOPS : ARBITER_TURN;
 }
 
 /* Its part of a frame, all of whose turns are wanted now, or will be. Others' turns may have been
@@ -249,7 +258,7 @@ static uint64_t turn_length(
         struct arbiter *arbiter, const struct turns *turns, uint32_t holder, uint64_t now)
 {
         uint64_t sum = 0, smallest = UINT64_MAX, frame, most, rows = 0, length;
-        uint64_t turn = ARBITER_TURN; /* the shortest */
+        uint64_t turn;
         struct row own = {0};
         int64_t due;
 
@@ -265,9 +274,8 @@ static uint64_t turn_length(
                         own = row;
         }
         if (rows < 2 || !own.target)
-                return turn;
-        if (are_patient(arbiter, turns))
-                turn = MIN_OF(MAX_OF(ARBITER_FRAME_MAX / rows, ARBITER_TURN), TURN_PATIENT);
+                return ARBITER_TURN;
+        turn = shortest_turn(arbiter, turns, rows);
         most = MAX_OF(ARBITER_FRAME_MAX, rows * turn);
         frame = (uint64_t)((double)turn * (double)sum / (double)smallest);
         frame = MIN_OF(MAX_OF(frame, rows * turn), most);
