@@ -18,6 +18,8 @@
 #define RETURNING_LONGEST   (40 * USEC_PER_MSEC) /* of the pauses for that */
 #define MAPS_MAX            (16u << 20)
 
+#define AUDIT_LATE (10 * USEC_PER_SEC) /* what was asked before is begun anew */
+
 /* audits in a row that must agree before something is told: driver and page are not read at the
  * same instant */
 #define CONFIRMATIONS 2
@@ -35,13 +37,13 @@ static bool device_in_use(struct manager *manager, unsigned index)
         return false;
 }
 
-bool audit_now(struct manager *manager, bool exact)
+bool audit_now(struct manager *manager, uint64_t since)
 {
         bool all = true;
 
         for (unsigned i = 0; i < manager->devices; i++)
                 if (device_in_use(manager, i))
-                        all = manager_sample(manager, i, exact) && all;
+                        all = manager_sample(manager, i, since) && all;
         for (struct tenant *tenant = manager->tenants; tenant; tenant = tenant->hh.next)
                 tenant_update_used(tenant);
         return all;
@@ -321,19 +323,39 @@ static void choose_pause(struct manager *manager, uint64_t own, bool waiting)
         manager->audit_due = clock_usec(CLOCK_MONOTONIC) + manager->audit_pause - interval / 2;
 }
 
-static void ask_driver(struct manager *manager)
+/* Begins, if nothing is asked. What the driver said before is no word on what stands on the pages
+ * now. False: it has not answered for all devices yet. */
+static bool ask_driver(struct manager *manager, uint64_t own)
 {
-        for (struct tenant *tenant = manager->tenants; tenant; tenant = tenant->hh.next)
-                for (unsigned i = 0; i < tenant->devices; i++)
-                        tenant->device[i].before =
-                                tenant->pages.usage ? pages_used(&tenant->pages, i) : 0;
-        /* what the driver said before is no word on what stands on the pages now */
-        if (!audit_now(manager, false))
-                return;
-        for (struct tenant *tenant = manager->tenants; tenant; tenant = tenant->hh.next)
+        uint64_t now = clock_usec(CLOCK_MONOTONIC);
+        bool alone = true; /* of those that are asked now */
+
+        if (!manager->audit_since || now > manager->audit_since + AUDIT_LATE) {
+                manager->audit_since = now;
+                manager->audit_asked = own;
+                for (struct tenant *tenant = manager->tenants; tenant; tenant = tenant->hh.next)
+                        for (unsigned i = 0; i < tenant->devices; i++)
+                                tenant->device[i].before =
+                                        tenant->pages.usage ? pages_used(&tenant->pages, i) : 0;
+        }
+        for (unsigned i = 0; i < manager->devices; i++) {
+                if (!device_in_use(manager, i) ||
+                        manager->device[i].sampled_at >= manager->audit_since)
+                        continue;
+                /* one in a turn */
+                manager->audit_waits = !alone && compute_takes_turns(manager);
+                if (manager->audit_waits || !manager_sample(manager, i, manager->audit_since))
+                        return false;
+                alone = false;
+        }
+        manager->audit_since = 0;
+        for (struct tenant *tenant = manager->tenants; tenant; tenant = tenant->hh.next) {
+                tenant_update_used(tenant);
                 for (unsigned i = 0; i < tenant->devices; i++)
                         judge_use(tenant, i, tenant->device[i].before);
+        }
         look_for_strangers(manager);
+        return true;
 }
 
 int audit_tick(sd_event_source *source, uint64_t usec, void *userdata)
@@ -344,18 +366,17 @@ int audit_tick(sd_event_source *source, uint64_t usec, void *userdata)
 
         (void)source;
         (void)usec;
-        asks = waiting || own != manager->audit_own ||
+        asks = manager->audit_since || waiting || own != manager->audit_own ||
                clock_usec(CLOCK_MONOTONIC) >= manager->audit_due;
         /* a turn that is over would last for as long as the driver needs to say it */
-        manager->audit_waits = asks && !manager->audit_waits && compute_takes_turns(manager);
+        manager->audit_waits = asks && !manager->audit_since && !manager->audit_waits &&
+                               compute_takes_turns(manager);
         if (manager->audit_waits) {
                 manager_arm_audit(manager);
                 return 0;
         }
-        if (asks) {
-                ask_driver(manager);
-                choose_pause(manager, own, waiting);
-        }
+        if (asks && ask_driver(manager, own))
+                choose_pause(manager, manager->audit_asked, waiting);
         look_at_detached(manager);
         for (unsigned i = 0; i < manager->devices; i++) {
                 struct manager_device *device = &manager->device[i];
@@ -422,8 +443,8 @@ static bool is_back(struct manager *manager, const struct session *session)
 int returning_tick(sd_event_source *source, uint64_t usec, void *userdata)
 {
         struct manager *manager = userdata;
-        bool touched[DEVICE_MAX] = {false};
-        uint64_t now = clock_usec(CLOCK_MONOTONIC), youngest = 0, asking, pause;
+        bool touched[DEVICE_MAX] = {false}, late = false;
+        uint64_t now = clock_usec(CLOCK_MONOTONIC), youngest = 0, asking = 0, pause;
         struct tenant *tenant, *next_tenant;
 
         (void)usec;
@@ -440,9 +461,10 @@ int returning_tick(sd_event_source *source, uint64_t usec, void *userdata)
                 }
         }
         for (unsigned i = 0; i < manager->devices; i++)
-                if (touched[i])
-                        (void)manager_sample(manager, i, false);
-        asking = clock_usec(CLOCK_MONOTONIC) - now;
+                if (touched[i]) {
+                        late |= !manager_sample(manager, i, youngest);
+                        asking += manager->device[i].sampling_took;
+                }
         HASH_ITER(hh, manager->tenants, tenant, next_tenant)
         {
                 struct session *session, *next;
@@ -461,7 +483,7 @@ int returning_tick(sd_event_source *source, uint64_t usec, void *userdata)
         }
         if (manager->returning) {
                 /* a driver that answers slowly is busy, often with programs that start or end */
-                pause = MIN_OF(RETURNING_ASKING * asking, RETURNING_LONGEST);
+                pause = late ? 0 : MIN_OF(RETURNING_ASKING * asking, RETURNING_LONGEST);
                 sd_event_source_set_time_relative(source,
                         MAX_OF(pause, now - youngest < RETURNING_PATIENCE ? RETURNING_POLL
                                                                           : RETURNING_SLOW_POLL));

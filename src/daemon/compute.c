@@ -1655,6 +1655,16 @@ bool compute_takes_turns(struct manager *manager)
         return false;
 }
 
+bool compute_steers(struct manager *manager)
+{
+        if (!manager->compute || manager->compute->fd < 0)
+                return false;
+        for (struct tenant *t = manager->tenants; t; t = t->hh.next)
+                if (t->steered)
+                        return true;
+        return false;
+}
+
 bool compute_switches(struct manager *manager)
 {
         if (!manager->compute || manager->compute->fd < 0)

@@ -18,10 +18,15 @@
 #include "proto/environment.h"
 
 #define KEEPER_LINGER (10 * USEC_PER_SEC)
-/* The driver needs some 3 ms to say who holds what; 0.1 s while it takes down contexts. */
-#define SAMPLE_PATIENCE (10 * USEC_PER_MSEC)
+/* The driver needs some 3 ms to say who holds what, 0.1 s while it takes down contexts. So long it
+ * is waited for while tenants are steered, and while turns or caps do not wait; then its answer is
+ * fetched later. */
+#define SAMPLE_PATIENCE    (10 * USEC_PER_MSEC)
+#define SAMPLE_IMPATIENTLY (1 * USEC_PER_MSEC)
 /* So long an audit waits for a turn to begin. */
 #define AUDIT_WAITS (50 * USEC_PER_MSEC)
+/* And after so long it is looked whether the driver has answered. */
+#define AUDIT_LOOKS (4 * USEC_PER_MSEC)
 /* One that never answers sooner is waited for as often as this. */
 #define SAMPLE_STALE (5 * USEC_PER_SEC)
 
@@ -206,7 +211,7 @@ static int open_backend(struct manager *manager, const struct device_backend *ba
                 manager->device[i].info = list[i];
                 manager->device[i].state = DEVICE_UNKNOWN;
                 manager->ledger.device[i] = (struct ledger_device){.total = list[i].total};
-                (void)manager_sample(manager, i, true);
+                (void)manager_sample(manager, i, SAMPLE_EXACT);
         }
         return 0;
 }
@@ -282,7 +287,7 @@ static void look_for_changes(struct manager *manager)
                 manager->device[i].state = DEVICE_UNKNOWN;
                 manager->ledger.device[i] = (struct ledger_device){.total = list[i].total};
                 manager->devices = manager->ledger.devices = i + 1;
-                (void)manager_sample(manager, i, true);
+                (void)manager_sample(manager, i, SAMPLE_EXACT);
         }
 }
 
@@ -496,30 +501,34 @@ static void attribute(struct manager *manager, unsigned index)
 
 /* Where nothing has to be done in time, the driver is asked here and waited for. */
 static int take_sample(
-        struct manager *manager, struct manager_device *device, bool exact, struct sample *ret)
+        struct manager *manager, struct manager_device *device, uint64_t since, struct sample *ret)
 {
         uint64_t now = clock_usec(CLOCK_MONOTONIC);
-        bool lax = !exact && device->sampled && now < device->sampled_at + SAMPLE_STALE &&
-                   compute_switches(manager);
+        bool lax = since != SAMPLE_EXACT && device->sampled &&
+                   now < device->sampled_at + SAMPLE_STALE && compute_steers(manager);
+        uint64_t patience = !lax                        ? SAMPLER_PATIENT
+                            : compute_switches(manager) ? SAMPLE_IMPATIENTLY
+                                                        : SAMPLE_PATIENCE;
 
         if (lax && !manager->sampler && sampler_new(&manager->sampler) < 0)
                 manager->sampler = NULL;
         if (manager->sampler)
                 return sampler_ask(manager->sampler, manager->backend, manager->backend_handle,
-                        device->info.index, lax ? SAMPLE_PATIENCE : SAMPLER_PATIENT, ret);
+                        device->info.index, lax ? since : now, patience, ret);
         sample_take(manager->backend, manager->backend_handle, device->info.index, ret);
         return 0;
 }
 
-bool manager_sample(struct manager *manager, unsigned index, bool exact)
+bool manager_sample(struct manager *manager, unsigned index, uint64_t since)
 {
         struct manager_device *device = &manager->device[index];
         struct ledger_device *account = &manager->ledger.device[index];
         struct sample sample;
 
-        if (take_sample(manager, device, exact, &sample) < 0)
+        if (take_sample(manager, device, since, &sample) < 0)
                 return false;
-        device->sampled_at = clock_usec(CLOCK_MONOTONIC);
+        device->sampled_at = sample.asked_at;
+        device->sampling_took = sample.took;
         device->memory = sample.memory;
         if (sample.memory_result < 0)
                 device->memory = (struct device_memory){.reserved = DEVICE_UNKNOWN_BYTES,
@@ -658,7 +667,7 @@ int admission_open(struct manager *manager, const struct ledger_want *wants, uns
         }
         for (unsigned i = 0; i < count; i++) {
                 (void)read_claims(manager, admission.device[i], &admission.claims[i]);
-                (void)manager_sample(manager, admission.device[i], true);
+                (void)manager_sample(manager, admission.device[i], SAMPLE_EXACT);
         }
         *ret = admission;
         return 0;
@@ -805,7 +814,9 @@ void manager_arm_audit(struct manager *manager)
 {
         if (manager->tenants)
                 arm(manager, &manager->audit_timer,
-                        manager->audit_waits ? AUDIT_WAITS : manager->config.audit_interval,
+                        manager->audit_waits   ? AUDIT_WAITS
+                        : manager->audit_since ? AUDIT_LOOKS
+                                               : manager->config.audit_interval,
                         audit_tick);
 }
 

@@ -184,7 +184,8 @@ struct manager_device {
         enum device_state state;
         bool lost_told;
         bool sampled;
-        uint64_t sampled_at; /* usec of CLOCK_MONOTONIC */
+        uint64_t sampled_at;    /* when it was asked for; usec of CLOCK_MONOTONIC */
+        uint64_t sampling_took; /* usec */
         struct device_memory memory;
         struct device_process *process;
         size_t processes;
@@ -253,9 +254,12 @@ struct manager {
         sd_event_source *audit_timer, *returning_timer, *idle_timer, *keeper_timer, *rest_timer,
                 *serve_source;
         bool audit_waits;                 /* for somebody's turn to begin, at most for a moment */
+        uint64_t audit_since;             /* what was asked from then on counts, monotonic, usec; 0:
+                                             nothing is asked */
         uint64_t audit_due, audit_pause;  /* when the driver is asked next though nothing has
                                              changed, monotonic; usec */
         uint64_t audit_own, audit_driver; /* what was found when it was asked last */
+        uint64_t audit_asked;             /* the former of what is asked now */
         uint64_t next_search;             /* for devices; monotonic, usec */
         bool stopping;
 };
@@ -291,10 +295,12 @@ int manager_find_device(
 /* Index of the device with that uuid, or -ENODEV. */
 int manager_device_by_uuid(struct manager *manager, const char *uuid);
 
-/* Reads what the driver says of a device; processes are what this costs time for. False: all is as
- * it was read last, as the driver has not answered soon and somebody's turn or cap does not wait;
- * exact: it does. */
-bool manager_sample(struct manager *manager, unsigned device, bool exact);
+/* Reads what the driver says of a device; processes are what this costs time for. The answer to
+ * what was asked at since or later, usec of CLOCK_MONOTONIC, will do. False: all is as it was read
+ * last, as the driver has not answered soon and somebody's slices, turn or cap do not wait: it can
+ * be had by asking again with the same since. */
+#define SAMPLE_EXACT UINT64_MAX /* it is waited for */
+bool manager_sample(struct manager *manager, unsigned device, uint64_t since);
 
 /* While an admission is open, the claims of its devices are locked, and the ledger knows what the
  * driver and the neighbours say, and what tenants use. */
@@ -432,10 +438,12 @@ int audit_tick(sd_event_source *source, uint64_t usec, void *userdata);
 int returning_tick(sd_event_source *source, uint64_t usec, void *userdata);
 /* Reads of all devices in use what the driver says, and what the tenants' pages do. As
  * manager_sample(); false: of some it is as it was. */
-bool audit_now(struct manager *manager, bool exact);
+bool audit_now(struct manager *manager, uint64_t since);
 
 /* Whether the engine's records of a device are read, so that use is known from them. */
 bool compute_is_watched(struct manager *manager, unsigned index, uint64_t now);
+/* Somebody has terms that the steering process sees to. */
+bool compute_steers(struct manager *manager);
 /* Somebody's channels are, or will be, disabled and enabled in time. */
 bool compute_switches(struct manager *manager);
 /* Somebody takes turns. */

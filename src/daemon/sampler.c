@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 
 struct sampler {
         pthread_t thread;
@@ -18,16 +19,27 @@ struct sampler {
         const struct device_backend *backend;
         void *handle;
         unsigned index;
-        struct timespec since; /* CLOCK_MONOTONIC: when it was asked */
-        struct sample answer;
+        uint64_t asked_at; /* usec of CLOCK_MONOTONIC */
+        struct {
+                bool there;
+                struct sample sample;
+        } answer[DEVICE_MAX];
 };
 
 void sample_take(
         const struct device_backend *backend, void *handle, unsigned index, struct sample *ret)
 {
-        *ret = (struct sample){0};
+        *ret = (struct sample){.asked_at = clock_usec(CLOCK_MONOTONIC)};
         ret->memory_result = backend->memory(handle, index, &ret->memory);
         ret->processes_result = backend->processes(handle, index, &ret->process, &ret->processes);
+        ret->took = clock_usec(CLOCK_MONOTONIC) - ret->asked_at;
+}
+
+static void forget(struct sampler *sampler, unsigned index)
+{
+        if (sampler->answer[index].there)
+                free(sampler->answer[index].sample.process);
+        sampler->answer[index].there = false;
 }
 
 static void *run(void *argument)
@@ -45,8 +57,9 @@ static void *run(void *argument)
                 pthread_mutex_unlock(&sampler->lock);
                 sample_take(sampler->backend, sampler->handle, sampler->index, &answer);
                 pthread_mutex_lock(&sampler->lock);
-                free(sampler->answer.process);
-                sampler->answer = answer;
+                forget(sampler, sampler->index);
+                sampler->answer[sampler->index].sample = answer;
+                sampler->answer[sampler->index].there = true;
                 sampler->busy = false;
                 pthread_cond_broadcast(&sampler->answered);
         }
@@ -92,21 +105,18 @@ void sampler_free(struct sampler *sampler)
         pthread_cond_destroy(&sampler->answered);
         pthread_cond_destroy(&sampler->asked);
         pthread_mutex_destroy(&sampler->lock);
-        free(sampler->answer.process);
+        for (unsigned i = 0; i < DEVICE_MAX; i++)
+                forget(sampler, i);
         free(sampler);
 }
 
 /* The lock is held. Until it is answered, or so long after it was asked. */
 static void await(struct sampler *sampler, uint64_t patience_usec)
 {
-        struct timespec until = sampler->since;
+        uint64_t usec = sampler->asked_at + MIN_OF(patience_usec, USEC_PER_SEC * 3600);
+        const struct timespec until = {.tv_sec = (time_t)(usec / USEC_PER_SEC),
+                .tv_nsec = (long)(usec % USEC_PER_SEC) * 1000};
 
-        until.tv_sec += (time_t)(patience_usec / 1000000);
-        until.tv_nsec += (long)(patience_usec % 1000000) * 1000;
-        if (until.tv_nsec >= 1000000000) {
-                until.tv_sec++;
-                until.tv_nsec -= 1000000000;
-        }
         while (sampler->busy) {
                 int r = patience_usec == SAMPLER_PATIENT
                                 ? pthread_cond_wait(&sampler->answered, &sampler->lock)
@@ -118,25 +128,32 @@ static void await(struct sampler *sampler, uint64_t patience_usec)
         }
 }
 
+static bool has_answer(const struct sampler *sampler, unsigned index, uint64_t since_usec)
+{
+        return sampler->answer[index].there && sampler->answer[index].sample.asked_at >= since_usec;
+}
+
 int sampler_ask(struct sampler *sampler, const struct device_backend *backend, void *handle,
-        unsigned index, uint64_t patience_usec, struct sample *ret)
+        unsigned index, uint64_t since_usec, uint64_t patience_usec, struct sample *ret)
 {
         int r = -EAGAIN;
 
+        if (index >= DEVICE_MAX)
+                return -EINVAL;
         pthread_mutex_lock(&sampler->lock);
         await(sampler, patience_usec);
-        if (!sampler->busy) {
+        if (!has_answer(sampler, index, since_usec) && !sampler->busy) {
                 sampler->backend = backend;
                 sampler->handle = handle;
                 sampler->index = index;
-                clock_gettime(CLOCK_MONOTONIC, &sampler->since);
+                sampler->asked_at = clock_usec(CLOCK_MONOTONIC);
                 sampler->busy = true;
                 pthread_cond_signal(&sampler->asked);
                 await(sampler, patience_usec);
         }
-        if (!sampler->busy) {
-                *ret = sampler->answer;
-                sampler->answer = (struct sample){0};
+        if (has_answer(sampler, index, since_usec)) {
+                *ret = sampler->answer[index].sample;
+                sampler->answer[index].there = false;
                 r = 0;
         }
         pthread_mutex_unlock(&sampler->lock);
@@ -149,5 +166,7 @@ void sampler_settle(struct sampler *sampler)
                 return;
         pthread_mutex_lock(&sampler->lock);
         await(sampler, SAMPLER_PATIENT);
+        for (unsigned i = 0; i < DEVICE_MAX; i++)
+                forget(sampler, i);
         pthread_mutex_unlock(&sampler->lock);
 }

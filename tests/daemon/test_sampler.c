@@ -40,7 +40,9 @@ static const struct device_backend fake = {
 
 static int ask(struct sampler *sampler, unsigned index, uint64_t patience, struct sample *ret)
 {
-        return sampler_ask(sampler, &fake, &slow_ms, index, patience, ret);
+        uint64_t now = clock_usec(CLOCK_MONOTONIC);
+
+        return sampler_ask(sampler, &fake, &slow_ms, index, now, patience, ret);
 }
 
 static uint64_t now_ms(void)
@@ -98,6 +100,55 @@ static void late(void **state)
         sampler_free(sampler);
 }
 
+/* Asks again and again until it is answered. */
+static void fetch(struct sampler *sampler, unsigned index, uint64_t since, struct sample *ret)
+{
+        uint64_t until = now_ms() + 5000;
+
+        while (sampler_ask(sampler, &fake, &slow_ms, index, since, 1000, ret) == -EAGAIN)
+                assert_true(now_ms() < until);
+        free(ret->process);
+}
+
+/* An answer that was late is there for who asks again, once, whatever was asked meanwhile; not for
+ * who asks for a newer one. */
+static void fetched(void **state)
+{
+        struct sampler *sampler;
+        struct sample sample;
+        uint64_t began = clock_usec(CLOCK_MONOTONIC), after;
+
+        (void)state;
+        asked = 0;
+        slow_ms = 50;
+        assert_int_equal(sampler_new(&sampler), 0);
+        assert_int_equal(sampler_ask(sampler, &fake, &slow_ms, 1, began, 0, &sample), -EAGAIN);
+        after = clock_usec(CLOCK_MONOTONIC) + 1;
+        fetch(sampler, 2, began, &sample);
+        assert_int_equal(sample.memory.used, 2002);
+        assert_in_range(sample.asked_at, after, UINT64_MAX - 1);
+        assert_in_range(sample.took, 49000, 5000000);
+        assert_int_equal(asked, 2);
+        fetch(sampler, 1, began, &sample);
+        assert_int_equal(sample.memory.used, 1001);
+        assert_in_range(sample.asked_at, began, after);
+        assert_int_equal(asked, 2);
+        fetch(sampler, 1, began, &sample);
+        assert_int_equal(sample.memory.used, 3001);
+        assert_int_equal(sampler_ask(sampler, &fake, &slow_ms, 1, began, 0, &sample), -EAGAIN);
+        after = clock_usec(CLOCK_MONOTONIC) + 1;
+        fetch(sampler, 1, after, &sample);
+        assert_int_equal(sample.memory.used, 5001);
+        assert_int_equal(asked, 5);
+        /* nothing of before is left */
+        assert_int_equal(sampler_ask(sampler, &fake, &slow_ms, 1, began, 0, &sample), -EAGAIN);
+        sampler_settle(sampler);
+        assert_int_equal(asked, 6);
+        fetch(sampler, 1, began, &sample);
+        assert_int_equal(asked, 7);
+        sampler_free(sampler);
+}
+
 /* Its end, and another use of the handle, wait for the answer. */
 static void settled(void **state)
 {
@@ -124,6 +175,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(answers),
                 cmocka_unit_test(late),
+                cmocka_unit_test(fetched),
                 cmocka_unit_test(settled),
         };
 

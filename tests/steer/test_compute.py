@@ -292,16 +292,23 @@ class Compute(unittest.TestCase):
         asking = threading.Thread(target=ask)
 
         def undisturbed():
-            looked = self.eye(1, a, b)
+            # for longer than an answer may be late before it is waited for
+            looked = self.eye(6, a, b)
             seen.append(looked)
-            return max(looked[str(tool.pid)]["longest_off_ms"] for tool in (a, b)) < 200
+            return looked["on_together"] < 0.3 and \
+                max(looked[str(tool.pid)]["longest_off_ms"] for tool in (a, b)) < 200
         asking.start()
         try:
-            self.assertTrue(eventually(undisturbed, 10), seen)
+            self.assertTrue(eventually(undisturbed, 20), seen)
         finally:
             end.set()
             asking.join()
-        self.assertLess(sorted(took)[len(took) // 2], 0.3)
+        # nor does anybody else wait for it, but for what a busy machine may do to one or two
+        self.assertLess(sorted(took)[-3], 0.3)
+        # and what it says is heard: a tenant that has died goes when its memory is back
+        os.kill(b.pid, signal.SIGKILL)
+        self.assertTrue(eventually(lambda: [t["name"] for t in self.world.json("ps")["tenants"]] ==
+                                   ["a"], 10), self.world.json("ps")["tenants"][1:])
 
     def test_what_is_seen_can_be_kept(self):
         """CLEAVE_SWITCHES, and what the model makes of it when it is told the same again."""
