@@ -3,7 +3,9 @@
  * Tells the model of an engine's switches (policy/switches.h) again what a daemon's steering
  * process was told and has written down (CLEAVE_SWITCHES), and shows what the model makes of it: of
  * each process how many of its runs were cut, ended for want of work or by disabling, or could only
- * be guessed, and by how much they were longer than the slice in force; with --runs each run.
+ * be guessed, and by how much they were longer than the slice in force; with --runs each run. And
+ * how late it was with what passes on turns and keeps to caps: by how much the daemon came later
+ * than it was to, and the steering process later than it was told.
  *
  * usage: probe-replay [--runs] FILE
  */
@@ -39,6 +41,11 @@ static struct process {
         int64_t *over[KINDS]; /* ns that a run was longer than the last of its slices */
 } process[PROCESSES];
 static unsigned processes;
+/* Of calls that enable or disable. */
+static struct late {
+        unsigned count;
+        int64_t sent[RUNS_MAX], received[RUNS_MAX]; /* ns after they were due, or sent */
+} late[DEVICES];
 static bool show_runs;
 static uint64_t first;
 
@@ -141,7 +148,12 @@ static bool tell(const char *line)
                 switches_mode(switches, (uint32_t)a[0], a[1], a[2]);
         else if (strcmp(what, "off") == 0 && n == 6)
                 switches_off(switches, (uint32_t)a[0], a[1], a[2], a[3]);
-        else
+        else if (strcmp(what, "asked") == 0 && n == 6) {
+                if (late[d].count < RUNS_MAX) {
+                        late[d].sent[late[d].count] = (int64_t)(a[2] - a[1]);
+                        late[d].received[late[d].count++] = (int64_t)(a[3] - a[2]);
+                }
+        } else
                 return false;
         return true;
 }
@@ -176,6 +188,15 @@ static void show(struct process *p)
         }
 }
 
+static void show_late(const char *what, int64_t *late_ns, unsigned count)
+{
+        qsort(late_ns, count, sizeof(*late_ns), compare);
+        printf("  %-8s %8.1f, %.1f, %.1f, %.1f us (50, 90, 99 %%, most)\n", what,
+                (double)late_ns[count / 2] / 1e3, (double)late_ns[(uint64_t)count * 9 / 10] / 1e3,
+                (double)late_ns[(uint64_t)count * 99 / 100] / 1e3,
+                (double)late_ns[count - 1] / 1e3);
+}
+
 int main(int argc, char **argv)
 {
         unsigned bad = 0, lines = 0;
@@ -203,6 +224,13 @@ int main(int argc, char **argv)
                 show(&process[i]);
                 for (unsigned k = 0; k < KINDS; k++)
                         free(process[i].over[k]);
+        }
+        for (unsigned d = 0; d < DEVICES; d++) {
+                if (!late[d].count)
+                        continue;
+                printf("device %u: %u calls that disable or enable, late by\n", d, late[d].count);
+                show_late("sent", late[d].sent, late[d].count);
+                show_late("received", late[d].received, late[d].count);
         }
         /* the last may be cut off, where the process was killed */
         if (bad > 1 || lines == 0)

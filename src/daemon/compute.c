@@ -88,6 +88,7 @@ struct compute {
         struct manager *manager;
         struct arbiter *arbiter;
         uint64_t last; /* time that the arbiter was told last, ns */
+        uint64_t due;  /* when what is done now was to be, ns; 0: there was no such time */
         sd_event_source *timer;
 
         int fd; /* of the steering process, -EBADF: none runs */
@@ -317,11 +318,12 @@ static void send_commands(struct compute *compute)
                         control.head.cmsg_len = CMSG_LEN(sizeof(int));
                         memcpy(CMSG_DATA(&control.head), &command->fd, sizeof(int));
                 }
+                command->wire.sent_ns = now_ns();
                 /* what cannot be sent now goes after the next answer; an end is told by epoll */
                 if (sendmsg(compute->fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
                         return;
                 command->fd = close_safe(command->fd);
-                command->sent_at = now_ns();
+                command->sent_at = command->wire.sent_ns;
                 DL_DELETE(compute->to_send, command);
                 DL_APPEND(compute->sent, command);
                 compute->sent_count++;
@@ -347,6 +349,7 @@ static struct command *command_new(struct compute *compute, enum steer_command_t
         command->wire.magic = STEER_MAGIC;
         command->wire.type = type;
         command->wire.serial = ++compute->serial;
+        command->wire.due_ns = compute->due ?: now_ns();
         if (before)
                 DL_PREPEND_ELEM(compute->to_send, before, command);
         else
@@ -1332,7 +1335,7 @@ static int tick(sd_event_source *source, uint64_t usec, void *userdata)
         int r;
 
         (void)source;
-        (void)usec;
+        compute->due = usec * NSEC_PER_USEC;
         if (compute->fd < 0 && clock_usec(CLOCK_MONOTONIC) >= compute->next_start &&
                 is_wanted(compute->manager)) {
                 r = start_steering(compute);
@@ -1350,6 +1353,7 @@ static int tick(sd_event_source *source, uint64_t usec, void *userdata)
                 open_devices(compute);
                 send_commands(compute);
         }
+        compute->due = 0;
         schedule(compute);
         return 0;
 }

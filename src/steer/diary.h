@@ -5,7 +5,9 @@
  * so: the file is that and the pid, and no other is overwritten. A line for each call, its first
  * word the name of the function without switches_, then the device and the arguments in their
  * order; but "init" has the costs alone, of all devices, and "begin" since when one is watched.
- * Whoever calls holds a lock. diary may be NULL: nothing is done.
+ * "asked" is none of these: before somebody is disabled (1) or enabled (0), when the daemon was to
+ * decide that, when it sent it, and when that was received. Whoever calls holds a lock. diary may
+ * be NULL: nothing is done.
  */
 #pragma once
 

@@ -597,6 +597,8 @@ static int switch_command(struct steer *steer, void *handle, const struct steer_
                 holders[count++] = command->holders[i];
         }
         from = now_ns();
+        watch_asked(
+                steer->watch, command->device, disable, command->due_ns, command->sent_ns, from);
         if (disable) {
                 tell_watch(steer, command, from, from);
                 r = disable_channels(

@@ -205,12 +205,15 @@ struct steer_command {
         uint32_t client, object, subdevice;
         uint32_t count;
         uint64_t value;
+        /* CLOCK_MONOTONIC: when the daemon was to decide it, and when it sent it; of who keeps what
+         * is seen (steer/diary.h) */
+        uint64_t due_ns, sent_ns;
         uint8_t uuid[16];
         struct steer_channel channel[STEER_MAX_CHANNELS];
         uint16_t holders[STEER_MAX_CHANNELS]; /* whose the channels are */
 };
-static_assert(sizeof(struct steer_command) == 704, "layout");
-static_assert(offsetof(struct steer_command, channel) == 64, "layout");
+static_assert(sizeof(struct steer_command) == 720, "layout");
+static_assert(offsetof(struct steer_command, channel) == 80, "layout");
 
 struct steer_answer {
         uint32_t magic;

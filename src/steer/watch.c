@@ -488,6 +488,17 @@ void watch_mode(struct watch *watch, unsigned device, uint32_t pid, bool thread_
         pthread_mutex_unlock(&watch->lock);
 }
 
+void watch_asked(struct watch *watch, unsigned device, bool disable, uint64_t due, uint64_t sent,
+        uint64_t received)
+{
+        if (!watch || !watch->diary)
+                return;
+        pthread_mutex_lock(&watch->lock);
+        diary_note(watch->diary, "asked", device, "%d %" PRIu64 " %" PRIu64 " %" PRIu64,
+                (int)disable, due, sent, received);
+        pthread_mutex_unlock(&watch->lock);
+}
+
 void watch_switched(struct watch *watch, unsigned device, uint32_t pid, uint64_t from, uint64_t to,
         bool disabled)
 {

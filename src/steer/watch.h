@@ -25,5 +25,8 @@ uint32_t watch_holder(struct watch *watch, unsigned device);
 /* As switches_slice(), switches_mode() and switches_off(). */
 void watch_slice(struct watch *watch, unsigned device, uint32_t pid, uint64_t slice_us);
 void watch_mode(struct watch *watch, unsigned device, uint32_t pid, bool thread_block);
+/* Somebody is to be enabled or disabled: when that was due, sent and received. */
+void watch_asked(struct watch *watch, unsigned device, bool disable, uint64_t due, uint64_t sent,
+        uint64_t received);
 void watch_switched(struct watch *watch, unsigned device, uint32_t pid, uint64_t from, uint64_t to,
         bool disabled);

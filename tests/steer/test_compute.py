@@ -316,10 +316,12 @@ class Compute(unittest.TestCase):
         kept = os.path.join(self.world.place, "switches")
         self.world.env["CLEAVE_SWITCHES"] = kept
         self.world.start_daemon()
-        tools = [self.tenant("a", "--compute", "50"), self.tenant("b", "--compute", "50")]
+        tools = [self.tenant("a", "--compute", "40"), self.tenant("b", "--compute", "40")]
         self.assertTrue(eventually(lambda: [self.use(n)["demand"] for n in "ab"] ==
                                    ["backlog", "backlog"]), self.use("a"))
         time.sleep(0.5)
+        capped = self.tenant("c", "--compute-max", "4")
+        self.assertTrue(eventually(lambda: self.seen(0.2, capped)["on"] < 0.8), self.use("c"))
         pid = self.steering()
         self.world.stop_daemon()
         self.assertTrue(eventually(lambda: gone(pid), 5))
@@ -334,6 +336,14 @@ class Compute(unittest.TestCase):
             self.assertEqual(out[at[0] + 1].split()[0], "cut", out)
             self.assertGreater(int(out[at[0] + 1].split()[1]), 5, out)
         self.assertGreater(sum(": cut" in line for line in self.replay("--runs", path)), 10)
+        # and how late the calls for the third were
+        at = [i for i, line in enumerate(out) if line.endswith("disable or enable, late by")]
+        self.assertEqual(len(at), 1, out)
+        self.assertGreater(int(out[at[0]].split()[2]), 3, out)
+        for line, word in zip(out[at[0] + 1:], ("sent", "received")):
+            words = line.replace(",", "").split()
+            self.assertEqual(words[0], word, out)
+            self.assertTrue(0 < float(words[1]) <= float(words[4]) < 1e7, out)
         # what is no such file is not taken for one
         broken = os.path.join(self.world.place, "broken")
         with open(broken, "w", encoding="ascii") as file:
