@@ -34,22 +34,21 @@
  * ahead by what a turn is longer than its budget, and where a guarantee is owed, by that: of slices
  * two may fall into one period and one into the next. It is kept back later.
  *
- * Turns. A tenant that launches, waits and launches again is idle for some 10 us after each kernel,
- *   and loses the engine for a whole round each time: 0.21 + 0.21. It is worth holding the
- *   engine idle for it as long as its pause is shorter than switching away and back (2 * 138 us).
- *   If its slices, of which it uses one run a round, would not give it what it is due, it and
- *   everybody with a backlog (also who comes and goes but takes more than he is due, two switches
- * for each of his runs counted in, or much at a time) get the device
- *   in turns of about ARBITER_TURN (4/5 of it where only such loops take turns), as long as their
- *   shares, while the others' channels are disabled: two calls, 0.5 ms lost a turn,
- *   0.419 + 0.419. Small shares have one turn together and
- *   divide it by slices. A tenant that only now and then has something to do takes no part and
- * stays enabled. Devices that a tenant with turns has in common take turns together: it has its
- * turn on all of them at once; where the one whose turn it is has nothing, the others of that
- * device alone take turns among themselves. The next turn is that of whoever has waited longest,
- * and not shorter than nearly what it is due of that time, less what it had of it beyond its part:
- * calls may take 0.1 s, as the driver makes none while it takes down the contexts of a process that
- * has died; one in which its holder had next to nothing, as somebody else comes first, goes on, at
+ * Turns. A tenant that launches, waits and launches again is idle for some 10 us after each
+ * kernel, and loses the engine for a whole round each time: 0.21 + 0.21. It is worth holding the
+ * engine idle for it as long as its pause is shorter than switching away and back (2 * 138 us). If
+ * its slices, of which it uses one run a round, would not give it what it is due, it and everybody
+ * with a backlog (also who comes and goes but takes more than he is due, two switches for each of
+ * his runs counted in, or much at a time) get the device in turns of about ARBITER_TURN (4/5 of it
+ * where only such loops take turns), as long as their shares, while the others' channels are
+ * disabled: two calls, 0.5 ms lost a turn, 0.419 + 0.419. Small shares have one turn together and
+ * divide it by slices. A tenant that only now and then has something to do takes no part and stays
+ * enabled. Devices that a tenant with turns has in common take turns together: it has its turn on
+ * all of them at once; where the one whose turn it is has nothing, the others of that device alone
+ * take turns among themselves. The next turn is that of whoever has waited longest, and not
+ * shorter than nearly what it is due of that time, less what it had of it beyond its part: calls
+ * may take 0.1 s, as the driver makes none while it takes down the contexts of a process that has
+ * died; one in which its holder had next to nothing, as somebody else comes first, goes on, at
  * most for thrice its length and ARBITER_FRAME_MAX, or does not count.
  * Pauses are known from arbiter_sight.starts and .wanted_ns; where these are unknown, a tenant that
  * leaves its slices unused is tried out with a turn, and if it leaves that unused too, not again
@@ -63,8 +62,9 @@
  * costs nobody what is his, and as long as he fills them. Who has priority over another is served
  * first instead, which is a probe that lasts. Nobody brings turns about whom nobody owes anything.
  * Turns, of up to twice ARBITER_TURN, are also taken among queues while channel groups come and go
- * all the time: each is given its slice by a call that begins the hardware's list anew, and by
- * slices who stands late in it has too little. Not where somebody is not known to be a queue yet,
+ * all the time, but for those that a tenant makes as it begins: each is given its slice by a call
+ * that begins the hardware's list anew, and by slices who stands late in it has too little. Not
+ * where somebody is not known to be a queue yet,
  * whose pauses would not show, nor where one has priority over another.
  *
  * Preemption mode. Thread-block where blocks are known to last at most 1/50 of the slice (the slice
@@ -90,8 +90,8 @@
  * (H100, 32 queues, a call each 30 ms: 17 of them stood still for a second). So all that are wanted
  * go together, and not oftener than each 100 ms, or 50 where a guarantee does not stand, unless
  * somebody's terms changed. Periods are 50 ms, or 100 ms where that would take more than 1 % of a
- * core for each capped tenant and 1 % above. Turns are 2 calls each 10 ms, about 5 % of a core
- * while two such loops compete: the price of their 11 ms wait.
+ * core for each capped tenant and 1 % above. Turns are 2 calls each 8 ms, about 6 % of a core
+ * while two such loops compete: the price of their 9 ms wait.
  *
  * How the daemon uses it
  *      arbiter_admit() / _change() / _leave()  as grants come, change and go

@@ -45,6 +45,7 @@ struct flight {
 struct seat {
         bool present;
         bool seen; /* sight holds something */
+        uint64_t seen_since;
         struct arbiter_sight sight;
         struct account account;
         uint64_t offered_ns; /* what it would have got with a full queue; ever growing */

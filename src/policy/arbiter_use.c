@@ -6,6 +6,9 @@
 
 #define PAST_STEP    (ARBITER_MS / 2)
 #define COMINGS_TIME (2000 * ARBITER_MS)
+#define BEGINS_FOR                                                                                 \
+        (500 * ARBITER_MS) /* who has just come makes some contexts, and then no more              \
+                            */
 
 static void predict(struct seat *seat, uint64_t ns, uint64_t now)
 {
@@ -168,7 +171,7 @@ int arbiter_observe(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned
                 /* new groups are enabled and have the driver's settings, and the others have not:
                  * who is to go on just now needs a call */
                 seat->epoch = sight->epoch;
-                if (!first)
+                if (!first && now >= seat->seen_since + BEGINS_FOR)
                         note_coming(&arbiter->device[device], now);
                 seat->slice_us = 0;
                 seat->thread_block = false;
@@ -177,8 +180,10 @@ int arbiter_observe(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned
         }
         seat->sight = *sight;
         seat->seen = true;
-        if (first)
+        if (first) {
+                seat->seen_since = now;
                 arb_mark(seat, now);
+        }
         if (seat->kind == ARBITER_IDLE) {
                 bool used = account_best(&seat->account) >
                             seat->mark.used_ns + 2 * seat->sight.precision_ns;

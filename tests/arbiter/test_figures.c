@@ -710,6 +710,44 @@ static void contexts_made(const char *name, struct program comes)
         verdict(low >= .664 && high <= .764, low >= .69 && high <= .74);
 }
 
+/* Programs make some contexts as they begin, and then no more: that is no reason for turns, whose
+ * beginning and end cost whoever is due less a part of one. */
+static void contexts_as_they_begin(void)
+{
+        double worst = 0, sum = 0;
+
+        for (uint64_t seed = 1; seed <= 12; seed++) {
+                struct client *client[2];
+                double part[2];
+
+                begin(seed, SEES_SWITCHES);
+                for (unsigned i = 0; i < 2; i++) {
+                        client[i] = add(i + 1, i ? 10 : 90, 0, ARBITER_NORMAL,
+                                queue(i ? 5 * MS : 100 * US));
+                        world_make_contexts(&world, client[i], 40);
+                        world_run(&world, world.now + seed * 5 * MS);
+                }
+                world_run(&world, world.now + 60 * MS);
+                for (unsigned i = 0; i < 2; i++)
+                        world_make_contexts(&world, client[i], 0);
+                world_run(&world, world.now + SEC);
+                for (unsigned i = 0; i < 2; i++)
+                        part[i] = -(double)world_work(&world, client[i]);
+                world_run(&world, world.now + SEC);
+                for (unsigned i = 0; i < 2; i++)
+                        part[i] += (double)world_work(&world, client[i]);
+                part[1] = fabs(part[1] / (part[0] + part[1]) - .1);
+                worst = fmax(worst, part[1]);
+                sum += part[1] / 12;
+                world_done(&world);
+        }
+        printf("1  10:90, contexts made as they begin: the second second %.2f points off at most, "
+               "in "
+               "the mean %.2f",
+                worst * 100, sum * 100);
+        verdict(worst <= .005, sum <= .002);
+}
+
 /* 4: one comes beside two who have stopped, while all of them make contexts, so that turns are
  * taken: what part of its first 0.8 s it has. */
 static void comes_after_others(void)
@@ -1131,6 +1169,7 @@ int main(void)
         steering_killed("loop of 0.3 ms", loop(300 * US));
         steering_killed("200 requests/s", requests(200, 100 * US));
         comes_after_others();
+        contexts_as_they_begin();
         contexts_made("loop of 60 us", loop(60 * US));
         contexts_made("7/10 of 10 ms", phases(50 * US, 7 * MS, 3 * MS));
         contexts_made("100 requests/s", requests(100, 1500 * US));
