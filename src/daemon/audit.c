@@ -422,7 +422,8 @@ static bool is_back(struct manager *manager, const struct session *session)
                 /* a driver that does not say, or has lost the device, is not waited for */
                 if (device->processes_known == -ENODATA || device->processes_known == -ENODEV)
                         continue;
-                if (device->processes_known < 0)
+                /* what it said before the session ended may be of before it began */
+                if (device->processes_known < 0 || device->sampled_at < session->returning_since)
                         return false;
                 bytes = device_process_bytes(
                         device->process, device->processes, session->process.pid);

@@ -305,7 +305,14 @@ class Compute(unittest.TestCase):
             asking.join()
         # nor does anybody else wait for it, but for what a busy machine may do to one or two
         self.assertLess(sorted(took)[-3], 0.3)
-        # and what it says is heard: a tenant that has died goes when its memory is back
+        # and what it says is heard, and waited for: a tenant that has died goes when its memory is
+        # back, which what was said before it came does not tell
+        c = self.tenant("c", work=0)
+        began = time.monotonic()
+        os.kill(c.pid, signal.SIGKILL)
+        self.assertTrue(eventually(lambda: "c" not in [t["name"] for t in self.world.tenants()],
+                                   10))
+        self.assertGreater(time.monotonic() - began, 0.3)
         os.kill(b.pid, signal.SIGKILL)
         self.assertTrue(eventually(lambda: [t["name"] for t in self.world.json("ps")["tenants"]] ==
                                    ["a"], 10), self.world.json("ps")["tenants"][1:])
