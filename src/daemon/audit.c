@@ -328,7 +328,7 @@ static void choose_pause(struct manager *manager, uint64_t own, bool waiting)
 static bool ask_driver(struct manager *manager, uint64_t own)
 {
         uint64_t now = clock_usec(CLOCK_MONOTONIC);
-        bool alone = true; /* of those that are asked now */
+        bool asked = false;
 
         if (!manager->audit_since || now > manager->audit_since + AUDIT_LATE) {
                 manager->audit_since = now;
@@ -343,10 +343,10 @@ static bool ask_driver(struct manager *manager, uint64_t own)
                         manager->device[i].sampled_at >= manager->audit_since)
                         continue;
                 /* one in a turn */
-                manager->audit_waits = !alone && compute_takes_turns(manager);
+                manager->audit_waits = asked && compute_takes_turns(manager);
                 if (manager->audit_waits || !manager_sample(manager, i, manager->audit_since))
                         return false;
-                alone = false;
+                asked = true;
         }
         manager->audit_since = 0;
         for (struct tenant *tenant = manager->tenants; tenant; tenant = tenant->hh.next) {
