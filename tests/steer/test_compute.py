@@ -521,6 +521,34 @@ class TwoDevices(Compute):
         # "on" is all of them on: were the phases apart it would be far less
         self.assert_settles(a, 0.24, 0.36)
 
+    def test_what_the_driver_says_late_is_heard_of_all_devices(self):
+        """While turns are taken it is asked of one in a turn, and its answers are fetched later."""
+        self.world.stop_daemon()
+        self.world.env["CLEAVE_SIM_FAULTS"] = "slow=30ms@nvmlDeviceGetComputeRunningProcesses_v3"
+        self.world.start_daemon()
+        del self.world.env["CLEAVE_SIM_FAULTS"]
+        a, b = [self.world.tool("--memory", "0=4G,1=4G", "--name", name, "--compute", "50")
+                for name in "ab"]
+        for device in (0, 1):
+            for tool in (a, b):
+                tool("device", device)
+                tool("info")
+                tool("loop", 300)
+        self.assertTrue(eventually(lambda: self.use("a")["turns"] and self.use("b")["turns"], 30),
+                        self.use("a"))
+
+        def said():
+            return [device["memory_driver"] for device in
+                    self.world.json("inspect", "a")["devices"]]
+        before = said()
+        for device in (0, 1):
+            a("device", device)
+            self.assertEqual(a("alloc", 300 + 100 * device), 0)
+        # nobody asks meanwhile but the daemon itself
+        time.sleep(4)
+        self.assertEqual([now - then for now, then in zip(said(), before)],
+                         [300 << 20, 400 << 20])
+
 
 for name in [n for n in dir(Compute) if n.startswith("test_")]:
     setattr(TwoDevices, name, None)
