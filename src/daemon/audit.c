@@ -37,16 +37,13 @@ static bool device_in_use(struct manager *manager, unsigned index)
         return false;
 }
 
-bool audit_now(struct manager *manager, uint64_t since)
+void audit_now(struct manager *manager, uint64_t since)
 {
-        bool all = true;
-
         for (unsigned i = 0; i < manager->devices; i++)
                 if (device_in_use(manager, i))
-                        all = manager_sample(manager, i, since) && all;
+                        (void)manager_sample(manager, i, since);
         for (struct tenant *tenant = manager->tenants; tenant; tenant = tenant->hh.next)
                 tenant_update_used(tenant);
-        return all;
 }
 
 static void judge_use(struct tenant *tenant, unsigned i, uint64_t before)
@@ -313,14 +310,14 @@ static void choose_pause(struct manager *manager, uint64_t own, bool waiting)
         uint64_t interval = manager->config.audit_interval, driver = hash_driver(manager);
         uint64_t most = MAX_OF(interval, MIN_OF(PAUSE_MOST, PAUSE_MOST_OF * interval));
 
-        if (waiting || own != manager->audit_own || driver != manager->audit_driver)
-                manager->audit_pause = interval;
+        if (waiting || own != manager->audit.own || driver != manager->audit.driver)
+                manager->audit.pause = interval;
         else
-                manager->audit_pause = MIN_OF(2 * manager->audit_pause, most);
-        manager->audit_own = own;
-        manager->audit_driver = driver;
+                manager->audit.pause = MIN_OF(2 * manager->audit.pause, most);
+        manager->audit.own = own;
+        manager->audit.driver = driver;
         /* the timer may be a little early by this clock */
-        manager->audit_due = clock_usec(CLOCK_MONOTONIC) + manager->audit_pause - interval / 2;
+        manager->audit.due = clock_usec(CLOCK_MONOTONIC) + manager->audit.pause - interval / 2;
 }
 
 /* Begins, if nothing is asked. What the driver said before is no word on what stands on the pages
@@ -330,9 +327,9 @@ static bool ask_driver(struct manager *manager, uint64_t own)
         uint64_t now = clock_usec(CLOCK_MONOTONIC);
         bool asked = false;
 
-        if (!manager->audit_since || now > manager->audit_since + AUDIT_LATE) {
-                manager->audit_since = now;
-                manager->audit_asked = own;
+        if (!manager->audit.since || now > manager->audit.since + AUDIT_LATE) {
+                manager->audit.since = now;
+                manager->audit.asked = own;
                 for (struct tenant *tenant = manager->tenants; tenant; tenant = tenant->hh.next)
                         for (unsigned i = 0; i < tenant->devices; i++)
                                 tenant->device[i].before =
@@ -340,15 +337,15 @@ static bool ask_driver(struct manager *manager, uint64_t own)
         }
         for (unsigned i = 0; i < manager->devices; i++) {
                 if (!device_in_use(manager, i) ||
-                        manager->device[i].sampled_at >= manager->audit_since)
+                        manager->device[i].sampled_at >= manager->audit.since)
                         continue;
                 /* one in a turn */
-                manager->audit_waits = asked && compute_takes_turns(manager);
-                if (manager->audit_waits || !manager_sample(manager, i, manager->audit_since))
+                manager->audit.waits = asked && compute_haste(manager) == COMPUTE_TURNS;
+                if (manager->audit.waits || !manager_sample(manager, i, manager->audit.since))
                         return false;
                 asked = true;
         }
-        manager->audit_since = 0;
+        manager->audit.since = 0;
         for (struct tenant *tenant = manager->tenants; tenant; tenant = tenant->hh.next) {
                 tenant_update_used(tenant);
                 for (unsigned i = 0; i < tenant->devices; i++)
@@ -366,17 +363,17 @@ int audit_tick(sd_event_source *source, uint64_t usec, void *userdata)
 
         (void)source;
         (void)usec;
-        asks = manager->audit_since || waiting || own != manager->audit_own ||
-               clock_usec(CLOCK_MONOTONIC) >= manager->audit_due;
+        asks = manager->audit.since || waiting || own != manager->audit.own ||
+               clock_usec(CLOCK_MONOTONIC) >= manager->audit.due;
         /* a turn that is over would last for as long as the driver needs to say it */
-        manager->audit_waits = asks && !manager->audit_since && !manager->audit_waits &&
-                               compute_takes_turns(manager);
-        if (manager->audit_waits) {
+        manager->audit.waits = asks && !manager->audit.since && !manager->audit.waits &&
+                               compute_haste(manager) == COMPUTE_TURNS;
+        if (manager->audit.waits) {
                 manager_arm_audit(manager);
                 return 0;
         }
         if (asks && ask_driver(manager, own))
-                choose_pause(manager, manager->audit_asked, waiting);
+                choose_pause(manager, manager->audit.asked, waiting);
         look_at_detached(manager);
         for (unsigned i = 0; i < manager->devices; i++) {
                 struct manager_device *device = &manager->device[i];

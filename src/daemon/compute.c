@@ -1644,39 +1644,27 @@ void compute_recover(struct manager *manager)
                 close_safe(fd);
 }
 
-bool compute_takes_turns(struct manager *manager)
+enum compute_haste compute_haste(struct manager *manager)
 {
+        enum compute_haste haste = COMPUTE_NONE;
         struct arbiter_state state;
 
         if (!manager->compute || manager->compute->fd < 0)
-                return false;
-        for (struct tenant *t = manager->tenants; t; t = t->hh.next)
-                for (unsigned i = 0; t->steered && i < t->devices; i++)
+                return COMPUTE_NONE;
+        for (struct tenant *t = manager->tenants; t; t = t->hh.next) {
+                if (!t->steered)
+                        continue;
+                if (t->terms.cap > 0 && t->terms.cap < 100)
+                        haste = COMPUTE_CAPS;
+                else if (haste == COMPUTE_NONE)
+                        haste = COMPUTE_SLICES;
+                for (unsigned i = 0; i < t->devices; i++)
                         if (arbiter_inspect(manager->compute->arbiter, t->id, t->device[i].index,
                                     &state) == 0 &&
                                 state.turns)
-                                return true;
-        return false;
-}
-
-bool compute_steers(struct manager *manager)
-{
-        if (!manager->compute || manager->compute->fd < 0)
-                return false;
-        for (struct tenant *t = manager->tenants; t; t = t->hh.next)
-                if (t->steered)
-                        return true;
-        return false;
-}
-
-bool compute_switches(struct manager *manager)
-{
-        if (!manager->compute || manager->compute->fd < 0)
-                return false;
-        for (struct tenant *t = manager->tenants; t; t = t->hh.next)
-                if (t->steered && t->terms.cap > 0 && t->terms.cap < 100)
-                        return true;
-        return compute_takes_turns(manager);
+                                return COMPUTE_TURNS;
+        }
+        return haste;
 }
 
 void compute_done(struct manager *manager)

@@ -504,11 +504,12 @@ static int take_sample(
         struct manager *manager, struct manager_device *device, uint64_t since, struct sample *ret)
 {
         uint64_t now = clock_usec(CLOCK_MONOTONIC);
+        enum compute_haste haste = compute_haste(manager);
         bool lax = since != SAMPLE_EXACT && device->sampled &&
-                   now < device->sampled_at + SAMPLE_STALE && compute_steers(manager);
-        uint64_t patience = !lax                        ? SAMPLER_PATIENT
-                            : compute_switches(manager) ? SAMPLE_IMPATIENTLY
-                                                        : SAMPLE_PATIENCE;
+                   now < device->sampled_at + SAMPLE_STALE && haste > COMPUTE_NONE;
+        uint64_t patience = !lax                     ? SAMPLER_PATIENT
+                            : haste > COMPUTE_SLICES ? SAMPLE_IMPATIENTLY
+                                                     : SAMPLE_PATIENCE;
 
         if (lax && !manager->sampler && sampler_new(&manager->sampler) < 0)
                 manager->sampler = NULL;
@@ -814,15 +815,15 @@ void manager_arm_audit(struct manager *manager)
 {
         if (manager->tenants)
                 arm(manager, &manager->audit_timer,
-                        manager->audit_waits   ? AUDIT_WAITS
-                        : manager->audit_since ? AUDIT_LOOKS
+                        manager->audit.waits   ? AUDIT_WAITS
+                        : manager->audit.since ? AUDIT_LOOKS
                                                : manager->config.audit_interval,
                         audit_tick);
 }
 
 void manager_audit_between(struct manager *manager)
 {
-        if (manager->audit_waits && manager->audit_timer)
+        if (manager->audit.waits && manager->audit_timer)
                 sd_event_source_set_time_relative(manager->audit_timer, 0);
 }
 

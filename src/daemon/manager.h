@@ -253,14 +253,14 @@ struct manager {
 
         sd_event_source *audit_timer, *returning_timer, *idle_timer, *keeper_timer, *rest_timer,
                 *serve_source;
-        bool audit_waits;                 /* for somebody's turn to begin, at most for a moment */
-        uint64_t audit_since;             /* what was asked from then on counts, monotonic, usec; 0:
-                                             nothing is asked */
-        uint64_t audit_due, audit_pause;  /* when the driver is asked next though nothing has
-                                             changed, monotonic; usec */
-        uint64_t audit_own, audit_driver; /* what was found when it was asked last */
-        uint64_t audit_asked;             /* the former of what is asked now */
-        uint64_t next_search;             /* for devices; monotonic, usec */
+        struct {                      /* times: usec of CLOCK_MONOTONIC */
+                bool waits;           /* for somebody's turn to begin, at most for a moment */
+                uint64_t since;       /* what was asked from then on counts, 0: nothing is asked */
+                uint64_t asked;       /* what was there when it was, by hash_own() */
+                uint64_t own, driver; /* found the last time, by hash_own(), hash_driver() */
+                uint64_t due, pause;  /* when the driver is asked next though nothing has changed */
+        } audit;
+        uint64_t next_search; /* for devices; monotonic, usec */
         bool stopping;
 };
 
@@ -437,17 +437,20 @@ const char *priority_word(enum arbiter_priority priority);
 int audit_tick(sd_event_source *source, uint64_t usec, void *userdata);
 int returning_tick(sd_event_source *source, uint64_t usec, void *userdata);
 /* Reads of all devices in use what the driver says, and what the tenants' pages do. As
- * manager_sample(); false: of some it is as it was. */
-bool audit_now(struct manager *manager, uint64_t since);
+ * manager_sample(); of some it may be as it was. */
+void audit_now(struct manager *manager, uint64_t since);
 
 /* Whether the engine's records of a device are read, so that use is known from them. */
 bool compute_is_watched(struct manager *manager, unsigned index, uint64_t now);
-/* Somebody has terms that the steering process sees to. */
-bool compute_steers(struct manager *manager);
-/* Somebody's channels are, or will be, disabled and enabled in time. */
-bool compute_switches(struct manager *manager);
-/* Somebody takes turns. */
-bool compute_takes_turns(struct manager *manager);
+/* What the steering process sees to, the most urgent of it: what takes long is not done meanwhile.
+ */
+enum compute_haste {
+        COMPUTE_NONE,
+        COMPUTE_SLICES,
+        COMPUTE_CAPS, /* somebody's channels are, or will be, disabled and enabled in time */
+        COMPUTE_TURNS,
+};
+enum compute_haste compute_haste(struct manager *manager);
 /* Once a second: the share of the last one. now: of used_ns. */
 void compute_count_second(struct tenant_device *device, uint64_t now);
 

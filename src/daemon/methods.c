@@ -1083,7 +1083,7 @@ static int tenant_list(struct connection *connection, json_t *params, json_int_t
         if (all && !is_administrator(connection))
                 return error_set(error, CLEAVE_REASON_NOT_PERMITTED,
                         "only root and the daemon's own user see the tenants of others");
-        (void)audit_now(manager, clock_usec(CLOCK_MONOTONIC));
+        audit_now(manager, clock_usec(CLOCK_MONOTONIC));
         tenants = json_array();
         for (struct tenant *tenant = manager->tenants; tenant; tenant = tenant->hh.next)
                 if (all || tenant->uid == connection->uid)
@@ -1098,7 +1098,7 @@ static int tenant_inspect(struct connection *connection, json_t *params, json_in
         struct tenant *tenant;
         int r;
 
-        (void)audit_now(connection->manager, clock_usec(CLOCK_MONOTONIC));
+        audit_now(connection->manager, clock_usec(CLOCK_MONOTONIC));
         r = find_tenant(connection, params, &tenant, error);
         if (r < 0)
                 return r;

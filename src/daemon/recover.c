@@ -321,7 +321,7 @@ int manager_recover(struct manager *manager, const char *sim)
         for (tenant = manager->tenants; tenant; tenant = tenant->hh.next)
                 if (tenant->pages.usage)
                         recover_unrecorded(tenant);
-        (void)audit_now(manager, SAMPLE_EXACT);
+        audit_now(manager, SAMPLE_EXACT);
         ledger_update_limits(&manager->ledger);
         for (tenant = manager->tenants; tenant; tenant = tenant->hh.next) {
                 for (unsigned i = 0; i < tenant->devices; i++)

@@ -64,8 +64,8 @@
  * Turns, of up to twice ARBITER_TURN, are also taken among queues while channel groups come and go
  * all the time, but for those that a tenant makes as it begins: each is given its slice by a call
  * that begins the hardware's list anew, and by slices who stands late in it has too little. Not
- * where somebody is not known to be a queue yet,
- * whose pauses would not show, nor where one has priority over another.
+ * where somebody is not known to be a queue yet, whose pauses would not show, nor where one has
+ * priority over another.
  *
  * Preemption mode. Thread-block where blocks are known to last at most 1/50 of the slice (the slice
  *   is overrun by half a block on average, that is by 1 %), instruction level otherwise.

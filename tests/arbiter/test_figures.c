@@ -382,7 +382,7 @@ static void loops_with_uneven_samples(void)
         printf("2  the same, samples uneven                       longest wait %.1f ms, %u looks "
                "in 20 s",
                 (double)longest / MS, looks);
-        verdict(longest <= 15 * MS && looks <= 1, longest <= 11 * MS && looks == 0);
+        verdict(longest <= 10 * MS && looks <= 1, longest <= 9 * MS && looks == 0);
         world_done(&world);
 }
 
