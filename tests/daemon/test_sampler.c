@@ -120,14 +120,15 @@ static void fetched(void **state)
 
         (void)state;
         asked = 0;
-        slow_ms = 50;
+        slow_ms = 200;
         assert_int_equal(sampler_new(&sampler), 0);
-        assert_int_equal(sampler_ask(sampler, &fake, &slow_ms, 1, began, 0, &sample), -EAGAIN);
+        /* long enough that the thread has asked by then */
+        assert_int_equal(sampler_ask(sampler, &fake, &slow_ms, 1, began, 80000, &sample), -EAGAIN);
         after = clock_usec(CLOCK_MONOTONIC) + 1;
         fetch(sampler, 2, began, &sample);
         assert_int_equal(sample.memory.used, 2002);
         assert_in_range(sample.asked_at, after, UINT64_MAX - 1);
-        assert_in_range(sample.took, 49000, 5000000);
+        assert_in_range(sample.took, 199000, 5000000);
         assert_int_equal(asked, 2);
         fetch(sampler, 1, began, &sample);
         assert_int_equal(sample.memory.used, 1001);
@@ -135,7 +136,7 @@ static void fetched(void **state)
         assert_int_equal(asked, 2);
         fetch(sampler, 1, began, &sample);
         assert_int_equal(sample.memory.used, 3001);
-        assert_int_equal(sampler_ask(sampler, &fake, &slow_ms, 1, began, 0, &sample), -EAGAIN);
+        assert_int_equal(sampler_ask(sampler, &fake, &slow_ms, 1, began, 80000, &sample), -EAGAIN);
         after = clock_usec(CLOCK_MONOTONIC) + 1;
         fetch(sampler, 1, after, &sample);
         assert_int_equal(sample.memory.used, 5001);
