@@ -811,9 +811,17 @@ static void add_use(const struct compute *compute, struct session *session, unsi
                 device->starts += seen.starts - last->starts;
                 device->wanted_ns += seen.wanted_ns - last->wanted_ns;
                 device->doubt_ns += seen.doubt_ns - last->doubt_ns;
+                device->corrected_ns += seen.corrected_ns - last->corrected_ns;
         }
         *last = (struct session_use){
-                true, seen.used_ns, seen.counted_ns, seen.starts, seen.wanted_ns, seen.doubt_ns};
+                .known = true,
+                .used_ns = seen.used_ns,
+                .counted_ns = seen.counted_ns,
+                .starts = seen.starts,
+                .wanted_ns = seen.wanted_ns,
+                .doubt_ns = seen.doubt_ns,
+                .corrected_ns = seen.corrected_ns,
+        };
         switch (seen.demand) {
         case SWITCHES_WORK:
                 if (sight->demand != ARBITER_DEMAND_WORK || seen.since < sight->since)
@@ -872,6 +880,7 @@ static void look_at_view(
         sight->starts = device->starts;
         sight->wanted_ns = device->wanted_ns;
         sight->doubt_ns = device->doubt_ns;
+        sight->corrected_ns = device->corrected_ns;
 }
 
 static void observe(struct compute *compute, struct tenant *tenant, unsigned i, uint64_t now)

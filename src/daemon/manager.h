@@ -68,6 +68,7 @@ struct watched_process {
 struct session_use {
         bool known;
         uint64_t used_ns, counted_ns, starts, wanted_ns, doubt_ns;
+        int64_t corrected_ns;
 };
 
 struct session {
@@ -114,6 +115,7 @@ struct tenant_device {
         /* of its processes, summed up over those that have ended; as policy/switches.h has them */
         bool use_known;
         uint64_t used_ns, counted_ns, starts, wanted_ns, doubt_ns;
+        int64_t corrected_ns;
         uint64_t second_at, second_used_ns; /* when the present second of the share began */
         bool share_known;
         uint32_t share_ppm; /* of the device's time, over the last whole second */

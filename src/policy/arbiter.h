@@ -39,9 +39,11 @@
  * engine idle for it as long as its pause is shorter than switching away and back (2 * 138 us). If
  * its slices, of which it uses one run a round, would not give it what it is due, it and everybody
  * with a backlog (also who comes and goes but takes more than he is due, two switches for each of
- * his runs counted in, or much at a time) get the device in turns of about ARBITER_TURN (4/5 of it
+ * his runs counted in, or much at a time) get the device in turns of about ARBITER_TURN (3/5 of it
  * where only such loops take turns), as long as their shares, while the others' channels are
- * disabled: two calls, 0.5 ms lost a turn, 0.419 + 0.419. Small shares have one turn together and
+ * disabled: two calls, 0.5 ms lost a turn, 0.419 + 0.419. Among loops of like kernels the next is
+ * enabled first, so that they meet for the time of a call, each in the other's pauses, in place of
+ * an engine that is idle for as long: 0.434 + 0.434. Small shares have one turn together and
  * divide it by slices. A tenant that only now and then has something to do takes no part and stays
  * enabled. Devices that a tenant with turns has in common take turns together: it has its turn on
  * all of them at once; where the one whose turn it is has nothing, the others of that device alone
@@ -55,17 +57,17 @@
  * before a time that doubles from ARBITER_TRIAL_MIN to ARBITER_TRIAL_MAX. Where pauses are known
  * only to a slice of the others (arbiter_sight.doubt_ns) and that leaves open what a tenant is, it
  * is probed: for some 60 ms the others' slices are ARBITER_SHORT and its own is long, so that its
- * pauses show; again after the same doubling times; turns are a third longer until what was lost by
- * it is made up for. It ends with whatever is found, when a cap switches off who is probed, and
- * after 0.2 s. Beside several others that may leave it open, too: then it stays what it is, and who
- * has work nearly all the time and less than half of what he is due takes turns at once, as that
- * costs nobody what is his, and as long as he fills them. Who has priority over another is served
- * first instead, which is a probe that lasts. Nobody brings turns about whom nobody owes anything.
- * Turns, of up to twice ARBITER_TURN, are also taken among queues while channel groups come and go
- * all the time, but for those that a tenant makes as it begins: each is given its slice by a call
- * that begins the hardware's list anew, and by slices who stands late in it has too little. Not
- * where somebody is not known to be a queue yet, whose pauses would not show, nor where one has
- * priority over another.
+ * pauses show; again after the same doubling times; turns are longer than their part of a frame, by
+ * a third, until what was lost by it is made up for. It ends with whatever is found, when a cap
+ * switches off who is probed, and after 0.2 s. Beside several others that may leave it open, too:
+ * then it stays what it is, and who has work nearly all the time and less than half of what he is
+ * due takes turns at once, as that costs nobody what is his, and as long as he fills them. Who has
+ * priority over another is served first instead, which is a probe that lasts. Nobody brings turns
+ * about whom nobody owes anything. Turns, of up to twice ARBITER_TURN, are also taken among queues
+ * while channel groups come and go all the time, but for those that a tenant makes as it begins:
+ * each is given its slice by a call that begins the hardware's list anew, and by slices who stands
+ * late in it has too little. Not where somebody is not known to be a queue yet, whose pauses would
+ * not show, nor where one has priority over another.
  *
  * Preemption mode. Thread-block where blocks are known to last at most 1/50 of the slice (the slice
  *   is overrun by half a block on average, that is by 1 %), instruction level otherwise.
@@ -164,8 +166,9 @@ struct arbiter_sight {
         uint64_t since; /* clock: demand has been so since then */
         bool used_known;
         enum account_source source;
-        uint64_t used_ns; /* GPU time */
-        uint64_t used_at; /* clock: used_ns is of then, 0: of now */
+        uint64_t used_ns;     /* GPU time */
+        uint64_t used_at;     /* clock: used_ns is of then, 0: of now */
+        int64_t corrected_ns; /* of used_ns: the sum of what was put right later than it was used */
         uint64_t precision_ns;
         bool starts_known;
         uint64_t starts; /* times that it had nothing queued and got work */

@@ -94,7 +94,7 @@ struct seat {
         uint32_t epoch;
         struct flight flight[CALLS];
 
-        uint64_t turn_used; /* the account's best when its turn began */
+        uint64_t turn_used; /* the account's best when its turn began, as it is known now */
         uint64_t turned_before;
         uint64_t turned_at[2]; /* when its last turn began: of a cluster, of this device alone */
         unsigned target_then;  /* at that time */
@@ -142,6 +142,7 @@ struct device {
         bool restless;             /* there are many: queues take turns */
         bool patient;              /* nobody else needs turns here */
         bool only_loops;           /* nobody else takes turns */
+        bool alike;                /* their kernels are of like length */
         bool urgent;               /* somebody's terms changed: not bound by the call budget */
         unsigned cluster;
         struct turns alone;

@@ -290,11 +290,15 @@ unsigned arbiter_step(struct arbiter *arbiter, uint64_t now, struct arbiter_acti
                                                 seat->sight.demand == ARBITER_DEMAND_NONE));
                 }
         }
-        /* First off, then on: the other way round they would meet and switch to and fro. Device by
-           device: one that waits for the calls of all others is idle for so long. */
+        /* First off, then on: the other way round they would meet, and who has the longer kernels
+           would have most of that time. Loops of like kernels share it, which is better than an
+           engine that is idle. Device by device: one that waits for the calls of all others is
+           idle for so long. */
         for (unsigned d = 0; d < arbiter->devices; d++) {
-                switch_channels(arbiter, d, &list, true, now);
-                switch_channels(arbiter, d, &list, false, now);
+                bool off_first = !arbiter->device[d].only_loops || !arbiter->device[d].alike;
+
+                switch_channels(arbiter, d, &list, off_first, now);
+                switch_channels(arbiter, d, &list, !off_first, now);
         }
         set_weights(arbiter, &list, now);
         arbiter->next = MAX_OF(next, now + NAP_MIN);

@@ -5,9 +5,10 @@
 #define QUIET        ARBITER_MS /* without demand for so long, a turn is over */
 #define TURN_DUE     0.875      /* less than 1: frames must not grow by what turns lose */
 #define HAD_SOME     (ARBITER_SHORT * 1000 / 2)
-#define MADE_UP      3u /* such a part of a turn is added to it, at most */
+#define MADE_UP      3u /* such a part of its part of a frame is added to a turn, at most */
 #define TURN_PATIENT (2 * ARBITER_TURN)
-#define TURN_LOOPS   (ARBITER_TURN / 5 * 4)
+#define TURN_LOOPS   (ARBITER_TURN / 5 * 3)
+#define ALIKE        3u    /* runs, which are known by a few */
 #define TURN_SMALL   60000 /* ppm: less is not worth a turn of its own */
 
 /* Tenants with a backlog, and those who come and go but take more than they are due, counting that
@@ -59,6 +60,7 @@ void arb_assign_turns(struct arbiter *arbiter, unsigned d, uint64_t round, bool 
 {
         struct device *device = &arbiter->device[d];
         unsigned own = 0, below = 0, contenders = 0, small = 0, loops = 0;
+        uint64_t shortest = UINT64_MAX / ALIKE, longest = 0; /* of who takes turns, a run */
         struct seat *last = NULL;
 
         for (unsigned i = 0; i < device->count; i++) {
@@ -74,6 +76,10 @@ void arb_assign_turns(struct arbiter *arbiter, unsigned d, uint64_t round, bool 
                         seat->turned_at[0] = seat->turned_at[1] = MAX_OF(device->settled, 1ull) - 1;
                 contenders += takes_turns(arbiter, seat);
                 loops += takes_turns(arbiter, seat) && seat->kind == ARBITER_SYNCHRONOUS;
+                if (takes_turns(arbiter, seat)) {
+                        shortest = MIN_OF(shortest, seat->run_ns);
+                        longest = MAX_OF(longest, seat->run_ns);
+                }
                 if (seat->kind != ARBITER_BACKLOGGED && !pauses)
                         continue;
                 below += latency && !seat->first;
@@ -85,6 +91,7 @@ void arb_assign_turns(struct arbiter *arbiter, unsigned d, uint64_t round, bool 
         }
         device->patient = own == 0 && !latency;
         device->only_loops = loops == contenders && !latency;
+        device->alike = longest <= ALIKE * shortest;
         own += device->restless && !latency;
         if (contenders < 2 || (own == 0 && (!latency || below < 2)))
                 return;
@@ -253,9 +260,9 @@ static uint64_t shortest_turn(
 /* Its part of a frame, all of whose turns are wanted now, or will be. Others' turns may have been
  * parts of longer frames, when more was wanted, or it may have been kept off by calls that took
  * long: so not less than nearly what it is due of the time since its last one began, without what
- * it had of that beyond such a part. */
-static uint64_t turn_length(
-        struct arbiter *arbiter, const struct turns *turns, uint32_t holder, uint64_t now)
+ * it had of that beyond such a part. ret_part: its part alone. */
+static uint64_t turn_length(struct arbiter *arbiter, const struct turns *turns, uint32_t holder,
+        uint64_t now, uint64_t *ret_part)
 {
         uint64_t sum = 0, smallest = UINT64_MAX, frame, most, rows = 0, length;
         uint64_t turn;
@@ -273,6 +280,7 @@ static uint64_t turn_length(
                 if (k == holder)
                         own = row;
         }
+        *ret_part = ARBITER_TURN;
         if (rows < 2 || !own.target)
                 return ARBITER_TURN;
         turn = shortest_turn(arbiter, turns, rows);
@@ -285,16 +293,19 @@ static uint64_t turn_length(
         due = (int64_t)((double)MIN_OF(now - own.waits, 2 * most) * (double)own.due /
                         (double)MAX_OF(sum, (uint64_t)PPM) * TURN_DUE);
         due -= MAX_OF(own.had - (int64_t)length, (int64_t)0);
+        *ret_part = length + ARBITER_TURN_LOSS;
         return MIN_OF((uint64_t)MAX_OF((int64_t)length, due), most) + ARBITER_TURN_LOSS;
 }
 
 /* What those whose turn it is had of it. ret_least: what they can be content with: next to nothing,
  * where somebody is served before them; else a quarter, as those who come and go had work left
- * over. False: not known. */
+ * over, if so much of it has been seen that it is not what was predicted before that is missing
+ * now. False: not known. */
 static bool had_of_turn(struct arbiter *arbiter, const struct turns *turns, uint64_t now,
         int64_t *ret_had, int64_t *ret_least)
 {
         bool latency = false;
+        uint64_t seen;
 
         *ret_had = *ret_least = 0;
         for (unsigned d = 0; d < arbiter->devices; d++) {
@@ -311,7 +322,9 @@ static bool had_of_turn(struct arbiter *arbiter, const struct turns *turns, uint
                         if (!seat->sight.used_known)
                                 return false;
                         *ret_had += (int64_t)(account_best(&seat->account) - seat->turn_used);
-                        if (seat->sight.demand == ARBITER_DEMAND_WORK) {
+                        seen = seat->sight.used_at ? seat->sight.used_at : now;
+                        if (seat->sight.demand == ARBITER_DEMAND_WORK &&
+                                seen > turns->begun + (now - turns->begun) / 2) {
                                 int64_t least = (int64_t)((double)(now - turns->begun) / 4 *
                                                           part_in_turn(arbiter, seat));
 
@@ -319,14 +332,15 @@ static bool had_of_turn(struct arbiter *arbiter, const struct turns *turns, uint
                         }
                 }
         }
+        *ret_had = MAX_OF(*ret_had, (int64_t)0);
         if (latency)
                 *ret_least = HAD_SOME;
         return true;
 }
 
-/* What a turn is longer, to make up for what was lost to probes. */
+/* What a turn is longer, by so much at most, to make up for what was lost to probes. */
 static uint64_t make_up(
-        struct arbiter *arbiter, const struct turns *turns, uint32_t holder, uint64_t length)
+        struct arbiter *arbiter, const struct turns *turns, uint32_t holder, uint64_t most)
 {
         uint64_t more = 0;
 
@@ -335,7 +349,7 @@ static uint64_t make_up(
 
                 for (unsigned i = 0; turns->devices & 1u << d && i < device->count; i++) {
                         struct seat *seat = seat_of(arbiter, d, device->order[i]);
-                        uint64_t part = MIN_OF(seat->lost_ns, length / MADE_UP);
+                        uint64_t part = MIN_OF(seat->lost_ns, most);
 
                         if (!arb_in_row(seat, device->order[i], holder))
                                 continue;
@@ -348,12 +362,15 @@ static uint64_t make_up(
 
 static void begin_turn(struct arbiter *arbiter, struct turns *turns, uint32_t holder, uint64_t now)
 {
-        uint64_t length;
+        uint64_t length, part, most;
 
         turns->holder = holder;
         turns->begun = now;
-        length = MAX_OF(turn_length(arbiter, turns, holder, now), ARBITER_MS);
-        turns->end = now + length + make_up(arbiter, turns, holder, length);
+        length = MAX_OF(turn_length(arbiter, turns, holder, now, &part), ARBITER_MS);
+        /* others' turns, and with them what is due, are longer for the same reason: added to that,
+           each would be longer than the one before */
+        most = part + part / MADE_UP;
+        turns->end = now + length + make_up(arbiter, turns, holder, most - MIN_OF(most, length));
         for (unsigned d = 0; d < arbiter->devices; d++) {
                 const struct device *device = &arbiter->device[d];
 

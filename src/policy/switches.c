@@ -690,6 +690,13 @@ static bool look_back(const struct switches *switches, uint64_t at, struct switc
         return false;
 }
 
+/* What is in question is taken to be as it was lately. */
+static int64_t used_by(const struct switches_owner *owner)
+{
+        return owner->sure_ns + owner->judged_ns +
+               (int64_t)((double)owner->question.ns * owner->part_ppm / PPM);
+}
+
 /* Of what is in question between these two times so much was work; of runs that ended by force not
  * less than that part. */
 static void judge(struct switches *switches, uint64_t from, uint64_t to, double work, double least)
@@ -718,6 +725,7 @@ static void judge(struct switches *switches, uint64_t from, uint64_t to, double 
                 double given =
                         (double)firm[i] * firm_part + (double)(loose[i] - firm[i]) * rest_part;
                 double part, trust;
+                int64_t before = used_by(owner);
 
                 if (loose[i] == 0)
                         continue;
@@ -733,6 +741,7 @@ static void judge(struct switches *switches, uint64_t from, uint64_t to, double 
                         owner->part_ppm = (uint32_t)(part * PPM);
                         owner->sampled = true;
                 }
+                owner->corrected_ns += used_by(owner) - before;
         }
 }
 
@@ -866,17 +875,16 @@ int switches_sight(struct switches *switches, uint32_t id, struct switches_sight
 {
         struct switches_owner *owner = find(switches, id);
         uint64_t idle = 0, seen = switches->now;
-        int64_t used, guess;
+        int64_t used;
 
         if (!owner || (owner->end == SWITCHES_NEVER && owner != switches->holder))
                 return -ENOENT;
-        used = owner->sure_ns + owner->judged_ns;
-        guess = (int64_t)((double)owner->question.ns * owner->part_ppm / PPM);
-        owner->shown_ns =
-                (uint64_t)MAX_OF((int64_t)owner->shown_ns, used + (owner->sampled ? guess : 0));
+        used = used_by(owner);
+        owner->shown_ns = (uint64_t)MAX_OF((int64_t)owner->shown_ns,
+                owner->sampled ? used : owner->sure_ns + owner->judged_ns);
         ret->counted_ns = owner->shown_ns;
-        used += guess;
         ret->used_ns = (uint64_t)MAX_OF(used, (int64_t)0);
+        ret->corrected_ns = owner->corrected_ns;
         ret->demand = demand_of(switches, owner, &ret->since);
         /* what it wants while it is disabled is not to be seen */
         if (owner->asleep)

@@ -100,6 +100,7 @@ struct switches_owner {
                             it may have */
         int64_t sure_ns; /* work */
         int64_t judged_ns;           /* was in question: the part of it that was work */
+        int64_t corrected_ns;        /* by what samples have said of the time before them */
         uint64_t last_from, last_to; /* of its last run */
         uint32_t part_ppm;           /* of what was in question lately */
         bool sampled;                /* so a sample has said */
@@ -191,6 +192,7 @@ struct switches_sight {
         uint64_t used_ns; /* best guess: falls where what was in question was not work */
         uint64_t
                 counted_ns; /* to be shown: never falls; without what no sample has spoken of yet */
+        int64_t corrected_ns; /* by so much, in all, used_ns has changed for what was before */
         enum switches_demand demand;
         uint64_t since;
         uint64_t starts, wanted_ns, doubt_ns; /* but for small corrections ever growing */

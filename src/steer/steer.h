@@ -235,7 +235,7 @@ static_assert(sizeof(struct steer_answer) == 48, "layout");
  * own, made anew with each steering process. See policy/switches.h for what the words mean.
  */
 #define STEER_VIEW_MAGIC   0x5745495645564c43ull /* "CLVEVIEW" */
-#define STEER_VIEW_VERSION 1u
+#define STEER_VIEW_VERSION 2u
 #define STEER_VIEW_ENTRIES 128u
 
 enum steer_watch_state {
@@ -252,8 +252,9 @@ struct steer_seen {
         uint32_t demand;           /* enum switches_demand */
         uint32_t reserved;
         uint64_t used_ns, counted_ns, since, starts, wanted_ns, doubt_ns;
+        int64_t corrected_ns;
 };
-static_assert(sizeof(struct steer_seen) == 64, "layout");
+static_assert(sizeof(struct steer_seen) == 72, "layout");
 
 struct steer_view_device {
         _Atomic uint32_t state;  /* enum steer_watch_state */

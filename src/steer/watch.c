@@ -85,6 +85,7 @@ static void show(struct watch *watch, unsigned device)
                         seen->starts = sight.starts;
                         seen->wanted_ns = sight.wanted_ns;
                         seen->doubt_ns = sight.doubt_ns;
+                        seen->corrected_ns = sight.corrected_ns;
                 }
                 atomic_store(&seen->sequence, sequence + 2);
         }

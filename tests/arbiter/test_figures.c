@@ -359,7 +359,8 @@ static void two_loops(const char *name, uint64_t kernel, enum fidelity fidelity,
 }
 
 /* Samples of the engine that are uneven, as an H100's, correct what was used of up to a second
- * before: that is no sign that a loop fills its turns, and slices might do. */
+ * before: that is no sign that a loop fills its turns, and slices might do; nor that it has not had
+ * the turn that is on. */
 static void loops_with_uneven_samples(void)
 {
         struct client *client[2];
@@ -384,6 +385,33 @@ static void loops_with_uneven_samples(void)
                 (double)longest / MS, looks);
         verdict(longest <= 10 * MS && looks <= 1, longest <= 9 * MS && looks == 0);
         world_done(&world);
+}
+
+/* Samples so uneven that they are looked at now and then: what is lost by that is made up for by
+ * turns that are longer by a third, not longer and longer. */
+static void loops_looked_at(void)
+{
+        uint64_t longest = 0;
+
+        for (uint64_t kernel = 20 * US; kernel <= 100 * US; kernel += 80 * US)
+                for (unsigned uneven = 40000; uneven <= 120000; uneven += 20000) {
+                        struct client *client[2];
+
+                        begin(3, SEES_SWITCHES);
+                        world.uneven_ppm = uneven;
+                        for (unsigned i = 0; i < 2; i++)
+                                client[i] = add(i + 1, 50, 0, ARBITER_NORMAL, loop(kernel));
+                        world_run(&world, world.now + SEC / 2);
+                        for (unsigned i = 0; i < 2; i++)
+                                client[i]->longest = 0;
+                        world_run(&world, world.now + 20 * SEC);
+                        for (unsigned i = 0; i < 2; i++)
+                                longest = MAX_OF(longest, client[i]->longest);
+                        world_done(&world);
+                }
+        printf("2  two loops, samples so uneven that they are looked at  longest wait %.1f ms",
+                (double)longest / MS);
+        verdict(longest <= 12 * MS, longest <= 11 * MS);
 }
 
 static void loop_and_queue(const char *name, uint64_t kernel, enum fidelity fidelity)
@@ -1160,6 +1188,7 @@ int main(void)
         two_loops("the same, only coarse use seen", 100 * US, SEES_COARSE, 50, 50, true);
         two_loops("the same, nothing seen", 100 * US, SEES_NOTHING, 50, 50, false);
         loops_with_uneven_samples();
+        loops_looked_at();
         two_loops("the same at 75:25", 100 * US, SEES_ALL, 75, 25, false);
         two_loops("the same at 90:10", 100 * US, SEES_ALL, 90, 10, false);
         idle_instants();

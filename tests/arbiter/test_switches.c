@@ -450,6 +450,29 @@ static void alone(void **state)
         assert_int_equal(sight(A).demand, SWITCHES_NONE);
 }
 
+/* What a sample says of the time before it is told as a correction, and what has come since is not
+ * part of it. */
+static void corrections(void **state)
+{
+        struct switches_sight before, after;
+
+        (void)state;
+        switches_record(switches, A, now, true);
+        for (unsigned k = 0; k < 20; k++)
+                switches_look(switches, now += 10 * MS);
+        before = sight(A);
+        assert_about(before.used_ns, 200 * MS, MS);
+        assert_int_equal(before.corrected_ns, 0);
+        switches_busy(switches, now - 200 * MS, now, 150 * MS, A);
+        after = sight(A);
+        assert_about(before.used_ns - after.used_ns, 50 * MS, 5 * MS);
+        assert_int_equal(after.corrected_ns, (int64_t)(after.used_ns - before.used_ns));
+        before = after;
+        switches_look(switches, now += 10 * MS);
+        assert_in_range(sight(A).used_ns - before.used_ns, 7 * MS, 10 * MS);
+        assert_int_equal(sight(A).corrected_ns, before.corrected_ns);
+}
+
 /* A sample answers for its own time: not for one who came after it, nor with what was before. */
 static void samples_of_their_time(void **state)
 {
@@ -976,6 +999,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(no_work, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(disabled, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(alone, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(corrections, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(samples_of_their_time, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(holds_without_work, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(switching_is_no_work, set_up, tear_down),
