@@ -170,8 +170,11 @@ static void show(struct process *p)
         struct switches_sight sight = {0};
 
         (void)switches_sight(&device[p->device], p->id, &sight);
-        printf("device %u process %u: used %.3f s, %" PRIu64 " times out of work\n", p->device,
-                p->id, (double)sight.used_ns / 1e9, sight.starts);
+        printf("device %u process %u: used %.3f s, %" PRIu64 " times out of work", p->device, p->id,
+                (double)sight.used_ns / 1e9, sight.starts);
+        if (sight.short_ns)
+                printf(", works for %.1f us at a time", (double)sight.short_ns / 1e3);
+        putchar('\n');
         for (unsigned k = 0; k < KINDS; k++) {
                 unsigned count = MIN_OF(p->count[k], RUNS_MAX);
                 const int64_t *over = p->over[k];

@@ -822,6 +822,7 @@ static void add_use(const struct compute *compute, struct session *session, unsi
                 .doubt_ns = seen.doubt_ns,
                 .corrected_ns = seen.corrected_ns,
         };
+        sight->short_ns = MAX_OF(sight->short_ns, seen.short_ns);
         switch (seen.demand) {
         case SWITCHES_WORK:
                 if (sight->demand != ARBITER_DEMAND_WORK || seen.since < sight->since)

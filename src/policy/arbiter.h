@@ -39,35 +39,36 @@
  * engine idle for it as long as its pause is shorter than switching away and back (2 * 138 us). If
  * its slices, of which it uses one run a round, would not give it what it is due, it and everybody
  * with a backlog (also who comes and goes but takes more than he is due, two switches for each of
- * his runs counted in, or much at a time) get the device in turns of about ARBITER_TURN (3/5 of it
- * where only such loops take turns), as long as their shares, while the others' channels are
- * disabled: two calls, 0.5 ms lost a turn, 0.419 + 0.419. Among loops of like kernels the next is
- * enabled first, so that they meet for the time of a call, each in the other's pauses, in place of
- * an engine that is idle for as long: 0.434 + 0.434. Small shares have one turn together and
- * divide it by slices. A tenant that only now and then has something to do takes no part and stays
- * enabled. Devices that a tenant with turns has in common take turns together: it has its turn on
- * all of them at once; where the one whose turn it is has nothing, the others of that device alone
- * take turns among themselves. The next turn is that of whoever has waited longest, and not
- * shorter than nearly what it is due of that time, less what it had of it beyond its part: calls
- * may take 0.1 s, as the driver makes none while it takes down the contexts of a process that has
- * died; one in which its holder had next to nothing, as somebody else comes first, goes on, at
- * most for thrice its length and ARBITER_FRAME_MAX, or does not count.
- * Pauses are known from arbiter_sight.starts and .wanted_ns; where these are unknown, a tenant that
- * leaves its slices unused is tried out with a turn, and if it leaves that unused too, not again
- * before a time that doubles from ARBITER_TRIAL_MIN to ARBITER_TRIAL_MAX. Where pauses are known
- * only to a slice of the others (arbiter_sight.doubt_ns) and that leaves open what a tenant is, it
- * is probed: for some 60 ms the others' slices are ARBITER_SHORT and its own is long, so that its
- * pauses show; again after the same doubling times; turns are longer than their part of a frame, by
- * a third, until what was lost by it is made up for. It ends with whatever is found, when a cap
- * switches off who is probed, and after 0.2 s. Beside several others that may leave it open, too:
- * then it stays what it is, and who has work nearly all the time and less than half of what he is
- * due takes turns at once, as that costs nobody what is his, and as long as he fills them. Who has
- * priority over another is served first instead, which is a probe that lasts. Nobody brings turns
- * about whom nobody owes anything. Turns, of up to twice ARBITER_TURN, are also taken among queues
- * while channel groups come and go all the time, but for those that a tenant makes as it begins:
- * each is given its slice by a call that begins the hardware's list anew, and by slices who stands
- * late in it has too little. Not where somebody is not known to be a queue yet, whose pauses would
- * not show, nor where one has priority over another.
+ * his runs counted in, or much at a time) get the device in turns of about ARBITER_TURN, as
+ * long as their shares, while the others' channels are disabled: two calls, 0.5 ms lost a turn,
+ * 0.419 + 0.419. Where only such loops take turns somebody waits for each, and they are shorter, as
+ * a late call comes on top of that: 3/5 of it, and 2/5 among loops of like kernels. Of these the
+ * next is enabled before the last is disabled, so that they meet for the time of a call, each in
+ * the other's pauses, in place of an engine that is idle for as long. Small shares have one turn
+ * together and divide it by slices. A tenant that only now and then has something to do takes no
+ * part and stays enabled. Devices that a tenant with turns has in common take turns together: it
+ * has its turn on all of them at once; where the one whose turn it is has nothing, the others of
+ * that device alone take turns among themselves. The next turn is that of whoever has waited
+ * longest, and not shorter than nearly what it is due of that time, less what it had of it beyond
+ * its part: calls may take 0.1 s, as the driver makes none while it takes down the contexts of a
+ * process that has died; one in which its holder had next to nothing, as somebody else comes first,
+ * goes on, at most for thrice its length and ARBITER_FRAME_MAX, or does not count. Pauses are known
+ * from arbiter_sight.starts and .wanted_ns; where these are unknown, a tenant that leaves its
+ * slices unused is tried out with a turn, and if it leaves that unused too, not again before a time
+ * that doubles from ARBITER_TRIAL_MIN to ARBITER_TRIAL_MAX. Where pauses are known only to a slice
+ * of the others (arbiter_sight.doubt_ns) and that leaves open what a tenant is, it is probed: for
+ * some 60 ms the others' slices are ARBITER_SHORT and its own is long, so that its pauses show;
+ * again after the same doubling times; turns are longer than their part of a frame, by a third,
+ * until what was lost by it is made up for. It ends with whatever is found, when a cap switches off
+ * who is probed, and after 0.2 s. Beside several others that may leave it open, too: then it stays
+ * what it is, and who has work nearly all the time and less than half of what he is due takes turns
+ * at once, as that costs nobody what is his, and as long as he fills them. Who has priority over
+ * another is served first instead, which is a probe that lasts. Nobody brings turns about whom
+ * nobody owes anything. Turns, of up to twice ARBITER_TURN, are also taken among queues while
+ * channel groups come and go all the time, but for those that a tenant makes as it begins: each is
+ * given its slice by a call that begins the hardware's list anew, and by slices who stands late in
+ * it has too little. Not where somebody is not known to be a queue yet, whose pauses would not
+ * show, nor where one has priority over another.
  *
  * Preemption mode. Thread-block where blocks are known to last at most 1/50 of the slice (the slice
  *   is overrun by half a block on average, that is by 1 %), instruction level otherwise.
@@ -175,6 +176,7 @@ struct arbiter_sight {
         bool wanted_known;
         uint64_t wanted_ns; /* time with work queued or running, at most */
         uint64_t doubt_ns;  /* so much of it may have been without work, as far as can be seen */
+        uint64_t short_ns;  /* it works so long at a time, as far as pauses were seen; 0: unknown */
         bool blind_alone;   /* starts and pauses are seen only while others have work too */
         /* Longest time that its blocks lately lasted, 0: unknown, and then it is preempted in the
          * middle of them. The daemon knows of none: nothing says how long a block runs but trying,

@@ -142,7 +142,6 @@ struct device {
         bool restless;             /* there are many: queues take turns */
         bool patient;              /* nobody else needs turns here */
         bool only_loops;           /* nobody else takes turns */
-        bool alike;                /* their kernels are of like length */
         bool urgent;               /* somebody's terms changed: not bound by the call budget */
         unsigned cluster;
         struct turns alone;
@@ -280,6 +279,8 @@ void arb_assign_turns(struct arbiter *arbiter, unsigned d, uint64_t round, bool 
 /* All with a backlog, but small ones, are queues of the same priority, and several: what somebody
  * is that comes shows by slices only, and who has priority is served first. */
 bool arb_are_queues(struct arbiter *arbiter, unsigned d);
+/* Only loops take turns, whose kernels are of like length. */
+bool arb_are_like_loops(struct arbiter *arbiter, unsigned d);
 /* Which devices take turns together. */
 void arb_find_clusters(struct arbiter *arbiter);
 /* Whether a turn of that row, a tenant or POOL, is its. */

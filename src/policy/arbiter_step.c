@@ -295,10 +295,10 @@ unsigned arbiter_step(struct arbiter *arbiter, uint64_t now, struct arbiter_acti
            engine that is idle. Device by device: one that waits for the calls of all others is
            idle for so long. */
         for (unsigned d = 0; d < arbiter->devices; d++) {
-                bool off_first = !arbiter->device[d].only_loops || !arbiter->device[d].alike;
+                bool alike = arb_are_like_loops(arbiter, d);
 
-                switch_channels(arbiter, d, &list, off_first, now);
-                switch_channels(arbiter, d, &list, !off_first, now);
+                switch_channels(arbiter, d, &list, !alike, now);
+                switch_channels(arbiter, d, &list, alike, now);
         }
         set_weights(arbiter, &list, now);
         arbiter->next = MAX_OF(next, now + NAP_MIN);

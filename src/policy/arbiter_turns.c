@@ -8,7 +8,8 @@
 #define MADE_UP      3u /* such a part of its part of a frame is added to a turn, at most */
 #define TURN_PATIENT (2 * ARBITER_TURN)
 #define TURN_LOOPS   (ARBITER_TURN / 5 * 3)
-#define ALIKE        3u    /* runs, which are known by a few */
+#define TURN_ALIKE   (ARBITER_TURN / 5 * 2)
+#define ALIKE        3u    /* kernels, of which the shortest lately are known */
 #define TURN_SMALL   60000 /* ppm: less is not worth a turn of its own */
 
 /* Tenants with a backlog, and those who come and go but take more than they are due, counting that
@@ -52,6 +53,23 @@ bool arb_are_queues(struct arbiter *arbiter, unsigned d)
         return queues > 1;
 }
 
+bool arb_are_like_loops(struct arbiter *arbiter, unsigned d)
+{
+        const struct device *device = &arbiter->device[d];
+        uint64_t shortest = UINT64_MAX / ALIKE, longest = 0; /* at a time */
+
+        for (unsigned i = 0; device->only_loops && i < device->count; i++) {
+                const struct seat *seat = seat_of(arbiter, d, device->order[i]);
+                uint64_t run = seat->sight.short_ns ? seat->sight.short_ns : seat->run_ns;
+
+                if (!takes_turns(arbiter, seat))
+                        continue;
+                shortest = MIN_OF(shortest, run);
+                longest = MAX_OF(longest, run);
+        }
+        return device->only_loops && longest <= ALIKE * shortest;
+}
+
 /* Who takes turns. They are needed if a tenant pauses and its slices, of which it uses one run a
  * round, would not give it what it is due. Then everybody with a backlog takes them as well: a turn
  * that is shared by slices would have to be as long as whole rounds of them, or the same tenant is
@@ -60,7 +78,6 @@ void arb_assign_turns(struct arbiter *arbiter, unsigned d, uint64_t round, bool 
 {
         struct device *device = &arbiter->device[d];
         unsigned own = 0, below = 0, contenders = 0, small = 0, loops = 0;
-        uint64_t shortest = UINT64_MAX / ALIKE, longest = 0; /* of who takes turns, a run */
         struct seat *last = NULL;
 
         for (unsigned i = 0; i < device->count; i++) {
@@ -76,10 +93,6 @@ void arb_assign_turns(struct arbiter *arbiter, unsigned d, uint64_t round, bool 
                         seat->turned_at[0] = seat->turned_at[1] = MAX_OF(device->settled, 1ull) - 1;
                 contenders += takes_turns(arbiter, seat);
                 loops += takes_turns(arbiter, seat) && seat->kind == ARBITER_SYNCHRONOUS;
-                if (takes_turns(arbiter, seat)) {
-                        shortest = MIN_OF(shortest, seat->run_ns);
-                        longest = MAX_OF(longest, seat->run_ns);
-                }
                 if (seat->kind != ARBITER_BACKLOGGED && !pauses)
                         continue;
                 below += latency && !seat->first;
@@ -91,7 +104,6 @@ void arb_assign_turns(struct arbiter *arbiter, unsigned d, uint64_t round, bool 
         }
         device->patient = own == 0 && !latency;
         device->only_loops = loops == contenders && !latency;
-        device->alike = longest <= ALIKE * shortest;
         own += device->restless && !latency;
         if (contenders < 2 || (own == 0 && (!latency || below < 2)))
                 return;
@@ -241,20 +253,21 @@ static uint32_t next_row(const struct arbiter *arbiter, uint32_t row)
 }
 
 /* How long one is, at least. Queues do not mind to wait for longer, and where there are only loops
- * somebody waits for each, so that a turn which ends some ms late is not to be long besides. */
-static uint64_t shortest_turn(
-        const struct arbiter *arbiter, const struct turns *turns, uint64_t rows)
+ * somebody waits for each, so that a turn which ends some ms late is not to be long besides; less
+ * is lost by one of loops that are alike. */
+static uint64_t shortest_turn(struct arbiter *arbiter, const struct turns *turns, uint64_t rows)
 {
-        bool patient = true, only_loops = true;
+        bool patient = true, only_loops = true, alike = true;
 
         for (unsigned d = 0; d < arbiter->devices; d++)
                 if (turns->devices & 1u << d) {
                         patient = patient && arbiter->device[d].patient;
                         only_loops = only_loops && arbiter->device[d].only_loops;
+                        alike = alike && arb_are_like_loops(arbiter, d);
                 }
         if (patient)
                 return MIN_OF(MAX_OF(ARBITER_FRAME_MAX / rows, ARBITER_TURN), TURN_PATIENT);
-        return only_loops ? TURN_LOOPS : ARBITER_TURN;
+        return alike ? TURN_ALIKE : only_loops ? TURN_LOOPS : ARBITER_TURN;
 }
 
 /* Its part of a frame, all of whose turns are wanted now, or will be. Others' turns may have been

@@ -109,6 +109,8 @@ struct switches_owner {
         uint64_t shown_ns;
         uint64_t first; /* when it was first seen */
         uint64_t starts, pause_ns, doubt_ns;
+        uint64_t burst_ns; /* how much it ran since it had work again */
+        uint64_t short_ns; /* how much it runs at a time, of the shortest lately; 0: not known */
         struct question question; /* no sample has come yet */
         struct question off;      /* it was disabled; what is on is not in it yet */
         uint64_t ran_ns;          /* work in its runs since all became steady */
@@ -196,6 +198,8 @@ struct switches_sight {
         enum switches_demand demand;
         uint64_t since;
         uint64_t starts, wanted_ns, doubt_ns; /* but for small corrections ever growing */
+        uint64_t
+                short_ns; /* it works so long at a time, as far as pauses were seen; 0: not known */
 };
 
 /* costs: NULL for an H100's. */

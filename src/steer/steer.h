@@ -253,8 +253,9 @@ struct steer_seen {
         uint32_t reserved;
         uint64_t used_ns, counted_ns, since, starts, wanted_ns, doubt_ns;
         int64_t corrected_ns;
+        uint64_t short_ns;
 };
-static_assert(sizeof(struct steer_seen) == 72, "layout");
+static_assert(sizeof(struct steer_seen) == 80, "layout");
 
 struct steer_view_device {
         _Atomic uint32_t state;  /* enum steer_watch_state */

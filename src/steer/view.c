@@ -81,6 +81,7 @@ int steer_view_read(
                         copy.wanted_ns = entry->wanted_ns;
                         copy.doubt_ns = entry->doubt_ns;
                         copy.corrected_ns = entry->corrected_ns;
+                        copy.short_ns = entry->short_ns;
                         atomic_thread_fence(memory_order_acquire);
                         if (before % 2 != 0 || atomic_load(&entry->sequence) != before)
                                 continue;

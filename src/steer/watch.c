@@ -86,6 +86,7 @@ static void show(struct watch *watch, unsigned device)
                         seen->wanted_ns = sight.wanted_ns;
                         seen->doubt_ns = sight.doubt_ns;
                         seen->corrected_ns = sight.corrected_ns;
+                        seen->short_ns = sight.short_ns;
                 }
                 atomic_store(&seen->sequence, sequence + 2);
         }

@@ -473,6 +473,30 @@ static void corrections(void **state)
         assert_int_equal(sight(A).corrected_ns, before.corrected_ns);
 }
 
+/* For how long somebody works at a time is seen beside another; that he has the engine alone for
+ * longer tells little. */
+static void works_at_a_time(void **state)
+{
+        (void)state;
+        switches_slice(switches, A, now, 20000);
+        switches_slice(switches, B, now, 20000);
+        switches_look(switches, now);
+        for (unsigned i = 0; i < 200; i++) {
+                run(A, 158 * US);
+                run(B, 5058 * US);
+        }
+        switches_look(switches, now);
+        assert_about(sight(A).short_ns, 100 * US, 5 * US);
+        assert_about(sight(B).short_ns, 5000 * US, 100 * US);
+        for (unsigned i = 0; i < 4; i++) {
+                run(A, 3000 * MS);
+                run(B, 5058 * US);
+        }
+        switches_look(switches, now);
+        assert_in_range(sight(A).short_ns, 95 * US, 130 * US);
+        assert_about(sight(B).short_ns, 5000 * US, 100 * US);
+}
+
 /* A sample answers for its own time: not for one who came after it, nor with what was before. */
 static void samples_of_their_time(void **state)
 {
@@ -1000,6 +1024,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(disabled, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(alone, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(corrections, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(works_at_a_time, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(samples_of_their_time, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(holds_without_work, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(switching_is_no_work, set_up, tear_down),

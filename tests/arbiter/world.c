@@ -536,6 +536,7 @@ static void see_switches(
         sight->wanted_ns = seen.wanted_ns;
         sight->doubt_ns = seen.doubt_ns;
         sight->corrected_ns = seen.corrected_ns;
+        sight->short_ns = seen.short_ns;
 }
 
 /* As the daemon without records: a cap without a guarantee goes by what it could have used. */

@@ -243,7 +243,8 @@ static void rests(void **state)
         close(fd);
 }
 
-/* What samples put right of the time before can be told from what was used since. */
+/* What samples put right of the time before can be told from what was used since; and what one that
+ * pauses does at a time is shown. */
 static void corrected(void **state)
 {
         static const uint8_t uuid[16] = {1};
@@ -264,6 +265,8 @@ static void corrected(void **state)
                 (void)steer_view_read(view, 2, 100, &seen);
         }
         assert_true(seen.corrected_ns < 0);
+        /* it has the engine so long at a time */
+        assert_in_range(seen.short_ns, SLICE, SLICE + 98000);
         assert_true((uint64_t)-seen.corrected_ns < now_ns() - begun);
         assert_null(watch_free(watch));
         steer_view_unmap(view);
