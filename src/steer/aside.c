@@ -2,20 +2,23 @@
 #include "steer/aside.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/timerfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 
 /* Longer than a call takes that waits for nothing (MEASURED: 0.65 ms), and between two looks. */
 #define LONG_NS 2000000
+/* Longer than it takes to wake a thread, by far: then it is late. */
+#define LATE_NS 500000
 
 struct aside {
-        bool (*overtake)(void *userdata);
-        void *userdata;
+        struct aside_work work;
         int timer; /* runs out when what is under way has taken long */
         pthread_t thread;
         pthread_mutex_t lock;
@@ -41,7 +44,7 @@ static bool overtake(struct aside *aside)
 
                 aside->overtaking = true;
                 pthread_mutex_unlock(&aside->lock);
-                done = aside->overtake(aside->userdata);
+                done = aside->work.overtake(aside->work.userdata);
                 pthread_mutex_lock(&aside->lock);
                 aside->overtaking = false;
                 pthread_cond_broadcast(&aside->done);
@@ -55,29 +58,59 @@ static bool overtake(struct aside *aside)
         return !end;
 }
 
+/* Something has come. False: this was the end. */
+static bool take_over(struct aside *aside)
+{
+        const struct timespec pause = {.tv_nsec = LATE_NS};
+        bool busy, end;
+
+        nanosleep(&pause, NULL);
+        pthread_mutex_lock(&aside->lock);
+        busy = aside->under_way;
+        end = aside->end;
+        pthread_mutex_unlock(&aside->lock);
+        if (!busy && !end)
+                aside->work.take_over(aside->work.userdata);
+        return !end;
+}
+
 static void *run(void *argument)
 {
         struct aside *aside = argument;
+        struct pollfd fds[] = {
+                {.fd = aside->timer, .events = POLLIN},
+                {.fd = aside->work.inbox, .events = POLLIN},
+        };
         uint64_t times;
 
         for (;;) {
-                if (read(aside->timer, &times, sizeof(times)) != sizeof(times) && errno != EINTR)
-                        return NULL;
-                if (!overtake(aside))
+                if (poll(fds, ARRAY_SIZE(fds), -1) < 0) {
+                        if (errno != EINTR)
+                                return NULL;
+                        continue;
+                }
+                if (fds[0].revents) {
+                        if (read(aside->timer, &times, sizeof(times)) < 0 && errno != EINTR &&
+                                errno != EAGAIN)
+                                return NULL;
+                        if (!overtake(aside))
+                                return NULL;
+                }
+                if (fds[1].revents && !take_over(aside))
                         return NULL;
         }
 }
 
-int aside_new(bool (*overtake)(void *userdata), void *userdata, struct aside **ret)
+int aside_new(const struct aside_work *work, struct aside **ret)
 {
         struct aside *aside = calloc(1, sizeof(*aside));
         int r;
 
         if (!aside)
                 return -ENOMEM;
-        aside->overtake = overtake;
-        aside->userdata = userdata;
-        aside->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
+        aside->work = *work;
+        /* it may be set anew between that it ran out and that it is read */
+        aside->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
         if (aside->timer < 0) {
                 r = -errno;
                 free(aside);

@@ -60,8 +60,10 @@ struct steer {
          * call of a client at a time. */
         struct aside *aside; /* NULL: all is done one after the other */
         void *aside_handle;
+        pthread_mutex_t serving;            /* held by who takes commands and does them */
         pthread_mutex_t lock;               /* of the board, as both change it */
         const struct steer_command *beside; /* what is under way meanwhile */
+        _Atomic bool repeated;              /* the other thread does it, too */
 };
 
 static uint64_t now_ns(void)
@@ -608,7 +610,9 @@ static int switch_command(struct steer *steer, void *handle, const struct steer_
                 r = switch_channels(steer, handle, command->device, channels, holders, count,
                         STEER_ON, &answer->value, &answer->status);
         }
-        tell_watch(steer, command, from, now_ns());
+        /* once, by whoever is the second to try */
+        if (handle != steer->handle || !steer->repeated)
+                tell_watch(steer, command, from, now_ns());
         return r == 0 && count < command->count ? -EBADF : r;
 }
 
@@ -652,7 +656,7 @@ static int command_do(struct steer *steer, const struct steer_command *command, 
         }
 }
 
-/* 1: a command; 0: the daemon has gone. */
+/* 1: a command; 0: the daemon has gone; -EAGAIN: none has come. */
 static int receive(struct steer *steer, struct steer_command *ret, int *ret_fd)
 {
         union {
@@ -670,7 +674,7 @@ static int receive(struct steer *steer, struct steer_command *ret, int *ret_fd)
 
         *ret_fd = -EBADF;
         do
-                n = recvmsg(steer->socket, &header, MSG_CMSG_CLOEXEC);
+                n = recvmsg(steer->socket, &header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
         while (n < 0 && errno == EINTR);
         if (n <= 0)
                 return n < 0 ? -errno : 0;
@@ -740,6 +744,27 @@ static bool may_overtake(const struct steer_command *command, const struct steer
         }
 }
 
+/* Somebody's turn has begun, and the call that enables him takes long. It may be the thread that is
+ * late and not RM, and to enable twice is to enable once. */
+static bool enable_too(struct steer *steer)
+{
+        struct steer_answer answer = {0};
+
+        if (steer->beside->type != STEER_ENABLE || steer->repeated)
+                return false;
+        steer->repeated = true;
+        (void)switch_command(steer, steer->aside_handle, steer->beside, &answer);
+        return true;
+}
+
+/* What has come and is not taken yet. */
+static bool peek(struct steer *steer, struct steer_command *ret)
+{
+        return recv(steer->socket, ret, sizeof(*ret), MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC) ==
+                       sizeof(*ret) &&
+               ret->magic == STEER_MAGIC;
+}
+
 /* Another thread's, while a command takes long. */
 static bool switch_aside(void *userdata)
 {
@@ -749,14 +774,50 @@ static bool switch_aside(void *userdata)
         struct steer_answer answer = {0};
         uint64_t from;
 
-        if (recv(steer->socket, &command, sizeof(command), MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC) !=
-                        sizeof(command) ||
-                command.magic != STEER_MAGIC || !may_overtake(steer->beside, &command) ||
+        if (!peek(steer, &command) || !may_overtake(steer->beside, &command) ||
                 receive(steer, &command, &fd) <= 0)
-                return false;
+                return enable_too(steer);
         from = now_ns();
         return reply(steer, &command, from,
                        switch_command(steer, steer->aside_handle, &command, &answer), &answer) == 0;
+}
+
+/* The next command, if one has come. beside: others may be done meanwhile. 1; 0: the daemon has
+ * gone; or negative errno. */
+static int serve_one(struct steer *steer, bool beside)
+{
+        _cleanup_close_ int fd = -EBADF;
+        struct steer_command command;
+        struct steer_answer answer = {0};
+        uint64_t from;
+        int r = receive(steer, &command, &fd);
+
+        if (r <= 0)
+                return r == -EAGAIN ? 1 : r;
+        steer->beside = beside ? &command : NULL;
+        steer->repeated = false;
+        if (beside)
+                aside_begin(steer->aside);
+        from = now_ns();
+        r = command_do(steer, &command, &fd, &answer);
+        r = reply(steer, &command, from, r, &answer);
+        if (beside)
+                aside_end(steer->aside);
+        return r < 0 ? r : 1;
+}
+
+/* Another thread's: the one that serves is late. That the daemon has gone, or speaks another
+ * language, is for that one to see. */
+static void serve_late(void *userdata)
+{
+        struct steer *steer = userdata;
+        struct steer_command command;
+
+        if (pthread_mutex_trylock(&steer->serving) != 0)
+                return;
+        if (peek(steer, &command))
+                (void)serve_one(steer, false);
+        pthread_mutex_unlock(&steer->serving);
 }
 
 static int serve(struct steer *steer)
@@ -767,10 +828,6 @@ static int serve(struct steer *steer)
         };
 
         for (;;) {
-                _cleanup_close_ int fd = -EBADF;
-                struct steer_command command;
-                struct steer_answer answer = {0};
-                uint64_t from;
                 int r;
 
                 if (poll(fds, ARRAY_SIZE(fds), -1) < 0) {
@@ -780,17 +837,11 @@ static int serve(struct steer *steer)
                 }
                 if (fds[1].revents)
                         return 0;
-                r = receive(steer, &command, &fd);
+                pthread_mutex_lock(&steer->serving);
+                r = serve_one(steer, true);
+                pthread_mutex_unlock(&steer->serving);
                 /* a daemon that speaks another language is as good as none */
                 if (r <= 0)
-                        return r;
-                steer->beside = &command;
-                aside_begin(steer->aside);
-                from = now_ns();
-                r = command_do(steer, &command, &fd, &answer);
-                r = reply(steer, &command, from, r, &answer);
-                aside_end(steer->aside);
-                if (r < 0)
                         return r;
         }
 }
@@ -798,9 +849,16 @@ static int serve(struct steer *steer)
 /* Without it all is done one after the other. */
 static void begin_aside(struct steer *steer, const void *argument)
 {
+        const struct aside_work work = {
+                .overtake = switch_aside,
+                .take_over = serve_late,
+                .inbox = steer->socket,
+                .userdata = steer,
+        };
+
         if (steer->backend->open(argument, &steer->aside_handle) < 0)
                 return;
-        if (aside_new(switch_aside, steer, &steer->aside) < 0)
+        if (aside_new(&work, &steer->aside) < 0)
                 steer->backend->close(steer->aside_handle);
 }
 
@@ -885,7 +943,10 @@ int steer_run(int socket, int board_fd, int view_fd, const struct steer_backend 
         if (r == 0)
                 r = backend->open(argument, &steer->handle);
         if (r == 0) {
+                pthread_mutex_init(&steer->serving, NULL);
                 pthread_mutex_init(&steer->lock, NULL);
+                /* nobody listens before that is done */
+                pthread_mutex_lock(&steer->serving);
                 begin_aside(steer, argument);
                 (void)enable_all(steer, STEER_HOLDERS, &status);
                 steer->inherits = atomic_load(&steer->board->sliced) != 0;
@@ -895,12 +956,14 @@ int steer_run(int socket, int board_fd, int view_fd, const struct steer_backend 
                 for (unsigned i = 0; i < STEER_MAX_DEVICES; i++)
                         if (steer->open[i])
                                 watch_device(steer->watch, i, steer->board->uuid[i]);
+                pthread_mutex_unlock(&steer->serving);
                 r = serve(steer);
                 end_aside(steer);
                 end(steer);
                 watch_free(steer->watch);
                 backend->close(steer->handle);
                 pthread_mutex_destroy(&steer->lock);
+                pthread_mutex_destroy(&steer->serving);
         }
         steer_board_unmap(steer->board);
         return r;

@@ -5,7 +5,8 @@
  * `cleaved --steer`, started by the daemon with one end of a socket, a board and a view. It knows
  * nothing of tenants: it does what it is told, one command a packet, one after the other, and
  * remembers what it has disabled. Only to pass on the engine waits for nothing that takes long and
- * is about others (steer/aside.h): answers to STEER_ENABLE and STEER_DISABLE may come first. Two
+ * is about others, nor for a thread that is late (steer/aside.h): answers to STEER_ENABLE and
+ * STEER_DISABLE may come first. Two
  * things make it safe to kill it, or the daemon, at any instruction:
  *
  *   - when its socket closes, for whatever reason, it enables everything and ends;

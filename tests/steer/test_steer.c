@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -45,6 +46,7 @@ struct driver {
         _Atomic uint32_t runs, runs_then; /* who has the engine; from the next call that disables */
         unsigned switched[3];             /* calls of each kind of disabling */
         unsigned slow_ms, slow_slice_ms;  /* what disabling takes, and setting slices */
+        _Atomic unsigned late_on_ms; /* before the next call that enables does so, it takes this */
         _Atomic bool watched;
 };
 static struct driver *driver;
@@ -114,6 +116,8 @@ static int fake_disable(void *handle, unsigned device, const struct steer_channe
         if (device != 3 || count > STEER_MAX_CHANNELS)
                 abort();
         *status = 0;
+        if (how == STEER_ON)
+                sleep_ms(atomic_exchange(&driver->late_on_ms, 0));
         pthread_mutex_lock(&lock);
         step(false);
         r = count_disabled(channels, count, how, status);
@@ -507,6 +511,85 @@ static void overtaking(void **state)
                 assert_int_equal(result(&process, switch_some(false, 0, 64), -1), 0);
                 assert_int_equal(disabled(), 0);
         }
+        finish(&process, 0);
+}
+
+static bool all_on_within(unsigned ms)
+{
+        for (; disabled() > 0 && ms > 0; ms--)
+                sleep_ms(1);
+        return disabled() == 0;
+}
+
+/* A call that enables and takes long is made once more, and the driver counts. */
+static void enabled_by_two(void **state)
+{
+        struct process process = prepared();
+        unsigned in_time = 0;
+        uint64_t on, next;
+
+        (void)state;
+        /* not where the thread that helps has taken the command, as the other was late */
+        for (unsigned i = 0; i < 12 && in_time < 3; i++) {
+                assert_int_equal(result(&process, switch_some(true, 0, 12), -1), 0);
+                assert_int_equal(disabled(), 12);
+                driver->late_on_ms = 400;
+                on = tell(&process, switch_some(false, 0, 12));
+                next = tell(&process, switch_some(true, 4, 4));
+                in_time += all_on_within(200);
+                /* what comes then is not done before both have made it */
+                sleep_ms(50);
+                assert_true(disabled() == 0 || disabled() == 12);
+                assert_int_equal(hear(&process).serial, on);
+                assert_int_equal(hear(&process).serial, next);
+                assert_int_equal(disabled(), 4);
+                assert_int_equal(steer_board_count(board), 4);
+                assert_int_equal(result(&process, switch_some(false, 0, 12), -1), 0);
+                assert_int_equal(disabled(), 0);
+                assert_int_equal(steer_board_count(board), 0);
+        }
+        assert_int_equal(in_time, 3);
+        finish(&process, 0);
+}
+
+/* Of two threads one is not woken: the other takes what comes. */
+static void thread_late(void **state)
+{
+        struct process process = prepared();
+        uint64_t off, on;
+        int status;
+
+        (void)state;
+        assert_int_equal(result(&process, switch_some(true, 0, 4), -1), 0);
+        if (ptrace(PTRACE_SEIZE, process.pid, NULL, NULL) < 0) {
+                finish(&process, 0);
+                skip();
+        }
+        for (unsigned i = 0; i < 3; i++) {
+                sleep_ms(50); /* it has answered, and is asleep a moment later */
+                assert_int_equal(ptrace(PTRACE_INTERRUPT, process.pid, NULL, NULL), 0);
+                assert_int_equal(waitpid(process.pid, &status, __WALL), process.pid);
+                assert_true(WIFSTOPPED(status));
+                off = tell(&process, switch_some(true, 8, 4));
+                on = tell(&process, switch_some(false, 0, 12));
+                assert_int_equal(hear(&process).serial, off);
+                assert_int_equal(hear(&process).serial, on);
+                assert_int_equal(disabled(), 0);
+                assert_int_equal(ptrace(PTRACE_CONT, process.pid, NULL, NULL), 0);
+                /* in their order, whoever does it */
+                for (unsigned k = 0; k < 200; k++) {
+                        off = tell(&process, switch_some(true, 0, 12));
+                        on = tell(&process, switch_some(false, 4, 8));
+                        assert_int_equal(hear(&process).serial, off);
+                        assert_int_equal(hear(&process).serial, on);
+                        assert_int_equal(disabled(), 4);
+                        assert_int_equal(result(&process, switch_some(false, 0, 4), -1), 0);
+                        assert_int_equal(disabled(), 0);
+                }
+        }
+        assert_int_equal(ptrace(PTRACE_INTERRUPT, process.pid, NULL, NULL), 0);
+        assert_int_equal(waitpid(process.pid, &status, __WALL), process.pid);
+        assert_int_equal(ptrace(PTRACE_DETACH, process.pid, NULL, NULL), 0);
         finish(&process, 0);
 }
 
@@ -937,6 +1020,8 @@ int main(void)
                 TEST(malformed),
                 TEST(channels_gone),
                 TEST(overtaking),
+                TEST(enabled_by_two),
+                TEST(thread_late),
                 TEST(turn_overtaking),
                 TEST(not_overtaking),
                 TEST(left_alone),
