@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "base/process.h"
 #include "daemon/manager.h"
+#include "daemon/waker.h"
 #include "policy/gate.h"
 #include "policy/switches.h"
 #include "proto/rm.h"
@@ -90,6 +91,7 @@ struct compute {
         uint64_t last; /* time that the arbiter was told last, ns */
         uint64_t due;  /* when what is done now was to be, ns; 0: there was no such time */
         sd_event_source *timer;
+        struct waker *waker; /* NULL: there is none */
 
         int fd; /* of the steering process, -EBADF: none runs */
         sd_event_source *io;
@@ -1379,6 +1381,7 @@ static void schedule(struct compute *compute)
                 at = clock_usec(CLOCK_MONOTONIC) + START_LOOK;
         sd_event_source_set_time(compute->timer, at);
         sd_event_source_set_enabled(compute->timer, SD_EVENT_ONESHOT);
+        waker_set(compute->waker, arbiter_is_awaited(compute->arbiter) ? at * NSEC_PER_USEC : 0);
 }
 
 /* ---- tenants --------------------------------------------------------------------------------- */
@@ -1413,6 +1416,7 @@ static void begin_gates(struct compute *compute)
 
 static void compute_free(struct compute *compute)
 {
+        waker_free(compute->waker);
         sd_event_source_disable_unref(compute->timer);
         sd_event_source_disable_unref(compute->io);
         drop_commands(compute);
@@ -1463,6 +1467,8 @@ static int start(struct manager *manager)
                 compute_free(compute);
                 return r;
         }
+        /* without it, it is late now and then */
+        (void)waker_new(manager->event, &compute->waker);
         manager->compute = compute;
         begin_gates(compute);
         /* those without terms share what is left; whoever finds no room is left as he is */

@@ -229,6 +229,14 @@ uint64_t arbiter_next(const struct arbiter *arbiter)
         return arbiter->next;
 }
 
+bool arbiter_is_awaited(const struct arbiter *arbiter)
+{
+        for (unsigned d = 0; d < arbiter->devices; d++)
+                if (arbiter->cluster[d].holder != NONE || arbiter->device[d].alone.holder != NONE)
+                        return true;
+        return false;
+}
+
 static void learn(uint64_t *lead, uint64_t seen)
 {
         seen = MIN_OF(seen, 5 * ARBITER_MS);

@@ -280,6 +280,8 @@ void arbiter_resume(struct arbiter *arbiter, uint64_t now);
 unsigned arbiter_step(struct arbiter *arbiter, uint64_t now, struct arbiter_action *actions);
 /* When the next step is wanted. */
 uint64_t arbiter_next(const struct arbiter *arbiter);
+/* Turns are taken: somebody waits for that step. */
+bool arbiter_is_awaited(const struct arbiter *arbiter);
 
 /* -ENOENT. */
 int arbiter_inspect(

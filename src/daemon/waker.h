@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A second thread that wakes the event loop for what is to be done in time: a host may let one
+ * thread sleep for some ms longer than it should, of two that wait for the same moment seldom both.
+ * It does nothing else, and the loop's own timers stay what they are.
+ */
+#pragma once
+
+#include <stdint.h>
+#include <systemd/sd-event.h>
+
+struct waker;
+
+/* 0 or negative errno. */
+int waker_new(sd_event *event, struct waker **ret);
+struct waker *waker_free(struct waker *waker);
+
+/* The loop is to run at that moment, ns of CLOCK_MONOTONIC, in place of the one that was told
+ * before: it is woken if it has told no other a little later. 0: at none. NULL: nothing happens. */
+void waker_set(struct waker *waker, uint64_t at);
