@@ -15,3 +15,12 @@ static inline uint64_t clock_usec(clockid_t clock)
         clock_gettime(clock, &t);
         return (uint64_t)t.tv_sec * USEC_PER_SEC + (uint64_t)t.tv_nsec / 1000;
 }
+
+/* Nanoseconds of CLOCK_MONOTONIC. */
+static inline uint64_t clock_ns(void)
+{
+        struct timespec t;
+
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}

@@ -119,14 +119,6 @@ struct compute {
 
 static void schedule(struct compute *compute);
 
-static uint64_t now_ns(void)
-{
-        struct timespec t;
-
-        clock_gettime(CLOCK_MONOTONIC, &t);
-        return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 /* The arbiter's clock never goes back, though answers tell of the past. */
 static uint64_t arbiter_time(struct compute *compute, uint64_t ns)
 {
@@ -153,7 +145,7 @@ static struct command *command_new(struct compute *compute, enum steer_command_t
 static void gate_device(struct compute *compute, unsigned index, const char *why)
 {
         struct manager *manager = compute->manager;
-        uint64_t now = arbiter_time(compute, now_ns());
+        uint64_t now = arbiter_time(compute, clock_ns());
         int r;
 
         if (gates_why(manager, index))
@@ -320,7 +312,7 @@ static void send_commands(struct compute *compute)
                         control.head.cmsg_len = CMSG_LEN(sizeof(int));
                         memcpy(CMSG_DATA(&control.head), &command->fd, sizeof(int));
                 }
-                command->wire.sent_ns = now_ns();
+                command->wire.sent_ns = clock_ns();
                 /* what cannot be sent now goes after the next answer; an end is told by epoll */
                 if (sendmsg(compute->fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
                         return;
@@ -351,7 +343,7 @@ static struct command *command_new(struct compute *compute, enum steer_command_t
         command->wire.magic = STEER_MAGIC;
         command->wire.type = type;
         command->wire.serial = ++compute->serial;
-        command->wire.due_ns = compute->due ?: now_ns();
+        command->wire.due_ns = compute->due ?: clock_ns();
         if (before)
                 DL_PREPEND_ELEM(compute->to_send, before, command);
         else
@@ -727,7 +719,7 @@ static void do_actions(
                 return;
         }
         operation->count = count;
-        operation->end = now_ns();
+        operation->end = clock_ns();
         memcpy(operation->action, actions, count * sizeof(*actions));
         for (unsigned i = 0; i < count; i++) {
                 struct tenant *tenant = tenant_by_id(compute->manager, actions[i].tenant);
@@ -796,7 +788,8 @@ static void add_use(const struct compute *compute, struct session *session, unsi
 {
         struct tenant_device *device = &session->tenant->device[i];
         struct session_use *last = &session->use[i];
-        struct steer_seen seen;
+        const struct switches_sight *before = &last->sight;
+        struct switches_sight seen;
         int r;
 
         r = steer_view_read(compute->view, device->index, (uint32_t)session->process.pid, &seen);
@@ -808,22 +801,14 @@ static void add_use(const struct compute *compute, struct session *session, unsi
         }
         /* what there was before it came is of another process of that number */
         if (last->known) {
-                device->used_ns += seen.used_ns - last->used_ns;
-                device->counted_ns += seen.counted_ns - last->counted_ns;
-                device->starts += seen.starts - last->starts;
-                device->wanted_ns += seen.wanted_ns - last->wanted_ns;
-                device->doubt_ns += seen.doubt_ns - last->doubt_ns;
-                device->corrected_ns += seen.corrected_ns - last->corrected_ns;
+                device->used_ns += seen.used_ns - before->used_ns;
+                device->counted_ns += seen.counted_ns - before->counted_ns;
+                device->starts += seen.starts - before->starts;
+                device->wanted_ns += seen.wanted_ns - before->wanted_ns;
+                device->doubt_ns += seen.doubt_ns - before->doubt_ns;
+                device->corrected_ns += seen.corrected_ns - before->corrected_ns;
         }
-        *last = (struct session_use){
-                .known = true,
-                .used_ns = seen.used_ns,
-                .counted_ns = seen.counted_ns,
-                .starts = seen.starts,
-                .wanted_ns = seen.wanted_ns,
-                .doubt_ns = seen.doubt_ns,
-                .corrected_ns = seen.corrected_ns,
-        };
+        *last = (struct session_use){true, seen};
         sight->short_ns = MAX_OF(sight->short_ns, seen.short_ns);
         switch (seen.demand) {
         case SWITCHES_WORK:
@@ -985,7 +970,7 @@ static void step(struct compute *compute)
 {
         struct manager *manager = compute->manager;
         struct arbiter_action actions[ARBITER_MAX_ACTIONS];
-        uint64_t now = arbiter_time(compute, now_ns());
+        uint64_t now = arbiter_time(compute, clock_ns());
         struct session *session;
         unsigned count;
 
@@ -1042,7 +1027,7 @@ static void forget_view(struct compute *compute)
 static void steering_ended(struct compute *compute)
 {
         struct manager *manager = compute->manager;
-        uint64_t now = arbiter_time(compute, now_ns());
+        uint64_t now = arbiter_time(compute, clock_ns());
         struct session *session;
 
         compute->io = sd_event_source_disable_unref(compute->io);
@@ -1098,7 +1083,8 @@ static void check_answer(struct compute *compute, const struct command *command,
                                 (json_int_t)command->expected)},
                 "process %d of tenant %s has changed its time slice; it is put back",
                 (int)command->pid, tenant->name);
-        (void)arbiter_forget(compute->arbiter, arbiter_time(compute, now_ns()), tenant->id, index);
+        (void)arbiter_forget(
+                compute->arbiter, arbiter_time(compute, clock_ns()), tenant->id, index);
 }
 
 /* RM does not know the client by what the guard has passed: others of the process are tried. */
@@ -1137,7 +1123,7 @@ static void try_to_steer(struct compute *compute, const struct command *known)
 /* What was used while nobody could be held back is not made up for: a tenant would stand still. */
 static void forgive(struct compute *compute)
 {
-        uint64_t now = arbiter_time(compute, now_ns());
+        uint64_t now = arbiter_time(compute, clock_ns());
 
         for (struct tenant *t = compute->manager->tenants; t; t = t->hh.next)
                 for (unsigned i = 0; i < t->devices; i++)
@@ -1210,7 +1196,7 @@ static int steering_io(sd_event_source *source, int fd, uint32_t events, void *u
                 }
                 /* what was overtaken has been under way all the while */
                 if (command == compute->sent)
-                        compute->answered_at = now_ns();
+                        compute->answered_at = clock_ns();
                 DL_DELETE(compute->sent, command);
                 compute->sent_count--;
                 answered(compute, command, &answer);
@@ -1328,7 +1314,7 @@ static bool is_wanted(struct manager *manager)
 /* Stopped, or in a call that does not return: those whom it has disabled would stay so. */
 static void look_for_hang(struct compute *compute)
 {
-        uint64_t limit = compute->answers ? HANG_NS : HANG_START_NS, now = now_ns();
+        uint64_t limit = compute->answers ? HANG_NS : HANG_START_NS, now = clock_ns();
 
         /* commands are done one after the other: time counts from the answer to the one before */
         if (compute->fd < 0 || compute->pid <= 0 || !compute->sent ||
@@ -1437,7 +1423,7 @@ static int enter(struct compute *compute, struct tenant *tenant)
                 return 0;
         for (unsigned i = 0; i < tenant->devices; i++)
                 devices[i] = tenant->device[i].index;
-        r = arbiter_admit(compute->arbiter, arbiter_time(compute, now_ns()), tenant->id, devices,
+        r = arbiter_admit(compute->arbiter, arbiter_time(compute, clock_ns()), tenant->id, devices,
                 tenant->devices, &tenant->terms);
         if (r == 0) {
                 tenant->steered = true;
@@ -1596,7 +1582,7 @@ int compute_change(struct tenant *tenant, bool has, const struct arbiter_terms *
         if (r == 0) {
                 if (tenant->steered) {
                         r = arbiter_change(manager->compute->arbiter,
-                                arbiter_time(manager->compute, now_ns()), tenant->id, terms);
+                                arbiter_time(manager->compute, clock_ns()), tenant->id, terms);
                 } else {
                         struct arbiter_terms old = tenant->terms;
 
@@ -1627,7 +1613,7 @@ void compute_leave(struct tenant *tenant)
         gates_leave(tenant);
         if (tenant->steered)
                 (void)arbiter_leave(manager->compute->arbiter,
-                        arbiter_time(manager->compute, now_ns()), tenant->id);
+                        arbiter_time(manager->compute, clock_ns()), tenant->id);
         tenant->steered = tenant->compute = false;
         stop_if_last(manager);
         if (manager->compute)
@@ -1738,7 +1724,7 @@ void compute_add_device_json(struct tenant *tenant, unsigned i, json_t *object)
                         .disabled = gate.wants && !gate.holds,
                         .turns = true,
                 };
-                if (!compute_is_watched(tenant->manager, device->index, now_ns()))
+                if (!compute_is_watched(tenant->manager, device->index, clock_ns()))
                         source = "markers";
         }
         json_object_set_new(object, "compute",

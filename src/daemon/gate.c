@@ -32,14 +32,6 @@ struct gates {
         struct gated_set *sets;
 };
 
-static uint64_t now_ns(void)
-{
-        struct timespec t;
-
-        clock_gettime(CLOCK_MONOTONIC, &t);
-        return (uint64_t)t.tv_sec * SECOND + (uint64_t)t.tv_nsec;
-}
-
 static struct gate *gate_of(const struct manager *manager, unsigned index)
 {
         const struct gates *gates = manager->gates;
@@ -240,7 +232,7 @@ static void schedule(struct gates *gates)
         for (struct tenant *t = gates->manager->tenants; t && rest; t = t->hh.next)
                 rest = !is_used(t);
         if (rest)
-                next = MAX_OF(next, now_ns() + REST_NS);
+                next = MAX_OF(next, clock_ns() + REST_NS);
         sd_event_source_set_time(gates->timer, next / NSEC_PER_USEC);
         sd_event_source_set_enabled(gates->timer, SD_EVENT_ONESHOT);
 }
@@ -248,7 +240,7 @@ static void schedule(struct gates *gates)
 static int tick(sd_event_source *source, uint64_t usec, void *userdata)
 {
         struct gates *gates = userdata;
-        uint64_t now = now_ns();
+        uint64_t now = clock_ns();
         struct gated_set *set;
 
         (void)source;
@@ -274,7 +266,7 @@ void gates_enter(struct tenant *tenant)
                 if (!gate)
                         continue;
                 (void)gate_admit(
-                        gate, now_ns(), tenant->id, tenant->device[i].index, &tenant->terms);
+                        gate, clock_ns(), tenant->id, tenant->device[i].index, &tenant->terms);
                 any = true;
         }
         if (any)
@@ -289,7 +281,7 @@ void gates_change(struct tenant *tenant)
         for (unsigned i = 0; i < tenant->devices; i++) {
                 struct gate *gate = gate_for(tenant, i);
 
-                any |= gate && gate_change(gate, now_ns(), tenant->id, &tenant->terms) == 0;
+                any |= gate && gate_change(gate, clock_ns(), tenant->id, &tenant->terms) == 0;
         }
         if (any)
                 schedule(manager->gates);
@@ -303,7 +295,7 @@ void gates_leave(struct tenant *tenant)
                 struct gate *gate = gate_for(tenant, i);
 
                 if (gate)
-                        (void)gate_leave(gate, now_ns(), tenant->id);
+                        (void)gate_leave(gate, clock_ns(), tenant->id);
                 set_flag(tenant, i, false);
         }
         if (manager->gates)
@@ -375,7 +367,7 @@ int gates_begin(struct manager *manager, unsigned index, const char *why)
         for (struct tenant *t = manager->tenants; t; t = t->hh.next)
                 for (unsigned i = 0; t->steered && i < t->devices; i++)
                         if (t->device[i].index == index)
-                                (void)gate_admit(gates->time, now_ns(), t->id, index, &t->terms);
+                                (void)gate_admit(gates->time, clock_ns(), t->id, index, &t->terms);
         schedule(manager->gates);
         events_add(&manager->events, EVENT_COMPUTE_GATED,
                 (struct event_subject){.device = manager->device[index].info.uuid_text},
@@ -440,7 +432,7 @@ static int enter_set(struct tenant *tenant, const struct space_tenant *planned)
         terms.share = planned->part;
         terms.cap = 0;
         tenant->space.group = planned->group;
-        return gate_admit(set->gate, now_ns(), tenant->id, 0, &terms);
+        return gate_admit(set->gate, clock_ns(), tenant->id, 0, &terms);
 }
 
 void gates_share_sets(struct manager *manager, unsigned device, const struct space_plan *plan)

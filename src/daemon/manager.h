@@ -33,6 +33,7 @@
 #include "policy/arbiter.h"
 #include "policy/ledger.h"
 #include "policy/space.h"
+#include "policy/switches.h"
 
 DEFINE_CLEANUP(sd_event_source *, sd_event_source_unref);
 
@@ -67,8 +68,7 @@ struct watched_process {
 /* What the view said last of a process on a device. */
 struct session_use {
         bool known;
-        uint64_t used_ns, counted_ns, starts, wanted_ns, doubt_ns;
-        int64_t corrected_ns;
+        struct switches_sight sight;
 };
 
 struct session {

@@ -9,6 +9,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/cond.h"
 
 struct sampler {
         pthread_t thread;
@@ -70,17 +71,13 @@ static void *run(void *argument)
 int sampler_new(struct sampler **ret)
 {
         struct sampler *sampler = calloc(1, sizeof(*sampler));
-        pthread_condattr_t monotonic;
         int r;
 
         if (!sampler)
                 return -ENOMEM;
-        pthread_condattr_init(&monotonic);
-        pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
         pthread_mutex_init(&sampler->lock, NULL);
         pthread_cond_init(&sampler->asked, NULL);
-        pthread_cond_init(&sampler->answered, &monotonic);
-        pthread_condattr_destroy(&monotonic);
+        cond_init(&sampler->answered);
         r = -pthread_create(&sampler->thread, NULL, run, sampler);
         if (r < 0) {
                 pthread_cond_destroy(&sampler->answered);

@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/cond.h"
 
 #define SECOND 1000000000ull
 /* Longer than it takes to wake a thread and to do what is due, by far: then it is late. */
@@ -27,14 +29,8 @@ struct waker {
         bool end;
 };
 
-static uint64_t now_ns(void)
-{
-        struct timespec t;
-
-        clock_gettime(CLOCK_MONOTONIC, &t);
-        return (uint64_t)t.tv_sec * SECOND + (uint64_t)t.tv_nsec;
-}
-
+/* A wait of this thread's own: a timerfd's timer stays on the CPU of the thread that sets it, which
+ * is the one that may be late. */
 static void sleep_until(struct waker *waker, uint64_t until)
 {
         struct timespec at = {(time_t)(until / SECOND), (long)(until % SECOND)};
@@ -57,7 +53,7 @@ static void *run(void *argument)
 
                 if (!at || at == woken)
                         sleep_until(waker, UINT64_MAX);
-                else if (now_ns() < at + LATE_NS)
+                else if (clock_ns() < at + LATE_NS)
                         sleep_until(waker, at + LATE_NS);
                 else {
                         (void)eventfd_write(waker->fd, 1);
@@ -82,7 +78,6 @@ static int be_woken(sd_event_source *source, int fd, uint32_t events, void *user
 int waker_new(sd_event *event, struct waker **ret)
 {
         struct waker *waker = calloc(1, sizeof(*waker));
-        pthread_condattr_t monotonic;
         int r;
 
         if (!waker)
@@ -93,11 +88,8 @@ int waker_new(sd_event *event, struct waker **ret)
                     ? -errno
                     : sd_event_add_io(event, &waker->source, waker->fd, EPOLLIN, be_woken, waker);
         if (r >= 0) {
-                pthread_condattr_init(&monotonic);
-                pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
                 pthread_mutex_init(&waker->lock, NULL);
-                pthread_cond_init(&waker->set, &monotonic);
-                pthread_condattr_destroy(&monotonic);
+                cond_init(&waker->set);
                 r = -pthread_create(&waker->thread, NULL, run, waker);
                 if (r < 0) {
                         pthread_cond_destroy(&waker->set);

@@ -155,8 +155,10 @@ int arbiter_observe(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned
                 uint64_t before = account_best(&seat->account);
                 uint64_t measured = seat->account.measured_ns;
 
-                /* of the time before, not of what is on now */
-                seat->turn_used += (uint64_t)(sight->corrected_ns - seat->sight.corrected_ns);
+                /* of the time before, not of what is on now; each source counts its own */
+                if (seat->sight.used_known && seat->sight.source == sight->source)
+                        seat->turn_used +=
+                                (uint64_t)(sight->corrected_ns - seat->sight.corrected_ns);
                 account_measure(&seat->account, sight->source, sight->used_ns, sight->precision_ns);
                 /* what a source takes back is of some time ago, and not to be had again now */
                 if (seat->account.measured_ns < measured)

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 
 #define HEADER_BYTES 4096u
 #define RECORDS      16384u /* 100 ms of the most seen, 8,300 a second, take 830 */
@@ -33,14 +34,6 @@ struct fecs {
         struct rm_util_samples samples;
 };
 
-static uint64_t now_ns(void)
-{
-        struct timespec t;
-
-        clock_gettime(CLOCK_MONOTONIC, &t);
-        return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 static uint32_t control(
         const struct fecs *fecs, uint32_t object, uint32_t cmd, void *params, uint32_t size)
 {
@@ -56,11 +49,11 @@ static uint32_t set_clock(struct fecs *fecs, unsigned calls)
         uint32_t status = RM_OK;
 
         for (unsigned i = 0; i < calls; i++) {
-                uint64_t ns = 0, before = now_ns(), after;
+                uint64_t ns = 0, before = clock_ns(), after;
 
                 status = control(fecs, fecs->client->subdevice[fecs->device],
                         RM_CTRL_TIMER_GET_TIME, &ns, sizeof(ns));
-                after = now_ns();
+                after = clock_ns();
                 if (status != RM_OK)
                         return status;
                 if (after - before < best) {
@@ -68,7 +61,7 @@ static uint32_t set_clock(struct fecs *fecs, unsigned calls)
                         fecs->gpu_minus_host = (int64_t)(ns - (before + best / 2));
                 }
         }
-        fecs->clock_seen = now_ns();
+        fecs->clock_seen = clock_ns();
         return status;
 }
 
@@ -206,14 +199,14 @@ struct fecs *fecs_close(struct fecs *fecs)
 int fecs_records(struct fecs *fecs, struct steer_record *records, unsigned room,
         uint64_t *ret_until, bool *ret_lost)
 {
-        uint64_t now = now_ns();
+        uint64_t now = clock_ns();
         uint32_t put, status;
         unsigned n = 0;
 
         *ret_lost = false;
         if (now > fecs->clock_seen + CLOCK_STAYS)
                 (void)set_clock(fecs, 3);
-        *ret_until = now_ns();
+        *ret_until = clock_ns();
         status = control(fecs, fecs->buffer, RM_CTRL_EVENT_BUFFER_FLUSH, NULL, 0);
         if (status != RM_OK)
                 return steer_status_error(status);

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "steer/aside.h"
 #include "steer/watch.h"
 
@@ -65,14 +66,6 @@ struct steer {
         const struct steer_command *beside; /* what is under way meanwhile */
         _Atomic bool repeated;              /* the other thread does it, too */
 };
-
-static uint64_t now_ns(void)
-{
-        struct timespec t;
-
-        clock_gettime(CLOCK_MONOTONIC, &t);
-        return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 /* -- devices ----------------------------------------------------------------------------------- */
 
@@ -573,8 +566,9 @@ static int disable_channels(struct steer *steer, void *handle, unsigned device,
                 &answer->value, &answer->status);
 }
 
-static int switch_command(struct steer *steer, void *handle, const struct steer_command *command,
-        struct steer_answer *answer)
+/* again: the other thread is at it, too, and late. */
+static int switch_command(struct steer *steer, void *handle, bool again,
+        const struct steer_command *command, struct steer_answer *answer)
 {
         bool disable = command->type == STEER_DISABLE;
         struct steer_channel channels[STEER_MAX_CHANNELS];
@@ -598,9 +592,10 @@ static int switch_command(struct steer *steer, void *handle, const struct steer_
                 channels[count] = command->channel[i];
                 holders[count++] = command->holders[i];
         }
-        from = now_ns();
-        watch_asked(
-                steer->watch, command->device, disable, command->due_ns, command->sent_ns, from);
+        from = clock_ns();
+        if (!again)
+                watch_asked(steer->watch, command->device, disable, command->due_ns,
+                        command->sent_ns, from);
         if (disable) {
                 tell_watch(steer, command, from, from);
                 r = disable_channels(
@@ -611,8 +606,8 @@ static int switch_command(struct steer *steer, void *handle, const struct steer_
                         STEER_ON, &answer->value, &answer->status);
         }
         /* once, by whoever is the second to try */
-        if (handle != steer->handle || !steer->repeated)
-                tell_watch(steer, command, from, now_ns());
+        if (again || command != steer->beside || !steer->repeated)
+                tell_watch(steer, command, from, clock_ns());
         return r == 0 && count < command->count ? -EBADF : r;
 }
 
@@ -640,7 +635,7 @@ static int command_do(struct steer *steer, const struct steer_command *command, 
                 return release(steer, command->holder, &answer->status);
         case STEER_DISABLE:
         case STEER_ENABLE:
-                return switch_command(steer, steer->handle, command, answer);
+                return switch_command(steer, steer->handle, false, command, answer);
         case STEER_ENABLE_ALL:
                 return enable_all(steer, STEER_HOLDERS, &answer->status);
         case STEER_SET_SLICE:
@@ -694,7 +689,7 @@ static int reply(struct steer *steer, const struct steer_command *command, uint6
         answer->magic = STEER_MAGIC;
         answer->serial = command->serial;
         answer->start_ns = from;
-        answer->end_ns = now_ns();
+        answer->end_ns = clock_ns();
         answer->result = result;
         return send(steer->socket, answer, sizeof(*answer), MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
@@ -753,7 +748,7 @@ static bool enable_too(struct steer *steer)
         if (steer->beside->type != STEER_ENABLE || steer->repeated)
                 return false;
         steer->repeated = true;
-        (void)switch_command(steer, steer->aside_handle, steer->beside, &answer);
+        (void)switch_command(steer, steer->aside_handle, true, steer->beside, &answer);
         return true;
 }
 
@@ -777,9 +772,10 @@ static bool switch_aside(void *userdata)
         if (!peek(steer, &command) || !may_overtake(steer->beside, &command) ||
                 receive(steer, &command, &fd) <= 0)
                 return enable_too(steer);
-        from = now_ns();
+        from = clock_ns();
         return reply(steer, &command, from,
-                       switch_command(steer, steer->aside_handle, &command, &answer), &answer) == 0;
+                       switch_command(steer, steer->aside_handle, false, &command, &answer),
+                       &answer) == 0;
 }
 
 /* The next command, if one has come. beside: others may be done meanwhile. 1; 0: the daemon has
@@ -798,7 +794,7 @@ static int serve_one(struct steer *steer, bool beside)
         steer->repeated = false;
         if (beside)
                 aside_begin(steer->aside);
-        from = now_ns();
+        from = clock_ns();
         r = command_do(steer, &command, &fd, &answer);
         r = reply(steer, &command, from, r, &answer);
         if (beside)
@@ -893,7 +889,7 @@ static void end(struct steer *steer)
 static int take_board(int board)
 {
         const struct timespec pause = {.tv_nsec = 2000000};
-        uint64_t until = now_ns() + BEFORE_MS * 1000000ull;
+        uint64_t until = clock_ns() + BEFORE_MS * 1000000ull;
 
         for (;;) {
                 /* of the process, not of the descriptor, which others have too */
@@ -903,10 +899,10 @@ static int take_board(int board)
                         return 0;
                 if (errno != EAGAIN && errno != EACCES && errno != EINTR)
                         return -errno;
-                if (now_ns() >= until && fcntl(board, F_GETLK, &lock) == 0 &&
+                if (clock_ns() >= until && fcntl(board, F_GETLK, &lock) == 0 &&
                         lock.l_type != F_UNLCK && lock.l_pid > 0) {
                         (void)kill(lock.l_pid, SIGKILL);
-                        until = now_ns() + BEFORE_MS * 1000000ull;
+                        until = clock_ns() + BEFORE_MS * 1000000ull;
                 }
                 nanosleep(&pause, NULL);
         }

@@ -6,8 +6,8 @@
  * nothing of tenants: it does what it is told, one command a packet, one after the other, and
  * remembers what it has disabled. Only to pass on the engine waits for nothing that takes long and
  * is about others, nor for a thread that is late (steer/aside.h): answers to STEER_ENABLE and
- * STEER_DISABLE may come first. Two
- * things make it safe to kill it, or the daemon, at any instruction:
+ * STEER_DISABLE may come first. Two things make it safe to kill it, or the daemon, at any
+ * instruction:
  *
  *   - when its socket closes, for whatever reason, it enables everything and ends;
  *   - a channel stands on the board, memory that daemon and keeper hold too, from before it is
@@ -30,7 +30,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct switches_costs;
+#include "policy/switches.h"
 
 /* -- what drives it ---------------------------------------------------------------------------- */
 
@@ -250,13 +250,8 @@ enum steer_watch_state {
 struct steer_seen {
         _Atomic uint32_t sequence; /* odd while it is written; the same before and after reading */
         uint32_t pid;              /* 0: free */
-        uint32_t demand;           /* enum switches_demand */
-        uint32_t reserved;
-        uint64_t used_ns, counted_ns, since, starts, wanted_ns, doubt_ns;
-        int64_t corrected_ns;
-        uint64_t short_ns;
+        struct switches_sight sight;
 };
-static_assert(sizeof(struct steer_seen) == 80, "layout");
 
 struct steer_view_device {
         _Atomic uint32_t state;  /* enum steer_watch_state */
@@ -283,7 +278,7 @@ int steer_view_map(int fd, struct steer_view **ret);
 void steer_view_unmap(struct steer_view *view);
 /* A copy of what is known of a process: -ENOENT: nothing; -EAGAIN: it is being written. */
 int steer_view_read(
-        const struct steer_view *view, unsigned device, uint32_t pid, struct steer_seen *ret);
+        const struct steer_view *view, unsigned device, uint32_t pid, struct switches_sight *ret);
 
 /*
  * The steering process's main: waits until no other has the board, enables what stands there, then

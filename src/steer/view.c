@@ -57,35 +57,27 @@ void steer_view_unmap(struct steer_view *view)
 }
 
 int steer_view_read(
-        const struct steer_view *view, unsigned device, uint32_t pid, struct steer_seen *ret)
+        const struct steer_view *view, unsigned device, uint32_t pid, struct switches_sight *ret)
 {
         const struct steer_view_device *seen = &view->device[device];
         uint32_t high = MIN_OF(atomic_load(&seen->high), STEER_VIEW_ENTRIES);
 
         for (uint32_t i = 0; pid && i < high; i++) {
                 const struct steer_seen *entry = &seen->seen[i];
-                struct steer_seen copy;
-                uint32_t before;
+                struct switches_sight copy;
+                uint32_t before, again;
 
                 if (entry->pid != pid)
                         continue;
                 /* the writer needs nanoseconds, unless it is stopped */
                 for (unsigned tries = 0; tries < 100; tries++) {
                         before = atomic_load(&entry->sequence);
-                        copy.pid = entry->pid;
-                        copy.demand = entry->demand;
-                        copy.used_ns = entry->used_ns;
-                        copy.counted_ns = entry->counted_ns;
-                        copy.since = entry->since;
-                        copy.starts = entry->starts;
-                        copy.wanted_ns = entry->wanted_ns;
-                        copy.doubt_ns = entry->doubt_ns;
-                        copy.corrected_ns = entry->corrected_ns;
-                        copy.short_ns = entry->short_ns;
+                        copy = entry->sight;
+                        again = entry->pid;
                         atomic_thread_fence(memory_order_acquire);
                         if (before % 2 != 0 || atomic_load(&entry->sequence) != before)
                                 continue;
-                        if (copy.pid != pid)
+                        if (again != pid)
                                 return -ENOENT;
                         *ret = copy;
                         return 0;

@@ -9,6 +9,8 @@
 #include <time.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/cond.h"
 #include "policy/switches.h"
 #include "steer/diary.h"
 
@@ -51,14 +53,6 @@ struct watch {
         struct watched device[STEER_MAX_DEVICES];
 };
 
-static uint64_t now_ns(void)
-{
-        struct timespec t;
-
-        clock_gettime(CLOCK_MONOTONIC, &t);
-        return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 /* -- the view ---------------------------------------------------------------------------------- */
 
 static void show(struct watch *watch, unsigned device)
@@ -77,17 +71,8 @@ static void show(struct watch *watch, unsigned device)
                 atomic_store(&seen->sequence, sequence + 1);
                 atomic_thread_fence(memory_order_release);
                 seen->pid = pid;
-                if (pid) {
-                        seen->demand = sight.demand;
-                        seen->used_ns = sight.used_ns;
-                        seen->counted_ns = sight.counted_ns;
-                        seen->since = sight.since;
-                        seen->starts = sight.starts;
-                        seen->wanted_ns = sight.wanted_ns;
-                        seen->doubt_ns = sight.doubt_ns;
-                        seen->corrected_ns = sight.corrected_ns;
-                        seen->short_ns = sight.short_ns;
-                }
+                if (pid)
+                        seen->sight = sight;
                 atomic_store(&seen->sequence, sequence + 2);
         }
         atomic_store(&view->high, MIN_OF(watched->switches.free, STEER_VIEW_ENTRIES));
@@ -101,7 +86,7 @@ static void refuse(struct watch *watch, unsigned device, uint32_t status)
         struct watched *watched = &watch->device[device];
 
         watched->pause = watched->pause ? MIN_OF(2 * watched->pause, RETRY_MAX) : RETRY_MIN;
-        watched->retry = now_ns() + watched->pause;
+        watched->retry = clock_ns() + watched->pause;
         atomic_store(&watch->view->device[device].status, status);
         atomic_store(&watch->view->device[device].state, STEER_WATCH_REFUSED);
 }
@@ -124,7 +109,7 @@ static void open_device(struct watch *watch, unsigned device)
                 return;
         }
         pthread_mutex_lock(&watch->lock);
-        watched->switches.now = watched->switches.sampled = now_ns();
+        watched->switches.now = watched->switches.sampled = clock_ns();
         diary_note(watch->diary, "begin", device, "%" PRIu64, watched->switches.now);
         /* it may be that it could not begin again */
         switches_wake(&watched->switches, watched->switches.now);
@@ -198,7 +183,7 @@ static void rest(struct watch *watch, unsigned device)
         }
         pthread_mutex_lock(&watch->lock);
         watched->rests = true;
-        now = now_ns();
+        now = clock_ns();
         switches_rest(&watched->switches, now);
         diary_note(watch->diary, "rest", device, "%" PRIu64, now);
         /* something was told meanwhile */
@@ -212,7 +197,7 @@ static void wake(struct watch *watch, unsigned device)
         struct watched *watched = &watch->device[device];
         uint32_t status = 0;
         int r = watch->backend->record(watch->handle, device, true, &status);
-        uint64_t now = now_ns();
+        uint64_t now = clock_ns();
 
         pthread_mutex_lock(&watch->lock);
         watched->rests = false;
@@ -273,7 +258,7 @@ static void *run(void *argument)
 
         for (;;) {
                 struct timespec until;
-                uint64_t now = now_ns();
+                uint64_t now = clock_ns();
                 bool recorded = false, end;
 
                 pthread_mutex_lock(&watch->lock);
@@ -281,7 +266,7 @@ static void *run(void *argument)
                         until.tv_sec = (time_t)(watch->next / 1000000000u);
                         until.tv_nsec = (long)(watch->next % 1000000000u);
                         (void)pthread_cond_timedwait(&watch->wake, &watch->lock, &until);
-                        now = now_ns();
+                        now = clock_ns();
                 }
                 watch->next = now + LOOK;
                 end = watch->end;
@@ -321,15 +306,11 @@ static void *run(void *argument)
 
 static int start(struct watch *watch)
 {
-        pthread_condattr_t attributes;
         int r;
 
         pthread_mutex_init(&watch->asking, NULL);
         pthread_mutex_init(&watch->lock, NULL);
-        pthread_condattr_init(&attributes);
-        pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-        pthread_cond_init(&watch->wake, &attributes);
-        pthread_condattr_destroy(&attributes);
+        cond_init(&watch->wake);
         r = pthread_create(&watch->thread, NULL, run, watch);
         if (r != 0) {
                 pthread_cond_destroy(&watch->wake);
@@ -343,7 +324,7 @@ int watch_new(
         int view_fd, const struct steer_backend *backend, const void *argument, struct watch **ret)
 {
         struct watch *watch;
-        uint64_t now = now_ns();
+        uint64_t now = clock_ns();
         int r;
 
         if (view_fd < 0)
@@ -436,7 +417,7 @@ void watch_call(struct watch *watch, unsigned device)
         if (!watch || device >= STEER_MAX_DEVICES)
                 return;
         pthread_mutex_lock(&watch->lock);
-        now = now_ns();
+        now = clock_ns();
         switches_call(&watch->device[device].switches, now);
         diary_note(watch->diary, "call", device, "%" PRIu64, now);
         end_rest(watch, device);
@@ -469,7 +450,7 @@ void watch_slice(struct watch *watch, unsigned device, uint32_t pid, uint64_t sl
         if (!watch || !pid || device >= STEER_MAX_DEVICES)
                 return;
         pthread_mutex_lock(&watch->lock);
-        now = now_ns();
+        now = clock_ns();
         switches_slice(&watch->device[device].switches, pid, now, slice_us);
         diary_note(watch->diary, "slice", device, "%u %" PRIu64 " %" PRIu64, pid, now, slice_us);
         end_rest(watch, device);
@@ -483,7 +464,7 @@ void watch_mode(struct watch *watch, unsigned device, uint32_t pid, bool thread_
         if (!watch || !pid || device >= STEER_MAX_DEVICES)
                 return;
         pthread_mutex_lock(&watch->lock);
-        now = now_ns();
+        now = clock_ns();
         switches_mode(&watch->device[device].switches, pid, now, thread_block);
         diary_note(watch->diary, "mode", device, "%u %" PRIu64 " %d", pid, now, (int)thread_block);
         end_rest(watch, device);

@@ -186,7 +186,7 @@ static bool reaches(_Atomic unsigned *count, unsigned value)
 static void rests(void **state)
 {
         static const uint8_t uuid[16] = {1};
-        struct steer_seen before, seen;
+        struct switches_sight before, seen;
         struct steer_view *view = NULL;
         struct watch *watch = NULL;
         uint64_t shown, at, stopped;
@@ -248,7 +248,7 @@ static void rests(void **state)
 static void corrected(void **state)
 {
         static const uint8_t uuid[16] = {1};
-        struct steer_seen seen = {0};
+        struct switches_sight seen = {0};
         struct steer_view *view = NULL;
         struct watch *watch = NULL;
         uint64_t begun = now_ns();
