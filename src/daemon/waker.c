@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -21,6 +22,7 @@
 struct waker {
         sd_event_source *source;
         int fd;
+        pid_t loop; /* the thread that runs the event loop */
         pthread_t thread;
         pthread_mutex_t lock;
         pthread_cond_t set;
@@ -42,6 +44,26 @@ static void sleep_until(struct waker *waker, uint64_t until)
                 (void)pthread_cond_timedwait(&waker->set, &waker->lock, &at);
 }
 
+/* The loop wakes up here: where it sleeps may be what is late, as a virtual machine's CPU that
+ * idles is only run again when its host finds the time. Here something runs now, and is about to
+ * end. */
+static void wake(struct waker *waker)
+{
+        cpu_set_t allowed, here;
+        int cpu = sched_getcpu();
+        bool moved;
+
+        CPU_ZERO(&here);
+        if (cpu >= 0)
+                CPU_SET((size_t)cpu, &here);
+        moved = cpu >= 0 && sched_getaffinity(waker->loop, sizeof(allowed), &allowed) == 0 &&
+                CPU_ISSET((size_t)cpu, &allowed) &&
+                sched_setaffinity(waker->loop, sizeof(here), &here) == 0;
+        (void)eventfd_write(waker->fd, 1);
+        if (moved)
+                (void)sched_setaffinity(waker->loop, sizeof(allowed), &allowed);
+}
+
 static void *run(void *argument)
 {
         struct waker *waker = argument;
@@ -56,8 +78,8 @@ static void *run(void *argument)
                 else if (clock_ns() < at + LATE_NS)
                         sleep_until(waker, at + LATE_NS);
                 else {
-                        (void)eventfd_write(waker->fd, 1);
                         woken = at;
+                        wake(waker);
                 }
         }
         pthread_mutex_unlock(&waker->lock);
@@ -83,6 +105,7 @@ int waker_new(sd_event *event, struct waker **ret)
         if (!waker)
                 return -ENOMEM;
         waker->sleeps = UINT64_MAX;
+        waker->loop = gettid();
         waker->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         r = waker->fd < 0
                     ? -errno

@@ -2,7 +2,8 @@
 /*
  * A second thread that wakes the event loop for what is to be done in time: a host may let one
  * thread sleep for some ms longer than it should, of two that wait for the same moment seldom both.
- * It does nothing else, and the loop's own timers stay what they are.
+ * The loop is woken on that thread's CPU, as its own may be one that the host does not run. The
+ * thread does nothing else, and the loop's own timers stay what they are.
  */
 #pragma once
 
@@ -11,7 +12,7 @@
 
 struct waker;
 
-/* 0 or negative errno. */
+/* By the thread that runs the loop. 0 or negative errno. */
 int waker_new(sd_event *event, struct waker **ret);
 struct waker *waker_free(struct waker *waker);
 

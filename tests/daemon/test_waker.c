@@ -2,6 +2,7 @@
 /* The thread that wakes the event loop where that has not run in time. */
 #include "unit/unit.h"
 
+#include <sched.h>
 #include <stdbool.h>
 #include <time.h>
 
@@ -79,10 +80,58 @@ static void leaves_alone(void **state)
         sd_event_unref(event);
 }
 
+static void run_on(const cpu_set_t *cpus)
+{
+        assert_int_equal(sched_setaffinity(0, sizeof(*cpus), cpus), 0);
+}
+
+/* Not where the loop slept, and it may run everywhere afterwards. */
+static void wakes_on_its_own_cpu(void **state)
+{
+        cpu_set_t before, other, own, now;
+        struct waker *waker = NULL;
+        sd_event *event = NULL;
+        int first = -1, second = -1;
+
+        (void)state;
+        assert_int_equal(sched_getaffinity(0, sizeof(before), &before), 0);
+        for (int i = 0; i < CPU_SETSIZE && second < 0; i++)
+                if (CPU_ISSET((size_t)i, &before))
+                        *(first < 0 ? &first : &second) = i;
+        if (second < 0)
+                skip();
+        CPU_ZERO(&own);
+        CPU_SET((size_t)second, &own);
+        CPU_ZERO(&other);
+        CPU_SET((size_t)first, &other);
+        assert_true(sd_event_new(&event) >= 0);
+        /* a thread begins where the one that makes it may run */
+        run_on(&own);
+        assert_int_equal(waker_new(event, &waker), 0);
+        for (unsigned i = 0; i < 20; i++) {
+                run_on(&other);
+                run_on(&before);
+                waker_set(waker, now_ns() + 5 * MS);
+                assert_true(woken_within(event, 10000 * MS));
+                assert_int_equal(sched_getcpu(), second);
+        }
+        /* it is let go at once, by who may have to wait for this CPU */
+        for (unsigned i = 0; i < 1000; i++) {
+                assert_int_equal(sched_getaffinity(0, sizeof(now), &now), 0);
+                if (CPU_EQUAL(&now, &before))
+                        break;
+                assert_false(woken_within(event, MS));
+        }
+        assert_true(CPU_EQUAL(&now, &before));
+        assert_null(waker_free(waker));
+        sd_event_unref(event);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(wakes),
+                cmocka_unit_test(wakes_on_its_own_cpu),
                 cmocka_unit_test(leaves_alone),
         };
 
