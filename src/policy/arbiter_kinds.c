@@ -5,6 +5,8 @@
 #define WAITS_PART   8u /* of the time: who waits for less need not be one with work */
 #define STREAK       5u
 #define STREAK_FIRST 3u
+#define STRAY_PART   4u /* of a window, without work at most */
+#define LOOP_STEADY  (500 * ARBITER_MS)
 #define FILL_LITTLE  400000u /* ppm of its turns; 10 us + synchronize fill 0.55 */
 #define FILL_ALL     970000u
 #define FILL_MOST    700000u
@@ -118,6 +120,28 @@ static bool fills_all(const struct seat *seat)
                seat->lately_used * PPM > seat->lately_offered * FILL_ALL;
 }
 
+/* One that has been a loop for long is one after a window, too, some ms of which its host has kept
+ * it from going on. It was one last until something else is seen: that one who is alone or has his
+ * turn does not pause says nothing. */
+static enum arbiter_kind keep_loop(
+        struct seat *seat, enum arbiter_kind kind, bool seen, bool may_stray, uint64_t now)
+{
+        bool steady, strays;
+
+        if (seat->kind != ARBITER_SYNCHRONOUS)
+                seat->loop_since = now;
+        steady = now >= seat->loop_since + LOOP_STEADY;
+        strays = kind == ARBITER_SPORADIC && steady && may_stray;
+        if (strays && !seat->strayed)
+                kind = ARBITER_SYNCHRONOUS;
+        seat->strayed = strays;
+        if (kind == ARBITER_SYNCHRONOUS)
+                seat->was_loop = seat->was_loop || steady;
+        else if (kind == ARBITER_IDLE || (kind == ARBITER_BACKLOGGED && seen))
+                seat->was_loop = false;
+        return kind;
+}
+
 /* What kind a tenant is, from a window of what it was offered, used and wanted. */
 void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
 {
@@ -210,7 +234,7 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
         else if (sight->starts_known && !starts) {
                 /* In a turn of its own pauses do not show. Where it fills all of it, slices may do,
                  * and where it fills little, it may come and go by now. */
-                if (sight->blind_alone && seat->kind == ARBITER_SYNCHRONOUS &&
+                if (sight->blind_alone && (seat->kind == ARBITER_SYNCHRONOUS || seat->was_loop) &&
                         seat->turn == TURN_OWN && !probed) {
                         kind = ARBITER_SYNCHRONOUS;
                         if (now >= seat->trial_at && arbiter->device[d].probed == NONE &&
@@ -243,6 +267,8 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
         /* whatever was found, it costs the others no more */
         if (probed && arbiter->device[d].probed == t)
                 arb_end_probe(arbiter, d, now, seat->kind != kind);
+        kind = keep_loop(seat, kind, starts > 0 || probed,
+                !probed && wanted >= seen / STRAY_PART * (STRAY_PART - 1), now);
         /* requests that queue up for a moment make neither a loop nor, where they come first, a
            backlog */
         if ((kind == ARBITER_SYNCHRONOUS || (kind == ARBITER_BACKLOGGED && seat->first)) &&

@@ -67,6 +67,9 @@ struct seat {
         bool first;           /* served before the rest, as it comes and goes */
         bool stands_back;     /* it would be, had the rest not got too little */
         unsigned streak;      /* windows in which a sporadic tenant looked synchronous */
+        uint64_t loop_since;  /* it has been a loop */
+        bool was_loop;        /* for long, where its pauses showed last */
+        bool strayed;         /* and in the last window looked like none */
         bool settled_kind;    /* judged over a window at least once */
         uint32_t fill_ppm;    /* of what was offered it used, last window */
         uint32_t alone_ppm;   /* the same while it was alone, PPM where it is much */
