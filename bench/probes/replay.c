@@ -111,9 +111,10 @@ static bool tell(const char *line)
 {
         char what[16];
         unsigned d;
-        uint64_t a[4] = {0};
-        int n = sscanf(line, "%15s %u %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64, what, &d, a,
-                a + 1, a + 2, a + 3);
+        uint64_t a[6] = {0};
+        int n = sscanf(line,
+                "%15s %u %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64,
+                what, &d, a, a + 1, a + 2, a + 3, a + 4, a + 5);
         struct switches *switches;
 
         if (n < 3 || d >= DEVICES)
@@ -146,6 +147,9 @@ static bool tell(const char *line)
                 switches_slice(switches, (uint32_t)a[0], a[1], a[2]);
         else if (strcmp(what, "mode") == 0 && n == 5)
                 switches_mode(switches, (uint32_t)a[0], a[1], a[2]);
+        else if (strcmp(what, "keep") == 0 && n == 8)
+                switches_keep(switches, (uint32_t)a[0], a[1],
+                        &(const struct switches_turns){a[2], a[3], a[4], a[5]});
         else if (strcmp(what, "off") == 0 && n == 6)
                 switches_off(switches, (uint32_t)a[0], a[1], a[2], a[3]);
         else if (strcmp(what, "asked") == 0 && n == 6) {

@@ -61,7 +61,10 @@ static void print_compute(const json_t *compute)
                 if (strcmp(demand, demands[i].word) == 0)
                         line("taken for", demands[i].sentence);
         snprintf(text, sizeof(text), "a gate in its processes: %s", why);
-        line("kept by", gate ? text : "the GPU's own scheduler");
+        line("kept by", gate ? text
+                        : json_is_true(json_object_get(compute, "by_clock"))
+                                ? "its launches, by the clock: turns with another loop"
+                                : "the GPU's own scheduler");
         snprintf(text, sizeof(text), "%lld us",
                 (long long)json_integer_value(json_object_get(compute, "slice_us")));
         line("time slice",

@@ -49,6 +49,13 @@ extern char **environ;
 #define WATCH_BEGINS 350000000ull
 /* The records have not been read for so long: the device does not answer. */
 #define WATCH_STALE 3000000000ull
+/* Over which it is seen whether who keeps turns by the clock is true to them, what of that is not
+ * sure as records come late, what he may have more, and for how long he is not asked to again. */
+#define KEEP_WINDOW 200000000ull
+#define KEEP_UNSURE 5e6
+#define KEEP_OVER   15e6
+#define KEEP_PAUSE  10000000000ull
+#define KEEP_GOOD   50000000ull /* after which turns that are not told again are kept no more */
 /* Of a run, by which it may be counted wrong: docs/probes.md. */
 #define SWITCH_PRECISION 60000u
 
@@ -140,6 +147,7 @@ const char *priority_word(enum arbiter_priority priority)
 /* ---- gates ----------------------------------------------------------------------------------- */
 
 static struct command *command_new(struct compute *compute, enum steer_command_type type);
+static void stop_keeping(struct compute *compute, struct tenant *tenant, unsigned i);
 
 /* From now on a device's terms are kept by its tenants' guards, not by the driver. why: static. */
 static void gate_device(struct compute *compute, unsigned index, const char *why)
@@ -150,6 +158,10 @@ static void gate_device(struct compute *compute, unsigned index, const char *why
 
         if (gates_why(manager, index))
                 return;
+        for (struct tenant *t = manager->tenants; t; t = t->hh.next)
+                for (unsigned i = 0; i < t->devices; i++)
+                        if (t->device[i].index == index)
+                                stop_keeping(compute, t, i);
         manager->refused[index] = why;
         r = gates_begin(manager, index, why);
         if (r < 0) {
@@ -292,6 +304,11 @@ static bool can_wait(const struct command *command)
                command->wire.type == STEER_SET_MODE;
 }
 
+static bool is_of_turns(enum steer_command_type type)
+{
+        return type == STEER_DISABLE || type == STEER_ENABLE || type == STEER_TURNS;
+}
+
 static void send_commands(struct compute *compute)
 {
         while (compute->to_send && compute->fd >= 0 &&
@@ -332,7 +349,7 @@ static struct command *command_new(struct compute *compute, enum steer_command_t
 
         if (!command)
                 return NULL;
-        if ((type == STEER_DISABLE || type == STEER_ENABLE) && compute->to_send)
+        if (is_of_turns(type) && compute->to_send)
                 for (struct command *last = compute->to_send->prev; can_wait(last);
                         last = last->prev) {
                         before = last;
@@ -705,6 +722,26 @@ static void add_channels(const struct group *group, void *userdata)
         }
 }
 
+/* Whether an action is done by who keeps his turns: then there is nothing to call for. Otherwise it
+ * is called for now. */
+static bool is_kept(struct tenant_device *device, enum arbiter_act act)
+{
+        bool was_off = device->keeps.off;
+
+        device->keeps.off = act == ARBITER_DISABLE && device->keeps.on;
+        if (device->keeps.off != was_off)
+                device->keeps.off_since = clock_ns();
+        if (act == ARBITER_DISABLE) {
+                device->disabled |= !device->keeps.off;
+                return device->keeps.off;
+        }
+        if (was_off && !device->disabled)
+                return true;
+        /* of what was disabled before, some may be so still */
+        device->disabled = false;
+        return false;
+}
+
 /* Actions that are one call, or one action. */
 static void do_actions(
         struct compute *compute, const struct arbiter_action *actions, unsigned count)
@@ -727,6 +764,8 @@ static void do_actions(
 
                 /* behind a gate it is not done, and need not be */
                 if (device < 0 || gates_why(compute->manager, actions[i].device))
+                        continue;
+                if (is_switch(actions[i].act) && is_kept(&tenant->device[device], actions[i].act))
                         continue;
                 work.action = &actions[i];
                 work.tenant = tenant;
@@ -793,9 +832,12 @@ static void add_use(const struct compute *compute, struct session *session, unsi
         int r;
 
         r = steer_view_read(compute->view, device->index, (uint32_t)session->process.pid, &seen);
-        if (r == -EAGAIN)
-                return;
-        if (r < 0) {
+        /* whoever writes it is held up by the host: as it was before */
+        if (r == -EAGAIN) {
+                if (!last->known)
+                        return;
+                seen = last->sight;
+        } else if (r < 0) {
                 last->known = true;
                 return;
         }
@@ -846,8 +888,8 @@ void compute_count_second(struct tenant_device *device, uint64_t now)
 }
 
 /* What its processes have used and want, by the device's own records of who had it when. */
-static void look_at_view(
-        struct compute *compute, struct tenant *tenant, unsigned i, struct arbiter_sight *sight)
+static void look_at_view(struct compute *compute, struct tenant *tenant, unsigned i, uint64_t now,
+        struct arbiter_sight *sight)
 {
         struct tenant_device *device = &tenant->device[i];
         uint64_t seen_until = atomic_load(&compute->view->device[device->index].now);
@@ -857,6 +899,14 @@ static void look_at_view(
         DL_FOREACH(tenant->sessions, session)
         if (!session->returning)
                 add_use(compute, session, i, sight);
+        /* what it wants while it keeps off only its own programs can say */
+        if (device->keeps.off && sight->demand == ARBITER_DEMAND_NONE &&
+                gates_wanted_at(tenant, i) > device->keeps.off_since) {
+                sight->demand = ARBITER_DEMAND_WORK;
+                sight->since = device->keeps.off_since;
+        }
+        sight->keeps_turns = now >= device->keeps.again_at && gates_can_keep(tenant) &&
+                             !gates_why(compute->manager, device->index);
         device->use_known = true;
         compute_count_second(device, seen_until);
         sight->used_known = sight->starts_known = sight->wanted_known = true;
@@ -907,7 +957,7 @@ static void observe(struct compute *compute, struct tenant *tenant, unsigned i, 
          * holds whatever the neighbours do. With a guarantee it is left to the arbiter's record,
          * which takes neighbours with a context for busy: else the guarantee would suffer. */
         if (is_watched(compute, device->index, now))
-                look_at_view(compute, tenant, i, &sight);
+                look_at_view(compute, tenant, i, now, &sight);
         else if (tenant->terms.cap > 0 && tenant->terms.share == 0) {
                 sight.used_known = true;
                 sight.source = ACCOUNT_COUNTERS;
@@ -966,6 +1016,132 @@ static void check_slices(struct compute *compute)
         compute->check_from = 0;
 }
 
+/* To the page, and to who keeps what is seen. period 0: it keeps none any more. */
+static void tell_turns_of(struct compute *compute, struct tenant *tenant, unsigned i,
+        const struct switches_turns *turns)
+{
+        struct session *session;
+
+        gates_keep(tenant, i, turns);
+        DL_FOREACH(tenant->sessions, session)
+        {
+                struct command *command = NULL;
+
+                if (!session->returning && session->holder != UINT32_MAX)
+                        command = command_new(compute, STEER_TURNS);
+                if (!command)
+                        continue;
+                command->wire.holder = session->holder;
+                command->wire.device = tenant->device[i].index;
+                command->wire.turns = *turns;
+        }
+}
+
+/* What it could have had of a span by the turns that it was told. */
+static uint64_t given(const struct switches_turns *turns, uint64_t from, uint64_t to)
+{
+        uint64_t length = turns->until - turns->from, good = MIN_OF(to, turns->good_until);
+        uint64_t base, first, last;
+
+        if (!turns->period || from >= good)
+                return to - from;
+        /* some turn of it that began before that */
+        base = from -
+               MIN_OF(from, turns->period + (from + turns->period - turns->from) % turns->period);
+        first = from - base;
+        last = good - base;
+        return (last / turns->period - first / turns->period) * length +
+               MIN_OF(last % turns->period, length) - MIN_OF(first % turns->period, length) +
+               (to - good);
+}
+
+static void count_given(struct tenant_device *device, uint64_t now)
+{
+        device->keeps.given_ns += given(&device->keeps.told, device->keeps.counted, now);
+        device->keeps.counted = now;
+}
+
+static void begin_window(struct tenant_device *device, uint64_t now)
+{
+        device->keeps.since = device->keeps.counted = now;
+        device->keeps.given_ns = 0;
+        /* without what is put right of the time before */
+        device->keeps.used_ns = device->used_ns - (uint64_t)device->corrected_ns;
+}
+
+/* Its programs may launch by ways that are not ours, or so much at a time that it goes on in
+ * others' turns. Of what it had beyond what it was given half is forgotten each window. */
+static void end_window(struct tenant_device *device, uint64_t now)
+{
+        uint64_t used = device->used_ns - (uint64_t)device->corrected_ns;
+        double part = (double)MIN_OF(now - device->keeps.since, KEEP_WINDOW) / KEEP_WINDOW;
+        double over;
+
+        count_given(device, now);
+        over = (double)(int64_t)(used - device->keeps.used_ns) - (double)device->keeps.given_ns;
+        over += device->keeps.over_ns * (1 - part / 2) - KEEP_UNSURE;
+        device->keeps.over_ns = MAX_OF(over, 0.);
+        if (over > KEEP_OVER)
+                device->keeps.again_at = now + KEEP_PAUSE;
+        begin_window(device, now);
+}
+
+static void stop_keeping(struct compute *compute, struct tenant *tenant, unsigned i)
+{
+        static const struct switches_turns none;
+
+        if (!tenant->device[i].keeps.on)
+                return;
+        end_window(&tenant->device[i], clock_ns());
+        tenant->device[i].keeps.on = false;
+        tell_turns_of(compute, tenant, i, &none);
+}
+
+/* Tells those their turns who keep them by the clock, where they do not know them yet. */
+static void tell_turns(struct compute *compute, uint64_t now)
+{
+        for (struct tenant *t = compute->manager->tenants; t; t = t->hh.next)
+                for (unsigned i = 0; t->steered && i < t->devices; i++) {
+                        struct tenant_device *device = &t->device[i];
+                        const struct switches_turns *known = &device->keeps.told;
+                        struct arbiter_turn turn;
+
+                        if (device->keeps.on && now > device->keeps.since + KEEP_WINDOW)
+                                end_window(device, now);
+                        if (!arbiter_turn_of(compute->arbiter, t->id, device->index, &turn) ||
+                                now < device->keeps.again_at) {
+                                stop_keeping(compute, t, i);
+                                continue;
+                        }
+                        if (device->keeps.on && known->from == turn.from &&
+                                known->until == turn.until && known->period == turn.period &&
+                                known->good_until > now + KEEP_GOOD / 2)
+                                continue;
+                        if (device->keeps.on)
+                                count_given(device, now);
+                        else
+                                begin_window(device, now);
+                        device->keeps.on = true;
+                        device->keeps.told = (struct switches_turns){
+                                turn.from, turn.until, turn.period, now + KEEP_GOOD};
+                        tell_turns_of(compute, t, i, &device->keeps.told);
+                }
+}
+
+/* Who has kept off, and is not left to any more, is disabled if he is to stay off. */
+static void disable_rest(struct compute *compute, uint64_t now)
+{
+        for (struct tenant *t = compute->manager->tenants; t; t = t->hh.next)
+                for (unsigned i = 0; t->steered && i < t->devices; i++) {
+                        struct tenant_device *device = &t->device[i];
+
+                        if (!device->keeps.off || device->keeps.on)
+                                continue;
+                        device->keeps.off = false;
+                        (void)arbiter_let_go(compute->arbiter, now, t->id, device->index);
+                }
+}
+
 static void step(struct compute *compute)
 {
         struct manager *manager = compute->manager;
@@ -993,6 +1169,7 @@ static void step(struct compute *compute)
                 for (unsigned i = 0; t->steered && i < t->devices; i++)
                         observe(compute, t, i, now);
         count = arbiter_step(compute->arbiter, now, actions);
+        tell_turns(compute, now);
         for (unsigned from = 0, to; from < count; from = to) {
                 to = from + 1;
                 while (to < count && is_switch(actions[from].act) &&
@@ -1002,6 +1179,7 @@ static void step(struct compute *compute)
                         to++;
                 do_actions(compute, &actions[from], to - from);
         }
+        disable_rest(compute, now);
         if (now >= compute->next_check && !compute->to_send) {
                 compute->next_check = now + CHECK_NS;
                 check_slices(compute);
@@ -1053,7 +1231,8 @@ static void steering_ended(struct compute *compute)
                 for (unsigned i = 0; t->steered && i < t->devices; i++) {
                         (void)arbiter_forget(compute->arbiter, now, t->id, t->device[i].index);
                         count_on(&t->device[i], now);
-                        t->device[i].off = false;
+                        stop_keeping(compute, t, i);
+                        t->device[i].off = t->device[i].disabled = t->device[i].keeps.off = false;
                         /* RM is to be asked again whose the clients are */
                         t->device[i].groups_hash = 0;
                 }
@@ -1272,6 +1451,8 @@ static int spawn(struct manager *manager, int *ret_fd, pid_t *ret_pid, struct st
         sigemptyset(&none);
         posix_spawnattr_setsigmask(&attributes, &none);
         posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+        if (manager->compute)
+                waker_wait(manager->compute->waker);
         r = posix_spawn(ret_pid, program, NULL, &attributes, arguments, environ);
         posix_spawnattr_destroy(&attributes);
         if (r != 0)
@@ -1473,6 +1654,8 @@ static void stop(struct manager *manager)
         for (struct tenant *t = manager->tenants; t; t = t->hh.next) {
                 t->steered = false;
                 for (unsigned i = 0; i < t->devices; i++) {
+                        stop_keeping(manager->compute, t, i);
+                        t->device[i].keeps.off = false;
                         t->device[i].groups = t->device[i].channels = 0;
                         t->device[i].groups_hash = t->device[i].groups_since = 0;
                         t->device[i].refused_told = t->device[i].off = false;
@@ -1728,14 +1911,15 @@ void compute_add_device_json(struct tenant *tenant, unsigned i, json_t *object)
                         source = "markers";
         }
         json_object_set_new(object, "compute",
-                json_pack("{s:s, s:o, s:s?, s:f, s:o, s:b, s:b, s:b, s:o, s:o, s:s}", "mechanism",
-                        why ? "gate" : "channel-control", "mechanism_why",
+                json_pack("{s:s, s:o, s:s?, s:f, s:o, s:b, s:b, s:b, s:b, s:o, s:o, s:s}",
+                        "mechanism", why ? "gate" : "channel-control", "mechanism_why",
                         why ? json_string(why) : json_null(), "demand",
                         why ? NULL : demand_words[state.kind], "target",
                         (double)state.target_ppm / 1e6, "slice_us",
                         state.slice_us ? json_integer((json_int_t)state.slice_us) : json_null(),
-                        "disabled", (int)state.disabled, "turns", (int)state.turns, "refused",
-                        (int)state.refused, "gpu_seconds",
+                        "disabled", (int)state.disabled, "turns", (int)state.turns, "by_clock",
+                        (int)tenant->device[i].keeps.on, "refused", (int)state.refused,
+                        "gpu_seconds",
                         device->use_known ? json_real((double)device->counted_ns / 1e9)
                                           : json_null(),
                         "gpu_share",

@@ -4,6 +4,9 @@
  * given as leases in the tenants' grant pages (policy/gate.h), and the guards let launches pass by
  * them (guard/gate.c). So are turns on a set of SMs that several tenants have in common, as their
  * shares are less than the least set (policy/space.h). Nothing of this runs while there is no gate.
+ *
+ * The same place in the page tells two loops of short kernels the turns that they keep by the clock
+ * (policy/arbiter.h, struct arbiter_turn); daemon/compute.c says whose, and when.
  */
 #include <linux/futex.h>
 #include <sys/syscall.h>
@@ -70,14 +73,14 @@ const char *gates_why(const struct manager *manager, unsigned index)
 
 /* ---- pages ----------------------------------------------------------------------------------- */
 
-static void set_flag(struct tenant *tenant, unsigned i, bool gated)
+static void set_mode(struct tenant *tenant, unsigned i, enum cleave_gate_mode mode)
 {
         struct cleave_grant_page *page = tenant->pages.grant;
         unsigned count = 0;
 
-        if (!page || atomic_load(&page->device[i].gate) == gated)
+        if (!page || atomic_load(&page->device[i].gate) == mode)
                 return;
-        atomic_store(&page->device[i].gate, gated);
+        atomic_store(&page->device[i].gate, mode);
         for (unsigned k = 0; k < tenant->devices; k++)
                 count += atomic_load(&page->device[k].gate) != 0;
         atomic_store(&page->gates, count);
@@ -106,17 +109,52 @@ static void write_lease(
                 wake(gate);
         }
         /* from when there is a lease to go by */
-        set_flag(tenant, i, true);
+        set_mode(tenant, i, CLEAVE_GATE_LEASE);
 }
 
 void gates_clear(struct tenant *tenant)
 {
         for (unsigned i = 0; i < tenant->devices; i++)
-                if (!gate_for(tenant, i)) {
-                        set_flag(tenant, i, false);
-                        if (tenant->pages.grant)
-                                wake(cleave_gate(tenant->pages.grant, i));
-                }
+                if (!gate_for(tenant, i))
+                        gates_keep(tenant, i, &(const struct switches_turns){0});
+}
+
+/* ---- turns that are kept by the clock -------------------------------------------------------- */
+
+bool gates_can_keep(const struct tenant *tenant)
+{
+        const struct session *session;
+
+        if (!tenant->pages.grant || !tenant->pages.usage || tenant->devices != 1 ||
+                !tenant->sessions)
+                return false;
+        DL_FOREACH(tenant->sessions, session)
+        {
+                const struct cleave_slot *slot =
+                        cleave_usage_slot(tenant->pages.usage, session->slot);
+
+                if (!session->returning && (!slot || !atomic_load(&slot->keeps_turns)))
+                        return false;
+        }
+        return true;
+}
+
+void gates_keep(struct tenant *tenant, unsigned i, const struct switches_turns *turns)
+{
+        struct cleave_gate *gate;
+
+        if (!tenant->pages.grant)
+                return;
+        gate = cleave_gate(tenant->pages.grant, i);
+        /* also where there are none: who waits is to see that something has changed */
+        cleave_gate_write_turns(gate, turns->from, turns->until, turns->period, turns->good_until);
+        set_mode(tenant, i, turns->period ? CLEAVE_GATE_TURNS : CLEAVE_GATE_OPEN);
+        wake(gate);
+}
+
+uint64_t gates_wanted_at(const struct tenant *tenant, unsigned i)
+{
+        return tenant->pages.usage ? atomic_load(&tenant->pages.usage->gate[i].wanted_at) : 0;
 }
 
 /* ---- what is seen ---------------------------------------------------------------------------- */
@@ -296,7 +334,7 @@ void gates_leave(struct tenant *tenant)
 
                 if (gate)
                         (void)gate_leave(gate, clock_ns(), tenant->id);
-                set_flag(tenant, i, false);
+                set_mode(tenant, i, CLEAVE_GATE_OPEN);
         }
         if (manager->gates)
                 schedule(manager->gates);

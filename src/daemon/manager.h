@@ -110,7 +110,19 @@ struct tenant_device {
         uint64_t groups_hash;
         uint64_t groups_since; /* monotonic, ns: groups are or are not there since then */
         bool refused_told;
-        bool off;                 /* its channels are disabled */
+        bool off;      /* its channels are disabled, or it keeps off */
+        bool disabled; /* of its channels some may be, by a call */
+        struct {
+                bool on;  /* it keeps its turns by the clock */
+                bool off; /* and it is another's: its channels are not disabled for that */
+                uint64_t off_since;
+                struct switches_turns told;
+                /* in a window since that time, counted up to another, what it was given; what it
+                 * had used before; and what it had too much in those before */
+                uint64_t since, counted, given_ns, used_ns;
+                double over_ns;
+                uint64_t again_at; /* before that it is not left to */
+        } keeps;
         uint64_t on_ns, on_until; /* time with groups and enabled, up to on_until (monotonic) */
         /* of its processes, summed up over those that have ended; as policy/switches.h has them */
         bool use_known;
@@ -475,6 +487,12 @@ void gates_change(struct tenant *tenant);
 void gates_leave(struct tenant *tenant);
 /* False: its device i has no gate. */
 bool gates_inspect(struct tenant *tenant, unsigned i, struct gate_state *ret);
+/* Whether all of a tenant's processes keep to turns that they are told. */
+bool gates_can_keep(const struct tenant *tenant);
+/* Tells it its turns; period 0: that there are none. When it last launched, or waited to
+ * (CLOCK_MONOTONIC ns, its own word). */
+void gates_keep(struct tenant *tenant, unsigned i, const struct switches_turns *turns);
+uint64_t gates_wanted_at(const struct tenant *tenant, unsigned i);
 
 /* space.c */
 struct space_wish {

@@ -153,6 +153,7 @@ void pages_open_slot(struct pages *pages, uint32_t index, uint32_t pid, uint64_t
                 atomic_store(&slot->peak[i], 0);
         }
         atomic_store(&slot->charges, 0);
+        atomic_store(&slot->keeps_turns, 0);
         atomic_store(&slot->refusals, 0);
         atomic_store(&slot->unknown_entries, 0);
         for (unsigned i = 0; i < CLEAVE_MAX_UNKNOWN; i++)

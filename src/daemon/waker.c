@@ -92,9 +92,17 @@ static int be_woken(sd_event_source *source, int fd, uint32_t events, void *user
 
         (void)source;
         (void)events;
-        (void)userdata;
         (void)eventfd_read(fd, &times);
+        waker_wait(userdata);
         return 0;
+}
+
+void waker_wait(struct waker *waker)
+{
+        if (!waker)
+                return;
+        pthread_mutex_lock(&waker->lock);
+        pthread_mutex_unlock(&waker->lock);
 }
 
 int waker_new(sd_event *event, struct waker **ret)
@@ -110,6 +118,9 @@ int waker_new(sd_event *event, struct waker **ret)
         r = waker->fd < 0
                     ? -errno
                     : sd_event_add_io(event, &waker->source, waker->fd, EPOLLIN, be_woken, waker);
+        /* before all else that has come: what is done then may begin processes and threads */
+        if (r >= 0)
+                r = sd_event_source_set_priority(waker->source, SD_EVENT_PRIORITY_IMPORTANT - 1);
         if (r >= 0) {
                 pthread_mutex_init(&waker->lock, NULL);
                 cond_init(&waker->set);

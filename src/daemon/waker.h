@@ -16,6 +16,10 @@ struct waker;
 int waker_new(sd_event *event, struct waker **ret);
 struct waker *waker_free(struct waker *waker);
 
+/* Until the calling thread may run everywhere again. Before it begins a process or a thread, which
+ * may run where it may. */
+void waker_wait(struct waker *waker);
+
 /* The loop is to run at that moment, ns of CLOCK_MONOTONIC, in place of the one that was told
  * before: it is woken if it has told no other a little later. 0: at none. NULL: nothing happens. */
 void waker_set(struct waker *waker, uint64_t at);

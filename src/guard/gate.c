@@ -18,6 +18,9 @@
  * a launch that passed on one device may be the half of a collective. So what is launched on
  * another just behind it passes too.
  *
+ * Turns that are kept by the clock (CLEAVE_GATE_TURNS) are another thing at the same place: nothing
+ * is measured, a launch passes when the page says that it may, and waits else.
+ *
  * Not seen here: copies and memsets that the driver does by kernels of its own, launches that
  * kernels make, and what a kernel does that is running.
  */
@@ -53,6 +56,7 @@
 #define LOAD_NS  (200 * US) /* a first launch that takes the host longer has loaded its kernel */
 #define RENEW_MS 4000.0     /* the event that times are counted from is replaced after that */
 #define BURST_NS (20 * MS)  /* that is saved up while there is no daemon */
+#define WAKE_NS  (100 * US) /* before its turn whoever sleeps is awake */
 #define JUST_NS  (2 * MS)   /* behind a launch on one device, its partners on others pass */
 
 /* What a kernel takes. */
@@ -139,6 +143,7 @@ void guard_gate_open(void)
                 return;
         for (unsigned i = 0; i < CLEAVE_MAX_DEVICES; i++)
                 atomic_store_explicit(&session->slot->gate_busy[i], 0, memory_order_relaxed);
+        atomic_store_explicit(&session->slot->keeps_turns, 1, memory_order_relaxed);
         __atomic_store_n(&guard_gate_word, &session->grant->gates, __ATOMIC_RELEASE);
 }
 
@@ -770,6 +775,12 @@ static void look_again(struct device *device, CUcontext context, uint64_t now)
         guard_unlock(&gate_lock);
 }
 
+static uint32_t mode_of(int index)
+{
+        return atomic_load_explicit(
+                &guard_session()->grant->device[index].gate, memory_order_relaxed);
+}
+
 /* Until it is this tenant's turn, and not too much is under way. */
 static void wait_for_turn(int index, CUcontext context, struct stream *s, uint64_t key)
 {
@@ -791,8 +802,7 @@ static void wait_for_turn(int index, CUcontext context, struct stream *s, uint64
                 nap(index, sleep, version);
                 now = now_ns();
                 /* the gate was taken away */
-                if (!atomic_load_explicit(
-                            &guard_session()->grant->device[index].gate, memory_order_relaxed))
+                if (mode_of(index) != CLEAVE_GATE_LEASE)
                         return;
         }
 }
@@ -879,6 +889,36 @@ static struct stream *stream_of(CUcontext context, CUstream handle, bool per_thr
         return s;
 }
 
+/* Who waits for his kernels by looking, as the driver does unless told otherwise, waits so here: a
+ * thread that sleeps may wake up late, and his turn is short. */
+static void keep_turn(int index, CUstream stream, bool per_thread)
+{
+        const struct cleave_gate *gate = cleave_gate(guard_session()->grant, (uint32_t)index);
+        uint64_t now = now_ns(), wait;
+        bool waits = false, sleeps = false;
+        uint32_t version;
+        unsigned flags;
+
+        while (!cleave_gate_is_turn(gate, now, &wait, &version)) {
+                if (!waits) {
+                        if (is_captured(stream, per_thread))
+                                return;
+                        sleeps = REAL(cuCtxGetFlags)(&flags) == CUDA_SUCCESS &&
+                                 (flags & CU_CTX_SCHED_MASK) == CU_CTX_SCHED_BLOCKING_SYNC;
+                        waits = true;
+                }
+                want(index, now);
+                if (sleeps && wait > WAKE_NS)
+                        nap(index, least(wait - WAKE_NS, 100 * MS), version);
+                else
+                        sched_yield();
+                if (mode_of(index) != CLEAVE_GATE_TURNS)
+                        return;
+                now = now_ns();
+        }
+        want(index, now);
+}
+
 /* Marks what stands before a launch, if that is due, and whether one is to follow it. */
 static void mark_before(struct pass *pass)
 {
@@ -922,24 +962,22 @@ enter(struct pass *pass, CUstream handle, bool per_thread, uint64_t key, bool ti
 {
         CUcontext context;
         CUdevice ordinal;
-        int saved = errno;
+        uint32_t mode = CLEAVE_GATE_OPEN;
+        int saved = errno, device = -1;
 
         *pass = (struct pass){.device = -1, .key = key};
-        if (guard_forked() || REAL(cuCtxGetDevice)(&ordinal) != CUDA_SUCCESS ||
-                !(context = current_context())) {
+        if (!guard_forked() && REAL(cuCtxGetDevice)(&ordinal) == CUDA_SUCCESS)
+                device = guard_device_by_ordinal(ordinal);
+        if (device >= 0)
+                mode = mode_of(device);
+        if (mode == CLEAVE_GATE_TURNS && !tied)
+                keep_turn(device, handle, per_thread);
+        if (mode != CLEAVE_GATE_LEASE || !(context = current_context()) ||
+                is_captured(handle, per_thread)) {
                 errno = saved;
                 return;
         }
-        pass->device = guard_device_by_ordinal(ordinal);
-        if (pass->device >= 0 &&
-                !atomic_load_explicit(
-                        &guard_session()->grant->device[pass->device].gate, memory_order_relaxed))
-                pass->device = -1;
-        if (pass->device < 0 || is_captured(handle, per_thread)) {
-                pass->device = -1;
-                errno = saved;
-                return;
-        }
+        pass->device = device;
         if (tied)
                 atomic_store(&dependent, true);
         pass->stream = stream_of(context, handle, per_thread, pass->device);
@@ -1221,6 +1259,12 @@ static struct stream *known_stream(CUcontext context, CUstream handle, bool per_
         return found;
 }
 
+/* Nothing is measured where turns are kept by the clock. */
+static inline bool is_measured(void)
+{
+        return guard_gated() && atomic_load_explicit(&any_stream, memory_order_relaxed);
+}
+
 #define WAITED(symbol, context, any, one, ...)                                                     \
         ({                                                                                         \
                 CUcontext context_ = context;                                                      \
@@ -1239,14 +1283,14 @@ static __attribute__((noinline)) CUresult gated_cuCtxSynchronize(void)
 
 CUresult cuCtxSynchronize(void)
 {
-        if (guard_gated())
+        if (is_measured())
                 return gated_cuCtxSynchronize();
         return REAL(cuCtxSynchronize)();
 }
 
 CUresult cuCtxSynchronize_v2(CUcontext ctx)
 {
-        if (guard_gated())
+        if (is_measured())
                 return WAITED(cuCtxSynchronize_v2, waited_for(ctx), true, NULL, ctx);
         return REAL(cuCtxSynchronize_v2)(ctx);
 }
@@ -1259,7 +1303,7 @@ CUresult cuCtxSynchronize_v2(CUcontext ctx)
         }                                                                                          \
         CUresult symbol(CUstream stream)                                                           \
         {                                                                                          \
-                if (guard_gated())                                                                 \
+                if (is_measured())                                                                 \
                         return gated_##symbol(stream);                                             \
                 return REAL(symbol)(stream);                                                       \
         }

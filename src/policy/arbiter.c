@@ -251,11 +251,13 @@ void arbiter_acted(
                          : action->act == ARBITER_SET_MODE ? CALL_MODE
                                                            : CALL_SWITCH;
         struct flight *flight;
-        bool all;
+        bool all, kept;
 
         if (!seat)
                 return;
         arb_settle(arbiter, action->device, now);
+        /* by the clock, nobody has called */
+        kept = arbiter->cluster[arbiter->device[action->device].cluster].kept;
         flight = &seat->flight[call];
         if (!flight->under_way)
                 return;
@@ -279,17 +281,32 @@ void arbiter_acted(
                         seat->thread_block = action->thread_block;
                 break;
         case ARBITER_DISABLE:
-                learn(&arbiter->disable_lead, now - MIN_OF(flight->since, now));
+                if (!kept)
+                        learn(&arbiter->disable_lead, now - MIN_OF(flight->since, now));
                 seat->disabled = all;
                 seat->in_part = !all;
                 arbiter->next = MIN_OF(arbiter->next, now);
                 break;
         case ARBITER_ENABLE:
-                learn(&arbiter->enable_lead, now - MIN_OF(flight->since, now));
+                if (!kept)
+                        learn(&arbiter->enable_lead, now - MIN_OF(flight->since, now));
                 seat->disabled = seat->in_part = false;
                 arbiter->next = MIN_OF(arbiter->next, now);
                 break;
         }
+}
+
+int arbiter_let_go(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned device)
+{
+        struct seat *seat = arb_find_seat(arbiter, id, device);
+
+        if (!seat)
+                return -ENOENT;
+        arb_settle(arbiter, device, now);
+        seat->disabled = false;
+        arbiter->cluster[arbiter->device[device].cluster].kept = false;
+        arbiter->next = now;
+        return 0;
 }
 
 int arbiter_forget(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned device)
@@ -301,7 +318,10 @@ int arbiter_forget(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned 
         arb_settle(arbiter, device, now);
         seat->slice_us = 0;
         seat->thread_block = false;
-        seat->disabled = seat->in_part = false;
+        /* what was disabled may be so still, and is to be enabled if it is not disabled again */
+        seat->in_part |= seat->disabled;
+        seat->disabled = false;
+        arbiter->cluster[arbiter->device[device].cluster].kept = false;
         for (unsigned i = 0; i < CALLS; i++)
                 seat->flight[i] = (struct flight){0};
         arbiter->device[device].stale = true;

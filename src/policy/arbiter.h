@@ -177,6 +177,7 @@ struct arbiter_sight {
         uint64_t wanted_ns; /* time with work queued or running, at most */
         uint64_t doubt_ns;  /* so much of it may have been without work, as far as can be seen */
         uint64_t short_ns;  /* it works so long at a time, as far as pauses were seen; 0: unknown */
+        bool keeps_turns;   /* its programs keep to turns that they are told beforehand */
         bool blind_alone;   /* starts and pauses are seen only while others have work too */
         /* Longest time that its blocks lately lasted, 0: unknown, and then it is preempted in the
          * middle of them. The daemon knows of none: nothing says how long a block runs but trying,
@@ -271,6 +272,10 @@ void arbiter_acted(
  * steering process enabled everything): all is set again. -ENOENT. */
 int arbiter_forget(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned device);
 
+/* Who was left to keep off by himself does so no longer: if he is to be off still, he is disabled.
+ * -ENOENT. */
+int arbiter_let_go(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned device);
+
 /* From some time ago until now nobody was there to do anything, nor to see what was used: it is
  * held against nobody. Caps begin a period, turns and judgements of kinds begin anew. */
 void arbiter_resume(struct arbiter *arbiter, uint64_t now);
@@ -282,6 +287,20 @@ unsigned arbiter_step(struct arbiter *arbiter, uint64_t now, struct arbiter_acti
 uint64_t arbiter_next(const struct arbiter *arbiter);
 /* Turns are taken: somebody waits for that step. */
 bool arbiter_is_awaited(const struct arbiter *arbiter);
+
+/*
+ * Turns that two loops of like, short kernels can keep by themselves. Who does not launch any more
+ * is off the engine a kernel later: then nobody need be disabled, which takes calls, and waits for
+ * whoever makes them. From one time to another, and so again each period, until told otherwise.
+ */
+struct arbiter_turn {
+        uint64_t from, until, period;
+};
+
+/* Whether that holds for a tenant on a device now, after each step: then what the arbiter calls
+ * disabled, and enabled again, need only be told. */
+bool arbiter_turn_of(
+        struct arbiter *arbiter, uint64_t id, unsigned device, struct arbiter_turn *ret);
 
 /* -ENOENT. */
 int arbiter_inspect(

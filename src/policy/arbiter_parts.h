@@ -122,6 +122,7 @@ struct turns {
         uint32_t devices; /* bits */
         bool alone;       /* one device, while it is the turn of somebody who is not there */
         uint32_t holder;  /* tenant, POOL or NONE */
+        bool kept;        /* both who take turns were left to keep them by the clock */
         uint64_t entered; /* turns are taken since then */
         uint64_t begun, end;
 };
@@ -229,6 +230,12 @@ void arb_settle_all(struct arbiter *arbiter, uint64_t now);
 uint64_t arb_ahead(const struct seat *seat);
 /* The window over which a tenant is judged begins now. */
 void arb_mark(struct seat *seat, uint64_t now);
+
+/* arbiter_turns.c */
+/* Whether the two who take turns on a device keep them by the clock: whose turn it is and the
+ * other; when that ends, and how long theirs are. */
+bool arb_kept_turns(struct arbiter *arbiter, unsigned d, struct seat *ret_two[static 2],
+        uint64_t *ret_end, uint64_t ret_length[static 2]);
 
 /* arbiter_caps.c */
 /* The rest of the period that now lies in, with its part of the budget. */

@@ -9,8 +9,9 @@
 #define TURN_PATIENT (2 * ARBITER_TURN)
 #define TURN_LOOPS   (ARBITER_TURN / 5 * 3)
 #define TURN_ALIKE   (ARBITER_TURN / 5 * 2)
-#define ALIKE        3u    /* kernels, of which the shortest lately are known */
-#define TURN_SMALL   60000 /* ppm: less is not worth a turn of its own */
+#define ALIKE        3u               /* kernels, of which the shortest lately are known */
+#define KEEPS_MOST   (ARBITER_MS / 2) /* its turn ends so much later, and it would not do */
+#define TURN_SMALL   60000            /* ppm: less is not worth a turn of its own */
 
 /* Tenants with a backlog, and those who come and go but take more than they are due, counting that
  * each of their runs costs others a switch there and back, or so much at a time that a turn would
@@ -53,10 +54,11 @@ bool arb_are_queues(struct arbiter *arbiter, unsigned d)
         return queues > 1;
 }
 
-bool arb_are_like_loops(struct arbiter *arbiter, unsigned d)
+/* ret_longest: at a time; 0: not known. */
+static bool are_like_loops(struct arbiter *arbiter, unsigned d, uint64_t *ret_longest)
 {
         const struct device *device = &arbiter->device[d];
-        uint64_t shortest = UINT64_MAX / ALIKE, longest = 0; /* at a time */
+        uint64_t shortest = UINT64_MAX / ALIKE, longest = 0;
 
         for (unsigned i = 0; device->only_loops && i < device->count; i++) {
                 const struct seat *seat = seat_of(arbiter, d, device->order[i]);
@@ -67,7 +69,15 @@ bool arb_are_like_loops(struct arbiter *arbiter, unsigned d)
                 shortest = MIN_OF(shortest, run);
                 longest = MAX_OF(longest, run);
         }
+        *ret_longest = longest;
         return device->only_loops && longest <= ALIKE * shortest;
+}
+
+bool arb_are_like_loops(struct arbiter *arbiter, unsigned d)
+{
+        uint64_t longest;
+
+        return are_like_loops(arbiter, d, &longest);
 }
 
 /* Who takes turns. They are needed if a tenant pauses and its slices, of which it uses one run a
@@ -252,6 +262,11 @@ static uint32_t next_row(const struct arbiter *arbiter, uint32_t row)
         return row + 1 < arbiter->top ? row + 1 : POOL;
 }
 
+static unsigned lowest_bit(uint32_t bits)
+{
+        return bits ? (unsigned)__builtin_ctz(bits) : 0;
+}
+
 /* How long one is, at least. Queues do not mind to wait for longer, and where there are only loops
  * somebody waits for each, so that a turn which ends some ms late is not to be long besides; less
  * is lost by one of loops that are alike. */
@@ -308,6 +323,77 @@ static uint64_t turn_length(struct arbiter *arbiter, const struct turns *turns, 
         due -= MAX_OF(own.had - (int64_t)length, (int64_t)0);
         *ret_part = length + ARBITER_TURN_LOSS;
         return MIN_OF((uint64_t)MAX_OF((int64_t)length, due), most) + ARBITER_TURN_LOSS;
+}
+
+/* The two who take turns on a device, if both can be left to keep them by the clock. */
+static bool keep_turns(struct arbiter *arbiter, unsigned d, struct seat *ret[static 2])
+{
+        const struct device *device = &arbiter->device[d];
+        uint64_t longest;
+        unsigned n = 0;
+
+        if (arbiter->cluster[device->cluster].devices != 1u << d || device->probed != NONE ||
+                !are_like_loops(arbiter, d, &longest) || longest == 0 || longest > KEEPS_MOST)
+                return false;
+        for (unsigned i = 0; i < device->count; i++) {
+                struct seat *seat = seat_of(arbiter, d, device->order[i]);
+
+                if (seat->turn == TURN_FREE)
+                        continue;
+                if (n == 2 || seat->turn != TURN_OWN || !seat->sight.keeps_turns ||
+                        seat->sight.demand == ARBITER_DEMAND_NONE ||
+                        arbiter->tenant[device->order[i]].capped_off)
+                        return false;
+                ret[n++] = seat;
+        }
+        return n == 2;
+}
+
+/* The one whose turn it is, and the other; how long theirs are, if they go on like that. */
+static bool share_turns(struct arbiter *arbiter, unsigned d, struct seat *ret_two[static 2],
+        uint64_t ret_length[static 2])
+{
+        const struct turns *turns = &arbiter->cluster[arbiter->device[d].cluster];
+        struct seat *two[2];
+        bool second;
+
+        if (turns->holder >= arbiter->top || !keep_turns(arbiter, d, two))
+                return false;
+        second = two[1] == seat_of(arbiter, d, turns->holder);
+        ret_two[0] = two[second];
+        ret_two[1] = two[!second];
+        ret_length[0] = turns->end - turns->begun;
+        ret_length[1] = (uint64_t)((double)ret_length[0] * (double)ret_two[1]->target_ppm /
+                                   (double)MAX_OF(ret_two[0]->target_ppm, 1u));
+        ret_length[1] = MIN_OF(ret_length[1], ARBITER_FRAME_MAX);
+        return ret_two[0] == seat_of(arbiter, d, turns->holder) && ret_length[0] > 0 &&
+               ret_length[1] > 0;
+}
+
+bool arb_kept_turns(struct arbiter *arbiter, unsigned d, struct seat *ret_two[static 2],
+        uint64_t *ret_end, uint64_t ret_length[static 2])
+{
+        const struct turns *turns = &arbiter->cluster[arbiter->device[d].cluster];
+
+        *ret_end = turns->end;
+        return turns->kept && share_turns(arbiter, d, ret_two, ret_length);
+}
+
+bool arbiter_turn_of(
+        struct arbiter *arbiter, uint64_t id, unsigned device, struct arbiter_turn *ret)
+{
+        const struct seat *seat = arb_find_seat(arbiter, id, device);
+        const struct turns *turns;
+        struct seat *two[2];
+        uint64_t length[2];
+
+        if (!seat || seat->turn != TURN_OWN || !share_turns(arbiter, device, two, length))
+                return false;
+        turns = &arbiter->cluster[arbiter->device[device].cluster];
+        ret->period = length[0] + length[1];
+        ret->from = seat == two[0] ? turns->begun : turns->end;
+        ret->until = ret->from + (seat == two[0] ? length[0] : length[1]);
+        return true;
 }
 
 /* What those whose turn it is had of it. ret_least: what they can be content with: next to nothing,
@@ -415,11 +501,18 @@ static void forget_turn(struct arbiter *arbiter, const struct turns *turns)
         }
 }
 
+static bool are_kept(struct arbiter *arbiter, const struct turns *turns)
+{
+        struct seat *two[2];
+
+        return !turns->alone && keep_turns(arbiter, lowest_bit(turns->devices), two);
+}
+
 /* Passes the turn on when it is over or of no use, to the row that has waited for it longest.
  * Returns when to look again. */
 uint64_t arb_take_turns(struct arbiter *arbiter, struct turns *turns, uint64_t now)
 {
-        uint64_t longest = UINT64_MAX;
+        uint64_t longest = UINT64_MAX, at = now;
         uint32_t next = NONE;
         unsigned rows = 0;
         int64_t had, least;
@@ -430,7 +523,10 @@ uint64_t arb_take_turns(struct arbiter *arbiter, struct turns *turns, uint64_t n
 
                 if (wanted && now < turns->end)
                         return turns->end;
-                if (!row.target) {
+                if (wanted && turns->kept && are_kept(arbiter, turns)) {
+                        /* that it has passed to the other by itself is only seen late */
+                        at = MAX_OF(turns->end, now - MIN_OF(now, ARBITER_FRAME_MAX));
+                } else if (!row.target) {
                         /* nobody takes turns for a while: who had not half of his has the next */
                         if (now - turns->begun < (turns->end - turns->begun) / 2)
                                 forget_turn(arbiter, turns);
@@ -463,6 +559,7 @@ uint64_t arb_take_turns(struct arbiter *arbiter, struct turns *turns, uint64_t n
         turns->holder = turns->alone && rows < 2 ? NONE : next;
         if (turns->holder == NONE)
                 return UINT64_MAX;
-        begin_turn(arbiter, turns, next, now);
-        return turns->end;
+        begin_turn(arbiter, turns, next, at);
+        turns->kept = are_kept(arbiter, turns);
+        return turns->end > now || !turns->kept ? turns->end : arb_take_turns(arbiter, turns, now);
 }

@@ -55,8 +55,7 @@ static uint32_t fill_of(const struct seat *seat, unsigned running)
                                                        : seat->fill_ppm;
 }
 
-/* Time has passed on a device with nothing changed since: what everybody had of it. */
-void arb_settle(struct arbiter *arbiter, unsigned d, uint64_t now)
+static void settle(struct arbiter *arbiter, unsigned d, uint64_t now)
 {
         struct device *device = &arbiter->device[d];
         struct account_claim claims[ARBITER_MAX_TENANTS];
@@ -98,6 +97,33 @@ void arb_settle(struct arbiter *arbiter, unsigned d, uint64_t now)
                         seat->offered_ns += (uint64_t)((double)span * claims[i].slice_us /
                                                        (round + claims[i].slice_us + switch_us));
         }
+}
+
+static void swap_disabled(struct seat *two[static 2])
+{
+        bool disabled = two[0]->disabled;
+
+        two[0]->disabled = two[1]->disabled;
+        two[1]->disabled = disabled;
+}
+
+/* Time has passed on a device with nothing changed since, but that turns which are kept by the
+ * clock may have passed by themselves: what everybody had of it. */
+void arb_settle(struct arbiter *arbiter, unsigned d, uint64_t now)
+{
+        uint64_t at, length[2];
+        struct seat *two[2];
+        bool swapped = false;
+
+        if (arb_kept_turns(arbiter, d, two, &at, length) && now < at + ARBITER_FRAME_MAX)
+                for (; at < now; swapped = !swapped) {
+                        settle(arbiter, d, at);
+                        swap_disabled(two);
+                        at += length[!swapped];
+                }
+        settle(arbiter, d, now);
+        if (swapped)
+                swap_disabled(two);
 }
 
 void arb_settle_all(struct arbiter *arbiter, uint64_t now)

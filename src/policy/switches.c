@@ -130,10 +130,15 @@ static void apply(struct switches *switches, const struct switches_event *event)
         }
 }
 
+static void follow_turns(struct switches *switches, struct switches_owner *owner, uint64_t until);
+
 static void apply_until(struct switches *switches, uint64_t until)
 {
         unsigned n = 0;
 
+        for (uint32_t i = 0; switches->turning && i < switches->free; i++)
+                if (switches->owner[i].turns.period)
+                        follow_turns(switches, &switches->owner[i], until + CALL_BEFORE);
         while (n < switches->events && switches->event[n].at <= until)
                 apply(switches, &switches->event[n++]);
         switches->events -= n;
@@ -202,6 +207,52 @@ void switches_off(struct switches *switches, uint32_t id, uint64_t from, uint64_
         };
 
         push(switches, &event);
+}
+
+/* Whether it keeps off at that time, and when that changes. */
+static bool keeps_off(const struct switches_turns *turns, uint64_t at, uint64_t *ret_next)
+{
+        uint64_t length = turns->until - turns->from, phase;
+        bool off;
+
+        *ret_next = UINT64_MAX;
+        if (!turns->period || at >= turns->good_until || turns->from > at + turns->period)
+                return false;
+        phase = (at + turns->period - turns->from) % turns->period;
+        off = phase >= length;
+        *ret_next = MIN_OF(at + (off ? turns->period : length) - phase, turns->good_until);
+        return off;
+}
+
+static void follow_turns(struct switches *switches, struct switches_owner *owner, uint64_t until)
+{
+        while (owner->turns_seen <= until) {
+                uint64_t at = owner->turns_seen, next;
+                bool off = keeps_off(&owner->turns, at, &next);
+
+                if (off != owner->turns_off) {
+                        owner->turns_off = off;
+                        switches_off(switches, owner->id, at, at, off);
+                }
+                if (next > until)
+                        return;
+                owner->turns_seen = next;
+        }
+}
+
+void switches_keep(
+        struct switches *switches, uint32_t id, uint64_t at, const struct switches_turns *turns)
+{
+        struct switches_owner *owner = get(switches, id, at);
+
+        at = MAX_OF(at, owner->turns_seen);
+        follow_turns(switches, owner, at);
+        owner->turns = *turns;
+        owner->turns_seen = at;
+        follow_turns(switches, owner, at);
+        switches->turning = 0;
+        for (uint32_t i = 0; i < switches->free; i++)
+                switches->turning += switches->owner[i].turns.period != 0;
 }
 
 /* ---- slices ---- */

@@ -51,6 +51,12 @@ static inline uint64_t cleave_name_hash(const char *name)
         return hash ? hash : 1;
 }
 
+enum cleave_gate_mode {
+        CLEAVE_GATE_OPEN,  /* launches pass */
+        CLEAVE_GATE_LEASE, /* see struct cleave_gate */
+        CLEAVE_GATE_TURNS, /* the same; where slots say that they know it */
+};
+
 /* One device of a grant. Written by the daemon (release), read by the tenant (acquire). */
 struct cleave_grant_device {
         uint8_t uuid[16];               /* the driver's, fixed before the page is shared */
@@ -58,7 +64,7 @@ struct cleave_grant_device {
         _Atomic uint64_t guarantee;     /* units that are kept for it */
         _Atomic uint32_t compute_share; /* guaranteed share of time, percent; 0: none given */
         _Atomic uint32_t compute_max;   /* most, percent; 0: no cap */
-        _Atomic uint32_t gate;          /* 0: launches pass; 1: see struct cleave_gate */
+        _Atomic uint32_t gate;          /* enum cleave_gate_mode */
         uint32_t reserved[5];
 };
 static_assert(sizeof(struct cleave_grant_device) == 64, "layout");
@@ -87,19 +93,26 @@ static_assert(sizeof(struct cleave_grant_page) == 1088, "layout");
 #define CLEAVE_GRANT_BYTES 4096u /* of the memfd */
 
 /*
- * The gate of a device of the grant, where the driver lets nobody steer its scheduler: launches
- * pass from one time to another, with so much predicted work in flight (policy/gate.h). It stands
- * behind the page proper, which is as it was before there were gates. Times are CLOCK_MONOTONIC's,
- * ns. Written by the daemon, read between two looks at the version: see cleave_gate_read().
+ * The gate of a device of the grant. It stands behind the page proper, which is as it was before
+ * there were gates. Times are CLOCK_MONOTONIC's, ns. Written by the daemon, read between two looks
+ * at the version: see cleave_gate_read().
+ *
+ * CLEAVE_GATE_LEASE, where the driver lets nobody steer its scheduler: launches pass from one time
+ * to another, with so much predicted work in flight (policy/gate.h).
+ *
+ * CLEAVE_GATE_TURNS, of short kernels that somebody waits for (policy/arbiter.h, struct
+ * arbiter_turn): launches pass from one time to another and so again each period, and always after
+ * good_until. They are not measured.
  */
 struct cleave_gate {
         _Atomic uint32_t
                 version; /* odd: it is being written; also a futex, woken when it changes */
         _Atomic uint32_t rate_ppm; /* of the device's time, for when the daemon is gone */
         _Atomic uint64_t from, until;
-        _Atomic uint64_t window_ns;
+        _Atomic uint64_t window_ns;  /* LEASE */
         _Atomic uint64_t written_at; /* the daemon was there; not part of what the version guards */
-        uint64_t reserved[3];
+        _Atomic uint64_t period, good_until; /* TURNS */
+        uint64_t reserved;
 };
 static_assert(sizeof(struct cleave_gate) == 64, "layout");
 #define CLEAVE_GATE_OFFSET 2048u /* of the first, in the grant page's memfd */
@@ -157,7 +170,8 @@ struct cleave_slot {
          * claim before it gives a unit away, or the process sees that it has (both sides write and
          * read sequentially consistent) */
         _Atomic uint64_t space_set[2];
-        uint32_t reserved[2];
+        _Atomic uint32_t keeps_turns; /* 1: it knows CLEAVE_GATE_TURNS */
+        uint32_t reserved;
 
         struct cleave_channel_group group[CLEAVE_MAX_GROUPS];
         /* behind a gate: when the work that it has launched is predicted to end */
@@ -268,6 +282,43 @@ static inline bool cleave_gate_read(const struct cleave_gate *gate, uint64_t *re
                 }
         }
         return false;
+}
+
+/* The same of turns: whether launches pass now. If not, ret_wait: in so long. */
+static inline bool cleave_gate_is_turn(
+        const struct cleave_gate *gate, uint64_t now, uint64_t *ret_wait, uint32_t *ret_version)
+{
+        for (unsigned tries = 0; tries < 1000; tries++) {
+                uint32_t version = atomic_load(&gate->version);
+                uint64_t from = atomic_load(&gate->from), until = atomic_load(&gate->until);
+                uint64_t period = atomic_load(&gate->period), at;
+                uint64_t good_until = atomic_load(&gate->good_until);
+
+                if ((version & 1) || atomic_load(&gate->version) != version)
+                        continue;
+                /* also if these are times of another time namespace's clock */
+                if (now >= good_until || period == 0 || from > now + period)
+                        return true;
+                *ret_version = version;
+                at = now < from ? period - (from - now) : (now - from) % period;
+                *ret_wait = period - at;
+                return at < until - from;
+        }
+        return true;
+}
+
+/* By the daemon alone, who wakes those who wait on the version afterwards. */
+static inline void cleave_gate_write_turns(struct cleave_gate *gate, uint64_t from, uint64_t until,
+        uint64_t period, uint64_t good_until)
+{
+        uint32_t version = atomic_load(&gate->version) | 1;
+
+        atomic_store(&gate->version, version);
+        atomic_store(&gate->from, from);
+        atomic_store(&gate->until, until);
+        atomic_store(&gate->period, period);
+        atomic_store(&gate->good_until, good_until);
+        atomic_store(&gate->version, version + 1);
 }
 
 /* By the daemon alone, who wakes those who wait on the version afterwards. */

@@ -611,6 +611,18 @@ static int switch_command(struct steer *steer, void *handle, bool again,
         return r == 0 && count < command->count ? -EBADF : r;
 }
 
+static int note_turns(struct steer *steer, const struct steer_command *command)
+{
+        const struct holder *holder = steer->holder[command->holder];
+
+        if (command->device >= STEER_MAX_DEVICES)
+                return -EBADMSG;
+        if (!holder)
+                return -EBADF;
+        watch_turns(steer->watch, command->device, holder->pid, command->sent_ns, &command->turns);
+        return 0;
+}
+
 static int release(struct steer *steer, uint32_t holder, uint32_t *ret_status)
 {
         int r = enable_all(steer, holder, ret_status);
@@ -646,6 +658,8 @@ static int command_do(struct steer *steer, const struct steer_command *command, 
         case STEER_PREEMPT:
         case STEER_RESTART:
                 return by_holder(steer, command, answer);
+        case STEER_TURNS:
+                return note_turns(steer, command);
         default:
                 return -EBADMSG;
         }
@@ -715,18 +729,22 @@ static bool share_channels(const struct steer_command *a, const struct steer_com
 
 /* Whether the next command may be done while that one is: turns are passed on, by disabling some
  * and enabling others, beside calls for single holders, and all but their own channels are enabled
- * beside those that disable. Nothing is done beside what opens a device. */
+ * beside those that disable. What is only told is told meanwhile. Nothing is done beside what opens
+ * a device. */
 static bool may_overtake(const struct steer_command *command, const struct steer_command *next)
 {
-        bool disable = next->type == STEER_DISABLE;
+        bool disable = next->type == STEER_DISABLE, turns = next->type == STEER_TURNS;
 
-        if (!disable && next->type != STEER_ENABLE)
+        if (!disable && !turns && next->type != STEER_ENABLE)
                 return false;
         switch (command->type) {
+        case STEER_ENABLE:
+                return turns;
         case STEER_DISABLE:
-                return !disable && !share_channels(command, next);
+                return turns || (!disable && !share_channels(command, next));
         case STEER_RELEASE:
-                return !is_of_holder(next, command->holder);
+                return turns ? next->holder != command->holder
+                             : !is_of_holder(next, command->holder);
         case STEER_SET_SLICE:
         case STEER_GET_SLICE:
         case STEER_SET_MODE:
@@ -768,14 +786,17 @@ static bool switch_aside(void *userdata)
         struct steer_command command;
         struct steer_answer answer = {0};
         uint64_t from;
+        int r;
 
         if (!peek(steer, &command) || !may_overtake(steer->beside, &command) ||
                 receive(steer, &command, &fd) <= 0)
                 return enable_too(steer);
         from = clock_ns();
-        return reply(steer, &command, from,
-                       switch_command(steer, steer->aside_handle, false, &command, &answer),
-                       &answer) == 0;
+        if (command.type != STEER_TURNS)
+                r = switch_command(steer, steer->aside_handle, false, &command, &answer);
+        else
+                r = command.holder < STEER_HOLDERS ? note_turns(steer, &command) : -EBADMSG;
+        return reply(steer, &command, from, r, &answer) == 0;
 }
 
 /* The next command, if one has come. beside: others may be done meanwhile. 1; 0: the daemon has

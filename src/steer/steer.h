@@ -190,6 +190,8 @@ enum steer_command_type {
                           */
         STEER_PREEMPT,   /* holder, client, object */
         STEER_RESTART,   /* holder, client, object */
+        STEER_TURNS, /* device, holder, turns: which its process keeps by itself from sent_ns on; of
+                        who keeps what is seen, nothing is done */
 };
 
 #define STEER_HOLDER_FDS 8u
@@ -209,12 +211,13 @@ struct steer_command {
         /* CLOCK_MONOTONIC: when the daemon was to decide it, and when it sent it; of who keeps what
          * is seen (steer/diary.h) */
         uint64_t due_ns, sent_ns;
+        struct switches_turns turns;
         uint8_t uuid[16];
         struct steer_channel channel[STEER_MAX_CHANNELS];
         uint16_t holders[STEER_MAX_CHANNELS]; /* whose the channels are */
 };
-static_assert(sizeof(struct steer_command) == 720, "layout");
-static_assert(offsetof(struct steer_command, channel) == 80, "layout");
+static_assert(sizeof(struct steer_command) == 752, "layout");
+static_assert(offsetof(struct steer_command, channel) == 112, "layout");
 
 struct steer_answer {
         uint32_t magic;

@@ -482,6 +482,20 @@ void watch_asked(struct watch *watch, unsigned device, bool disable, uint64_t du
         pthread_mutex_unlock(&watch->lock);
 }
 
+void watch_turns(struct watch *watch, unsigned device, uint32_t pid, uint64_t at,
+        const struct switches_turns *turns)
+{
+        if (!watch || !pid || device >= STEER_MAX_DEVICES)
+                return;
+        pthread_mutex_lock(&watch->lock);
+        switches_keep(&watch->device[device].switches, pid, at, turns);
+        diary_note(watch->diary, "keep", device,
+                "%u %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64, pid, at, turns->from,
+                turns->until, turns->period, turns->good_until);
+        end_rest(watch, device);
+        pthread_mutex_unlock(&watch->lock);
+}
+
 void watch_switched(struct watch *watch, unsigned device, uint32_t pid, uint64_t from, uint64_t to,
         bool disabled)
 {

@@ -22,9 +22,11 @@ void watch_device(struct watch *watch, unsigned device, const uint8_t uuid[16]);
 void watch_call(struct watch *watch, unsigned device);
 /* Who has the engine at this moment, by a look at its records; 0: it is not known. */
 uint32_t watch_holder(struct watch *watch, unsigned device);
-/* As switches_slice(), switches_mode() and switches_off(). */
+/* As switches_slice(), switches_mode(), switches_keep() and switches_off(). */
 void watch_slice(struct watch *watch, unsigned device, uint32_t pid, uint64_t slice_us);
 void watch_mode(struct watch *watch, unsigned device, uint32_t pid, bool thread_block);
+void watch_turns(struct watch *watch, unsigned device, uint32_t pid, uint64_t at,
+        const struct switches_turns *turns);
 /* Somebody is to be enabled or disabled: when that was due, sent and received. */
 void watch_asked(struct watch *watch, unsigned device, bool disable, uint64_t due, uint64_t sent,
         uint64_t received);

@@ -358,6 +358,52 @@ static void two_loops(const char *name, uint64_t kernel, enum fidelity fidelity,
         world_done(&world);
 }
 
+/* The same where launches keep to turns by the clock; and the daemon is late now and then. */
+static void kept_loops(uint64_t a, uint64_t b, unsigned share)
+{
+        for (unsigned late = 0; late < 2; late++) {
+                uint64_t longest = 0, calls, start[2], kernel[2] = {a, b};
+                double native = 0, work = 0, least = 1;
+
+                for (uint64_t seed = 1; seed <= 8; seed++) {
+                        struct client *client[2];
+
+                        begin(seed, SEES_SWITCHES);
+                        world.keeps = true;
+                        for (unsigned i = 0; i < 2; i++)
+                                client[i] = add(i + 1, i ? 100 - share : share, 0, ARBITER_NORMAL,
+                                        loop(kernel[i]));
+                        world_run(&world, world.now + 3 * SEC + seed * 3137 * US);
+                        world.late_ppm = late ? 20000 : 0;
+                        world.late_ns = 15 * MS;
+                        for (unsigned i = 0; i < 2; i++) {
+                                client[i]->longest = 0;
+                                start[i] = world_work(&world, client[i]);
+                        }
+                        calls = world.calls;
+                        world_run(&world, world.now + 10 * SEC);
+                        calls = world.calls - calls;
+                        for (unsigned i = 0; i < 2; i++) {
+                                double got = (double)(world_work(&world, client[i]) - start[i]) /
+                                             (10. * SEC);
+
+                                longest = MAX_OF(longest, client[i]->longest);
+                                work += got / 8;
+                                least = fmin(least, got * 100 / (i ? 100 - share : share));
+                        }
+                        native = fmax(native, (double)calls);
+                        world_done(&world);
+                }
+                printf("2  loops of %.0f and %.0f us, %u %%, by the clock%s: together %.3f, of "
+                       "what is "
+                       "due at least %.2f, longest wait %.1f ms, %.0f calls at most",
+                        (double)a / US, (double)b / US, share, late ? ", the daemon late" : "",
+                        work, least, (double)longest / MS, native);
+                verdict(longest <= (late ? 15 : 11) * MS * 100 / share / 2 && work >= .80,
+                        longest <= 6 * MS * 100 / share / 2 && work >= .85 && native < 100);
+        }
+}
+
 /* Samples of the engine that are uneven, as an H100's, correct what was used of up to a second
  * before: that is no sign that a loop fills its turns, and slices might do; nor that it has not had
  * the turn that is on. */
@@ -1226,6 +1272,9 @@ int main(void)
         loops_with_uneven_samples();
         loops_looked_at();
         loops_held_up();
+        kept_loops(100 * US, 100 * US, 50);
+        kept_loops(40 * US, 100 * US, 50);
+        kept_loops(100 * US, 100 * US, 25);
         two_loops("the same at 75:25", 100 * US, SEES_ALL, 75, 25, false);
         two_loops("the same at 90:10", 100 * US, SEES_ALL, 90, 10, false);
         idle_instants();

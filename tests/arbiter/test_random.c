@@ -48,6 +48,7 @@ struct scenario {
                 uint64_t at, back, known;
         } death[DEATHS];
         unsigned deaths;
+        bool keeps; /* turns by the clock */
 };
 
 /* What is remembered of a tenant on a device. */
@@ -226,6 +227,16 @@ static void make_makers(struct scenario *scenario)
         for (unsigned i = 0; i < scenario->count; i++)
                 scenario->tenancy[i].makes =
                         i == maker ? (double)log_uniform(&dice, 1000, 10000) / 1000 : 0;
+}
+
+/* Whether programs keep to turns that they are told: dice of its own, too. */
+static void make_keepers(struct scenario *scenario)
+{
+        struct world dice = {.random = (scenario->seed + 1) * 0xa0761d6478bd642full | 1};
+
+        for (unsigned i = 0; i < 8; i++)
+                (void)world_random(&dice, 2);
+        scenario->keeps = world_random(&dice, 2);
 }
 
 /* ---- what must hold ---- */
@@ -604,6 +615,7 @@ static bool run_scenario(const struct scenario *scenario, const bool *skip, char
         run.scenario = scenario;
         world_init(&world, scenario->devices, scenario->seed, true);
         world.fidelity = scenario->fidelity;
+        world.keeps = scenario->keeps;
         world.check = on_step;
         world.arg = &run;
         for (unsigned i = 0; i < scenario->count; i++)
@@ -666,8 +678,9 @@ static void tell(const struct scenario *scenario, const bool *skip)
         static const char *const priorities[] = {"low", "normal", "high"};
         static const char *const sight[] = {"all", "use", "coarse use", "nothing", "switches"};
 
-        printf("seed %" PRIu64 ": %u devices, %s is seen\n", scenario->seed, scenario->devices,
-                sight[scenario->fidelity]);
+        printf("seed %" PRIu64 ": %u devices, %s is seen%s\n", scenario->seed, scenario->devices,
+                sight[scenario->fidelity],
+                scenario->fidelity == SEES_SWITCHES && scenario->keeps ? ", turns are kept" : "");
         for (unsigned i = 0; i < scenario->deaths; i++)
                 printf("  steering killed at %.1f, back at %.1f, knows at %.1f ms\n",
                         (double)(scenario->death[i].at - SEC) / MS,
@@ -746,6 +759,7 @@ int main(int argc, char **argv)
                 make_scenario(&scenario, again ? once_failed[scenarios] : seed++);
                 make_deaths(&scenario);
                 make_makers(&scenario);
+                make_keepers(&scenario);
                 if (one)
                         tell(&scenario, none);
                 if (!run_scenario(&scenario, none, NULL)) {

@@ -497,6 +497,60 @@ static void works_at_a_time(void **state)
         assert_about(sight(B).short_ns, 5000 * US, 100 * US);
 }
 
+/* Two who keep their turns by the clock: no call is made, and that one does not launch in the
+ * other's turn is no want of work, nor does it say for how long he works at a time. */
+static void keeps_turns(void **state)
+{
+        const uint64_t from = now + 10 * MS;
+        struct switches_turns turns = {from, from + 4 * MS, 8 * MS, from + 400 * MS};
+        struct switches_sight before;
+
+        (void)state;
+        switches_slice(switches, A, now, 20000);
+        switches_slice(switches, B, now, 20000);
+        for (unsigned i = 0; i < 20; i++) {
+                run(A, 158 * US);
+                run(B, 158 * US);
+        }
+        now = from;
+        switches_look(switches, now);
+        before = sight(A);
+        switches_keep(switches, A, now, &turns);
+        turns.from += 4 * MS;
+        turns.until += 4 * MS;
+        switches_keep(switches, B, now, &turns);
+        for (unsigned i = 0; i < 40; i++) {
+                now = from + i * 8 * MS + 50 * US;
+                run(A, 4 * MS);
+                now = from + i * 8 * MS + 4130 * US;
+                run(B, 4 * MS);
+                switches_look(switches, from + i * 8 * MS + 8 * MS);
+                assert_int_not_equal(sight(A).demand, SWITCHES_NONE);
+                assert_int_not_equal(sight(B).demand, SWITCHES_NONE);
+        }
+        assert_in_range(sight(A).starts, before.starts, before.starts + 1);
+        assert_int_equal(sight(A).short_ns, before.short_ns);
+        assert_about(sight(A).wanted_ns - before.wanted_ns, 320 * MS, MS);
+        assert_in_range(sight(A).doubt_ns - before.doubt_ns, 0, MS);
+        /* no longer than that is good: who stays away then has nothing to do */
+        for (unsigned i = 0; i < 100; i++) {
+                run(B, 4 * MS);
+                switches_look(switches, now);
+        }
+        assert_false(switches->owner[0].turns_off || switches->owner[1].turns_off);
+        /* and they are taken back */
+        switches_keep(switches, A, now, &(const struct switches_turns){0});
+        switches_keep(switches, B, now, &(const struct switches_turns){0});
+        assert_int_equal(switches->turning, 0);
+        before = sight(A);
+        for (unsigned i = 0; i < 20; i++) {
+                run(A, 158 * US);
+                run(B, 158 * US);
+        }
+        switches_look(switches, now);
+        assert_in_range(sight(A).starts - before.starts, 15, 22);
+}
+
 /* A sample answers for its own time: not for one who came after it, nor with what was before. */
 static void samples_of_their_time(void **state)
 {
@@ -1022,6 +1076,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(comes_and_goes, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(no_work, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(disabled, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(keeps_turns, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(alone, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(corrections, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(works_at_a_time, set_up, tear_down),

@@ -144,9 +144,23 @@ static void sample(struct client *client, uint64_t span)
                 client->latency[client->latencies++] = (uint32_t)(span / US);
 }
 
+/* As src/guard/gate.c: when what is to be launched then may be. */
+static uint64_t launch_time(const struct client *client)
+{
+        const struct switches_turns *turn = &client->keeps.told;
+        uint64_t at = client->launch_at, phase;
+
+        if (!client->keeps.on || at >= turn->good_until || at > turn->from + SEC)
+                return at;
+        phase = at < turn->from ? turn->period - (turn->from - at) % turn->period
+                                : (at - turn->from) % turn->period;
+        return phase < turn->until - turn->from ? at : at + turn->period - phase;
+}
+
 static void on_event(struct world *world, struct client *client, uint64_t now)
 {
         const struct program *program = &client->program;
+        uint64_t wanted;
 
         if (client->arrival_at <= now) {
                 client->arrival_at = now + exponential(world, program->rate);
@@ -156,8 +170,9 @@ static void on_event(struct world *world, struct client *client, uint64_t now)
                                 client->launch_at = now;
                 }
         }
-        if (client->launch_at > now)
+        if (launch_time(client) > now)
                 return;
+        wanted = client->launch_at;
         client->launch_at = UINT64_MAX;
         switch (program->kind) {
         case PROGRAM_QUEUE:
@@ -166,6 +181,7 @@ static void on_event(struct world *world, struct client *client, uint64_t now)
         case PROGRAM_LOOP:
         case PROGRAM_SERVICE:
                 submit(world, client, now, program->kernel_ns);
+                client->submitted = wanted;
                 break;
         case PROGRAM_PHASES:
                 client->on = !client->on;
@@ -212,7 +228,7 @@ static void run_device(struct world *world, unsigned d, uint64_t until)
                 uint32_t group;
 
                 for (unsigned i = 0; i < count; i++) {
-                        uint64_t at = MIN_OF(mine[i]->launch_at, mine[i]->arrival_at);
+                        uint64_t at = MIN_OF(launch_time(mine[i]), mine[i]->arrival_at);
 
                         if (at <= stop) {
                                 stop = at;
@@ -288,6 +304,7 @@ int world_join(struct world *world, uint64_t id, const unsigned *devices, unsign
                 client->latency = NULL;
                 client->latencies = 0;
                 client->disabled_since = 0;
+                client->keeps.on = client->keeps.off = false;
                 client->live = true;
                 client->id = id;
                 client->device = devices[i];
@@ -406,6 +423,46 @@ static void finish_call(struct world *world, struct lane *lane)
                 begin_call(world, lane);
 }
 
+/* As src/daemon/compute.c: whose turns are kept by the clock. */
+static void tell_turns(struct world *world)
+{
+        for (unsigned c = 0; c < world->clients; c++) {
+                struct client *client = &world->client[c];
+                struct switches_turns *told = &client->keeps.told;
+                struct arbiter_turn turn = {0};
+                bool was_on = client->keeps.on;
+
+                if (!client->live)
+                        continue;
+                client->keeps.on =
+                        arbiter_turn_of(world->arbiter, client->id, client->device, &turn);
+                if (!client->keeps.on && !was_on)
+                        continue;
+                if (was_on && told->from == turn.from && told->until == turn.until &&
+                        told->period == turn.period && told->good_until > world->now + 25 * MS)
+                        continue;
+                *told = (struct switches_turns){
+                        turn.from, turn.until, turn.period, world->now + 50 * MS};
+                switches_keep(&world->watcher[client->device].switches, (uint32_t)client->id,
+                        world->now, told);
+        }
+}
+
+/* Whether it is done without a call. */
+static bool is_kept(struct world *world, const struct arbiter_action *action)
+{
+        struct client *client = world_client(world, action->tenant, action->device);
+        bool was_off = client && client->keeps.off;
+
+        if (!client || (action->act != ARBITER_DISABLE && action->act != ARBITER_ENABLE))
+                return false;
+        client->keeps.off = action->act == ARBITER_DISABLE && client->keeps.on;
+        if (!client->keeps.off && (action->act == ARBITER_DISABLE || !was_off))
+                return false;
+        arbiter_acted(world->arbiter, world->now, action, 0);
+        return true;
+}
+
 static void queue_actions(struct world *world, const struct arbiter_action *actions, unsigned count)
 {
         for (unsigned i = 0; i < count; i++) {
@@ -435,6 +492,29 @@ static void queue_actions(struct world *world, const struct arbiter_action *acti
                                 last->action[last->actions++] = actions[++i];
                 if (lane->count == 1)
                         begin_call(world, lane);
+        }
+}
+
+static void do_actions(struct world *world, struct arbiter_action *actions, unsigned count)
+{
+        unsigned calls = 0;
+
+        for (unsigned i = 0; i < count; i++)
+                if (!is_kept(world, &actions[i]))
+                        actions[calls++] = actions[i];
+        queue_actions(world, actions, calls);
+}
+
+/* Who kept off and is to stay off is disabled. */
+static void disable_rest(struct world *world)
+{
+        for (unsigned c = 0; c < world->clients; c++) {
+                const struct client *client = &world->client[c];
+                struct arbiter_action action = {
+                        .act = ARBITER_DISABLE, .tenant = client->id, .device = client->device};
+
+                if (client->live && client->keeps.off && !client->keeps.on)
+                        do_actions(world, &action, 1);
         }
 }
 
@@ -524,6 +604,7 @@ static void see_switches(
         sight->used_at = switches->now;
         sight->used_ns = client->used_before;
         sight->starts_known = sight->wanted_known = sight->blind_alone = true;
+        sight->keeps_turns = world->keeps;
         sight->demand = ARBITER_DEMAND_NONE;
         if (switches_sight(switches, (uint32_t)client->id, &seen) < 0)
                 return;
@@ -531,6 +612,10 @@ static void see_switches(
                         : seen.demand == SWITCHES_NONE ? ARBITER_DEMAND_NONE
                                                        : ARBITER_DEMAND_UNKNOWN;
         sight->since = seen.since;
+        if (client->keeps.off && seen.demand == SWITCHES_NONE && client->launch_at <= world->now) {
+                sight->demand = ARBITER_DEMAND_WORK;
+                sight->since = client->launch_at;
+        }
         sight->used_ns = client->used_before + seen.used_ns;
         sight->starts = seen.starts;
         sight->wanted_ns = seen.wanted_ns;
@@ -644,6 +729,7 @@ static void come_back(struct world *world)
                 if (client->disabled_since)
                         schedule_set_disabled(&world->gpu[client->device], client->group, false);
                 client->disabled_since = 0;
+                client->keeps.on = client->keeps.off = false;
                 client->on_until = world->now;
         }
         for (unsigned d = 0; d < world->devices; d++)
@@ -652,14 +738,30 @@ static void come_back(struct world *world)
         arbiter_resume(world->arbiter, world->now);
 }
 
+/* The daemon may be late. */
+static uint64_t next_step(struct world *world)
+{
+        uint64_t next = arbiter_next(world->arbiter);
+
+        if (!world->late_ppm)
+                return next;
+        if (next != world->wanted) {
+                world->wanted = next;
+                world->late = world_random(world, 1000000) < world->late_ppm
+                                      ? world_random(world, world->late_ns)
+                                      : 0;
+        }
+        return next + world->late;
+}
+
 void world_run(struct world *world, uint64_t until)
 {
         static struct arbiter_action actions[ARBITER_MAX_ACTIONS];
+        unsigned count;
 
         for (;;) {
                 uint64_t awake = MAX_OF(world->dead_until, world->now);
-                uint64_t step =
-                        world->arbiter ? MAX_OF(arbiter_next(world->arbiter), awake) : UINT64_MAX;
+                uint64_t step = world->arbiter ? MAX_OF(next_step(world), awake) : UINT64_MAX;
                 uint64_t making = MAX_OF(next_making(world), world->now);
                 uint64_t stop = MIN_OF(MIN_OF(until, step), making);
 
@@ -685,8 +787,10 @@ void world_run(struct world *world, uint64_t until)
                                 come_back(world);
                         look(world);
                         world->steps++;
-                        queue_actions(
-                                world, actions, arbiter_step(world->arbiter, world->now, actions));
+                        count = arbiter_step(world->arbiter, world->now, actions);
+                        tell_turns(world);
+                        do_actions(world, actions, count);
+                        disable_rest(world);
                         if (world->check)
                                 world->check(world, world->arg);
                 } else if (stop == until)

@@ -71,7 +71,12 @@ struct client {
         uint32_t *latency; /* us; NULL: not recorded */
         unsigned latencies, latency_room;
         uint64_t disabled_since; /* 0: enabled */
-        bool by_cap;             /* a cap without a guarantee */
+        /* as its page says */
+        struct {
+                bool on, off; /* it keeps its turns by the clock; it is another's */
+                struct switches_turns told;
+        } keeps;
+        bool by_cap; /* a cap without a guarantee */
         uint64_t on_ns, on_until;
         uint64_t used_before; /* as seen by those who steered before this one */
         double makes;         /* contexts a second */
@@ -124,9 +129,13 @@ struct world {
          * contexts */
         uint64_t stall_from, stall_to;
         uint64_t dead_until, blind_until; /* world_kill_steering() */
-        uint32_t rough_ppm;  /* of the ends that are recorded, so many bear a time that is */
-        uint64_t rough_ns;   /* so much too early, as if the owner had run out of work */
-        uint32_t uneven_ppm; /* samples of how busy the engine is are off by up to so much */
+        uint32_t rough_ppm;    /* of the ends that are recorded, so many bear a time that is */
+        uint64_t rough_ns;     /* so much too early, as if the owner had run out of work */
+        bool keeps;            /* programs keep to turns that they are told (SEES_SWITCHES) */
+        uint32_t late_ppm;     /* of the steps, so many */
+        uint64_t late_ns;      /* are late by up to that */
+        uint64_t wanted, late; /* when the next one was wanted, and how late it is */
+        uint32_t uneven_ppm;   /* samples of how busy the engine is are off by up to so much */
         void (*check)(struct world *world, void *arg); /* after each step of the arbiter */
         void *arg;
 };

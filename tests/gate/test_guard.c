@@ -74,6 +74,16 @@ static void set_gate(bool on)
         atomic_store(&page->gates, on);
 }
 
+static void set_turns(uint64_t from, uint64_t until, uint64_t period, uint64_t good_until)
+{
+        struct cleave_grant_page *page = (struct cleave_grant_page *)grant_bytes;
+
+        cleave_gate_write_turns(gate(), from, until, period, good_until);
+        atomic_store(&page->device[0].gate, CLEAVE_GATE_TURNS);
+        atomic_store(&page->gates, 1);
+        syscall(SYS_futex, &gate()->version, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+
 static uint64_t used(void)
 {
         return atomic_load(&session.usage->gate[0].used_ns);
@@ -92,6 +102,7 @@ static uint64_t deepest; /* work that was in the queue, before a launch */
 static CUdevice current_device;
 static bool capturing, failing, loading; /* the next launch loads its kernel */
 static unsigned long long context_id = 1;
+static unsigned context_flags;
 static unsigned slower;    /* times that kernels take */
 static unsigned dead_used; /* calls with an event whose context has ended */
 static _Atomic unsigned events_made, events_gone;
@@ -155,6 +166,12 @@ static CUresult fake_device(CUdevice *device)
 static CUresult fake_current(CUcontext *context)
 {
         *context = current;
+        return CUDA_SUCCESS;
+}
+
+static CUresult fake_flags(unsigned *flags)
+{
+        *flags = context_flags;
         return CUDA_SUCCESS;
 }
 
@@ -278,6 +295,7 @@ static int begin(void **state)
         FAKE(cuCtxGetDevice, fake_device);
         FAKE(cuCtxGetCurrent, fake_current);
         FAKE(cuCtxGetId, fake_context_id);
+        FAKE(cuCtxGetFlags, fake_flags);
         FAKE(cuStreamIsCapturing, fake_capturing);
         FAKE(cuThreadExchangeStreamCaptureMode, fake_mode);
         FAKE(cuEventCreate, fake_event);
@@ -393,6 +411,110 @@ static void test_a_launch_waits_for_its_lease(void **state)
         set_gate(false);
         pthread_join(thread, NULL);
         assert_int_equal(atomic_load(&passed), 3);
+}
+
+/* Whether it is this one's turn then. */
+static bool is_turn(uint64_t at)
+{
+        uint64_t wait;
+        uint32_t version;
+
+        return cleave_gate_is_turn(gate(), at, &wait, &version);
+}
+
+static void test_turns_by_the_clock(void **state)
+{
+        uint64_t base = now() + 1000 * MS;
+
+        (void)state;
+        /* 4 of 10 ms, from base on */
+        set_turns(base, base + 4 * MS, 10 * MS, base + 100 * MS);
+        for (unsigned i = 0; i < 10; i++) {
+                assert_true(is_turn(base + i * 10 * MS));
+                assert_true(is_turn(base + i * 10 * MS + 4 * MS - 1));
+                assert_false(is_turn(base + i * 10 * MS + 4 * MS));
+                assert_false(is_turn(base + i * 10 * MS + 10 * MS - 1));
+        }
+        /* until it begins, another has his */
+        assert_false(is_turn(base - 1));
+        assert_false(is_turn(base - 6 * MS));
+        /* no longer than that holds; nor by another clock, nor without a period */
+        assert_true(is_turn(base + 105 * MS));
+        assert_true(is_turn(base - 60 * MS));
+        set_turns(base, base, 0, FOREVER);
+        assert_true(is_turn(base));
+}
+
+/* Those that pass in their turn, of two that wait for each kernel as a loop does. */
+static void keep_turns(unsigned flags)
+{
+        uint64_t before = used(), base, end;
+        unsigned late = 0, launches = 0, turns = 0;
+        static char f;
+
+        context_flags = flags;
+        base = now();
+        /* before it is said, no launch knows */
+        set_turns(base, base + 10 * MS, 40 * MS, base + 10000 * MS);
+        end = base + 400 * MS;
+        for (uint64_t last = 0; now() < end; launches++) {
+                uint64_t at;
+
+                assert_int_equal(kernel(&f, 100), CUDA_SUCCESS);
+                at = now();
+                turns += (at - base) / 40 / MS != last / 40 / MS;
+                last = at - base;
+                /* so much may pass on a busy machine between that it may pass and that it did */
+                late += (at - base) % (40 * MS) > 25 * MS;
+                assert_int_equal(cuStreamSynchronize(stream), CUDA_SUCCESS);
+        }
+        assert_true(turns >= 5);
+        assert_true(launches >= 50);
+        assert_true(late <= turns / 2);
+        /* and nothing is measured */
+        assert_int_equal(count_of('E'), 0);
+        assert_int_equal(used(), before);
+        assert_true(atomic_load(&session.usage->gate[0].wanted_at) + 1000 * MS > now());
+}
+
+static void test_turns_are_kept(void **state)
+{
+        pthread_t thread;
+        static char f;
+        uint64_t start;
+
+        (void)state;
+        keep_turns(CU_CTX_SCHED_AUTO);
+        done_count = 0;
+        keep_turns(CU_CTX_SCHED_BLOCKING_SYNC);
+        /* told anew, taken away, and no longer good, while somebody waits */
+        for (unsigned i = 0; i < 3; i++)
+                for (unsigned flags = 0; flags < 2; flags++) {
+                        context_flags = flags ? CU_CTX_SCHED_BLOCKING_SYNC : 0;
+                        start = now();
+                        set_turns(start + 50000 * MS, start + 50001 * MS, 60000 * MS,
+                                i == 2 ? start + 100 * MS : FOREVER);
+                        atomic_store(&passed, 0);
+                        pthread_create(&thread, NULL, launch_one, &f);
+                        usleep(30000);
+                        assert_int_equal(atomic_load(&passed), 0);
+                        if (i == 0)
+                                set_turns(now(), now() + 10000 * MS, 60000 * MS, FOREVER);
+                        if (i == 1)
+                                set_gate(false);
+                        syscall(SYS_futex, &gate()->version, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+                        pthread_join(thread, NULL);
+                        assert_int_equal(atomic_load(&passed), 1);
+                        assert_true(now() - start < 2000 * MS);
+                }
+        /* what is captured does not wait */
+        start = now();
+        set_turns(start + 50000 * MS, start + 50001 * MS, 60000 * MS, FOREVER);
+        capturing = true;
+        assert_int_equal(kernel(&f, 100), CUDA_SUCCESS);
+        assert_true(now() - start < 1000 * MS);
+        capturing = false;
+        context_flags = 0;
 }
 
 static void test_work_in_flight_is_bounded(void **state)
@@ -817,6 +939,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_many_kernels, begin, end),
                 cmocka_unit_test_setup_teardown(test_nothing_without_a_gate, begin, end),
                 cmocka_unit_test_setup_teardown(test_a_launch_waits_for_its_lease, begin, end),
+                cmocka_unit_test_setup_teardown(test_turns_by_the_clock, begin, end),
+                cmocka_unit_test_setup_teardown(test_turns_are_kept, begin, end),
                 cmocka_unit_test_setup_teardown(test_work_in_flight_is_bounded, begin, end),
                 cmocka_unit_test_setup_teardown(test_use_is_measured, begin, end),
                 cmocka_unit_test_setup_teardown(test_loading_is_not_use, begin, end),

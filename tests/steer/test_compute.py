@@ -255,11 +255,11 @@ class Compute(unittest.TestCase):
         self.assertEqual(self.use("a")["gpu_seconds"], before)
         self.assertGreater(before, 1)
 
-    def two_in_turns(self):
+    def two_in_turns(self, microseconds=1000):
         """Two that wait for each kernel, once they are known to."""
         tools = [self.tenant(name, "--compute", "50", work=0) for name in "ab"]
         for tool in tools:
-            tool("loop", 300)
+            tool("loop", microseconds)
         self.assertTrue(eventually(lambda: self.use("a")["turns"] and self.use("b")["turns"], 30),
                         self.use("a"))
         return tools
@@ -273,6 +273,51 @@ class Compute(unittest.TestCase):
         # alone, nobody is kept from anything
         b("rest")
         self.assertTrue(eventually(lambda: self.seen(0.3, a)["on"] == 1, 30), self.use("a"))
+
+    def by_clock(self):
+        return [self.use(name)["by_clock"] for name in "ab"]
+
+    def progress(self, seconds, *tools):
+        before = [tool("launched") for tool in tools]
+        time.sleep(seconds)
+        return [tool("launched") - was for tool, was in zip(tools, before)]
+
+    def test_short_loops_keep_their_turns_by_the_clock(self):
+        """Nobody need be disabled where launches keep to what the page says."""
+        a, b = self.two_in_turns(100)
+        self.assertTrue(eventually(lambda: all(self.by_clock()), 30), self.use("a"))
+
+        def undisturbed():
+            # all the while enabled, and as many launches of each
+            done = self.progress(1, a, b)
+            seen = self.eye(1, a, b)["on_together"]
+            return seen == 1 and all(self.by_clock()) and min(done) > 500 and \
+                max(done) < 1.5 * min(done)
+        self.assertTrue(eventually(undisturbed, 30), self.use("a"))
+        # nobody waits for a daemon that is gone, nor for a steering process
+        for died in range(2):
+            if died:
+                self.world.kill_daemon()
+            else:
+                os.kill(self.steering(), signal.SIGKILL)
+            for _ in range(5):
+                self.assertGreater(min(self.progress(0.2, a, b)), 10)
+            self.assertTrue(eventually(lambda: all(self.by_clock()), 30), self.use("a"))
+        # alone, nobody waits for his turn
+        b("rest")
+        self.assertTrue(eventually(lambda: self.by_clock() == [False, False]), self.use("a"))
+
+    def test_who_does_not_keep_his_turns_is_disabled(self):
+        """What is queued in one's turn goes on in the other's, whose launches wait."""
+        a, b = self.two_in_turns(100)
+        self.assertTrue(eventually(lambda: all(self.by_clock()), 30), self.use("a"))
+        b("work", 100)
+        self.assertTrue(eventually(lambda: not any(self.by_clock()), 30), self.use("b"))
+        self.assertTrue(eventually(lambda: self.eye(1, a, b)["on_together"] < 0.5, 30))
+        # of what it can use on a machine that is busy with both
+        time.sleep(2)
+        self.assertTrue(eventually(lambda: (self.use("a")["gpu_share"] or 0) > 0.2, 30),
+                        self.use("a"))
 
     def test_turns_do_not_wait_for_what_the_driver_says(self):
         """It answers late while it takes down contexts; what is asked of it then is for nobody who

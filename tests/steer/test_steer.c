@@ -612,16 +612,18 @@ static void turn_overtaking(void **state)
         (void)state;
         assert_int_equal(result(&process, hold(8), right_fd), 0);
         for (unsigned i = 0; i < ARRAY_SIZE(slow); i++) {
-                uint64_t first, off, on, own;
+                uint64_t first, told, off, on, own;
 
                 assert_int_equal(result(&process, of_holder(slice(3000), 8), -1), 0);
                 assert_int_equal(result(&process, of_holder(switch_some(true, 40, 4), 8), -1), 0);
                 assert_int_equal(result(&process, switch_some(true, 0, 8), -1), 0);
                 driver->slow_slice_ms = 400;
                 first = tell(&process, slow[i]);
+                told = tell(&process, (struct steer_command){.type = STEER_TURNS, .holder = 7});
                 off = tell(&process, switch_some(true, 8, 8));
                 on = tell(&process, switch_some(false, 0, 8));
                 own = tell(&process, of_holder(switch_some(false, 40, 4), 8));
+                assert_int_equal(hear(&process).serial, told);
                 assert_int_equal(hear(&process).serial, off);
                 assert_int_equal(hear(&process).serial, on);
                 /* to enable waits for him who leaves, not for his slice */
