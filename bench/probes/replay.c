@@ -149,7 +149,7 @@ static bool tell(const char *line)
                 switches_mode(switches, (uint32_t)a[0], a[1], a[2]);
         else if (strcmp(what, "keep") == 0 && n == 8)
                 switches_keep(switches, (uint32_t)a[0], a[1],
-                        &(const struct switches_turns){a[2], a[3], a[4], a[5]});
+                        &(const struct cleave_turns){a[2], a[3], a[4], a[5]});
         else if (strcmp(what, "off") == 0 && n == 6)
                 switches_off(switches, (uint32_t)a[0], a[1], a[2], a[3]);
         else if (strcmp(what, "asked") == 0 && n == 6) {

@@ -1018,7 +1018,7 @@ static void check_slices(struct compute *compute)
 
 /* To the page, and to who keeps what is seen. period 0: it keeps none any more. */
 static void tell_turns_of(struct compute *compute, struct tenant *tenant, unsigned i,
-        const struct switches_turns *turns)
+        const struct cleave_turns *turns)
 {
         struct session *session;
 
@@ -1038,7 +1038,7 @@ static void tell_turns_of(struct compute *compute, struct tenant *tenant, unsign
 }
 
 /* What it could have had of a span by the turns that it was told. */
-static uint64_t given(const struct switches_turns *turns, uint64_t from, uint64_t to)
+static uint64_t given(const struct cleave_turns *turns, uint64_t from, uint64_t to)
 {
         uint64_t length = turns->until - turns->from, good = MIN_OF(to, turns->good_until);
         uint64_t base, first, last;
@@ -1088,7 +1088,7 @@ static void end_window(struct tenant_device *device, uint64_t now)
 
 static void stop_keeping(struct compute *compute, struct tenant *tenant, unsigned i)
 {
-        static const struct switches_turns none;
+        static const struct cleave_turns none;
 
         if (!tenant->device[i].keeps.on)
                 return;
@@ -1103,7 +1103,7 @@ static void tell_turns(struct compute *compute, uint64_t now)
         for (struct tenant *t = compute->manager->tenants; t; t = t->hh.next)
                 for (unsigned i = 0; t->steered && i < t->devices; i++) {
                         struct tenant_device *device = &t->device[i];
-                        const struct switches_turns *known = &device->keeps.told;
+                        const struct cleave_turns *known = &device->keeps.told;
                         struct arbiter_turn turn;
 
                         if (device->keeps.on && now > device->keeps.since + KEEP_WINDOW)
@@ -1122,7 +1122,7 @@ static void tell_turns(struct compute *compute, uint64_t now)
                         else
                                 begin_window(device, now);
                         device->keeps.on = true;
-                        device->keeps.told = (struct switches_turns){
+                        device->keeps.told = (struct cleave_turns){
                                 turn.from, turn.until, turn.period, now + KEEP_GOOD};
                         tell_turns_of(compute, t, i, &device->keeps.told);
                 }

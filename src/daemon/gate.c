@@ -116,7 +116,7 @@ void gates_clear(struct tenant *tenant)
 {
         for (unsigned i = 0; i < tenant->devices; i++)
                 if (!gate_for(tenant, i))
-                        gates_keep(tenant, i, &(const struct switches_turns){0});
+                        gates_keep(tenant, i, &(const struct cleave_turns){0});
 }
 
 /* ---- turns that are kept by the clock -------------------------------------------------------- */
@@ -139,7 +139,7 @@ bool gates_can_keep(const struct tenant *tenant)
         return true;
 }
 
-void gates_keep(struct tenant *tenant, unsigned i, const struct switches_turns *turns)
+void gates_keep(struct tenant *tenant, unsigned i, const struct cleave_turns *turns)
 {
         struct cleave_gate *gate;
 
@@ -147,7 +147,7 @@ void gates_keep(struct tenant *tenant, unsigned i, const struct switches_turns *
                 return;
         gate = cleave_gate(tenant->pages.grant, i);
         /* also where there are none: who waits is to see that something has changed */
-        cleave_gate_write_turns(gate, turns->from, turns->until, turns->period, turns->good_until);
+        cleave_gate_write_turns(gate, turns);
         set_mode(tenant, i, turns->period ? CLEAVE_GATE_TURNS : CLEAVE_GATE_OPEN);
         wake(gate);
 }

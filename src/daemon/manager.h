@@ -116,7 +116,7 @@ struct tenant_device {
                 bool on;  /* it keeps its turns by the clock */
                 bool off; /* and it is another's: its channels are not disabled for that */
                 uint64_t off_since;
-                struct switches_turns told;
+                struct cleave_turns told;
                 /* in a window since that time, counted up to another, what it was given; what it
                  * had used before; and what it had too much in those before */
                 uint64_t since, counted, given_ns, used_ns;
@@ -491,7 +491,7 @@ bool gates_inspect(struct tenant *tenant, unsigned i, struct gate_state *ret);
 bool gates_can_keep(const struct tenant *tenant);
 /* Tells it its turns; period 0: that there are none. When it last launched, or waited to
  * (CLOCK_MONOTONIC ns, its own word). */
-void gates_keep(struct tenant *tenant, unsigned i, const struct switches_turns *turns);
+void gates_keep(struct tenant *tenant, unsigned i, const struct cleave_turns *turns);
 uint64_t gates_wanted_at(const struct tenant *tenant, unsigned i);
 
 /* space.c */

@@ -899,7 +899,7 @@ static void keep_turn(int index, CUstream stream, bool per_thread)
         uint32_t version;
         unsigned flags;
 
-        while (!cleave_gate_is_turn(gate, now, &wait, &version)) {
+        while (cleave_gate_is_off(gate, now, &wait, &version)) {
                 if (!waits) {
                         if (is_captured(stream, per_thread))
                                 return;

@@ -209,26 +209,11 @@ void switches_off(struct switches *switches, uint32_t id, uint64_t from, uint64_
         push(switches, &event);
 }
 
-/* Whether it keeps off at that time, and when that changes. */
-static bool keeps_off(const struct switches_turns *turns, uint64_t at, uint64_t *ret_next)
-{
-        uint64_t length = turns->until - turns->from, phase;
-        bool off;
-
-        *ret_next = UINT64_MAX;
-        if (!turns->period || at >= turns->good_until || turns->from > at + turns->period)
-                return false;
-        phase = (at + turns->period - turns->from) % turns->period;
-        off = phase >= length;
-        *ret_next = MIN_OF(at + (off ? turns->period : length) - phase, turns->good_until);
-        return off;
-}
-
 static void follow_turns(struct switches *switches, struct switches_owner *owner, uint64_t until)
 {
         while (owner->turns_seen <= until) {
                 uint64_t at = owner->turns_seen, next;
-                bool off = keeps_off(&owner->turns, at, &next);
+                bool off = cleave_turns_off(&owner->turns, at, &next);
 
                 if (off != owner->turns_off) {
                         owner->turns_off = off;
@@ -241,7 +226,7 @@ static void follow_turns(struct switches *switches, struct switches_owner *owner
 }
 
 void switches_keep(
-        struct switches *switches, uint32_t id, uint64_t at, const struct switches_turns *turns)
+        struct switches *switches, uint32_t id, uint64_t at, const struct cleave_turns *turns)
 {
         struct switches_owner *owner = get(switches, id, at);
 

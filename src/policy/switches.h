@@ -47,6 +47,7 @@
 #include <stdint.h>
 
 #include "policy/switches_question.h"
+#include "proto/turns.h"
 
 #define SWITCHES_OWNERS    128u /* who has not had the engine for longest is forgotten first */
 #define SWITCHES_SNAPSHOTS 1024u
@@ -83,12 +84,6 @@ enum switches_end {
         SWITCHES_OFF, /* its channels were disabled */
 };
 
-/* An owner keeps off the engine by itself but from one time to another, and so again each period,
- * up to good_until. period 0: it does not. */
-struct switches_turns {
-        uint64_t from, until, period, good_until;
-};
-
 struct switches_owner {
         uint32_t id; /* 0: free */
         uint64_t seen;
@@ -96,7 +91,7 @@ struct switches_owner {
         bool thread_block;
         bool disabled;
         uint64_t switch_from, switch_to; /* the last call that disabled or enabled it */
-        struct switches_turns turns;
+        struct cleave_turns turns;
         uint64_t turns_seen; /* what follows from them is told up to then */
         bool turns_off;      /* that it keeps off */
         enum switches_end end;
@@ -221,10 +216,10 @@ void switches_call(struct switches *switches, uint64_t at);
 /* A slice or mode is in force for an owner since then; 0 us: the driver's own slice. */
 void switches_slice(struct switches *switches, uint32_t id, uint64_t at, uint64_t slice_us);
 void switches_mode(struct switches *switches, uint32_t id, uint64_t at, bool thread_block);
-/* From at on an owner keeps these turns, and no others: while it keeps off it is as if disabled,
- * but that there are no calls. To be told before the records of that time. */
+/* From at on an owner keeps these turns by itself, and no others: while it keeps off it is as if
+ * disabled, but that there are no calls. To be told before the records of that time. */
 void switches_keep(
-        struct switches *switches, uint32_t id, uint64_t at, const struct switches_turns *turns);
+        struct switches *switches, uint32_t id, uint64_t at, const struct cleave_turns *turns);
 /* An owner's channels were disabled or enabled by a call between these times. Calls are to be told
  * before the records of their time, one that disables also when it begins (to: the same as from).
  */

@@ -23,6 +23,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "turns.h"
+
 #define CLEAVE_GRANT_MAGIC  0x544e415247564c43ull /* "CLVGRANT" */
 #define CLEAVE_USAGE_MAGIC  0x4547415355564c43ull /* "CLVUSAGE" */
 #define CLEAVE_PAGE_VERSION 1u
@@ -284,55 +286,65 @@ static inline bool cleave_gate_read(const struct cleave_gate *gate, uint64_t *re
         return false;
 }
 
-/* The same of turns: whether launches pass now. If not, ret_wait: in so long. */
-static inline bool cleave_gate_is_turn(
+/* The same of turns: whether it is another's now. If so, ret_wait: for so long. */
+static inline bool cleave_gate_is_off(
         const struct cleave_gate *gate, uint64_t now, uint64_t *ret_wait, uint32_t *ret_version)
 {
         for (unsigned tries = 0; tries < 1000; tries++) {
                 uint32_t version = atomic_load(&gate->version);
-                uint64_t from = atomic_load(&gate->from), until = atomic_load(&gate->until);
-                uint64_t period = atomic_load(&gate->period), at;
-                uint64_t good_until = atomic_load(&gate->good_until);
+                const struct cleave_turns turns = {
+                        .from = atomic_load(&gate->from),
+                        .until = atomic_load(&gate->until),
+                        .period = atomic_load(&gate->period),
+                        .good_until = atomic_load(&gate->good_until),
+                };
+                uint64_t next;
+                bool off;
 
                 if ((version & 1) || atomic_load(&gate->version) != version)
                         continue;
-                /* also if these are times of another time namespace's clock */
-                if (now >= good_until || period == 0 || from > now + period)
-                        return true;
+                off = cleave_turns_off(&turns, now, &next);
+                *ret_wait = next - now;
                 *ret_version = version;
-                at = now < from ? period - (from - now) : (now - from) % period;
-                *ret_wait = period - at;
-                return at < until - from;
+                return off;
         }
-        return true;
+        return false;
 }
 
-/* By the daemon alone, who wakes those who wait on the version afterwards. */
-static inline void cleave_gate_write_turns(struct cleave_gate *gate, uint64_t from, uint64_t until,
-        uint64_t period, uint64_t good_until)
+/* The version that it is to have when it is written. */
+static inline uint32_t cleave_gate_begin(struct cleave_gate *gate)
 {
+        /* a writer that died in the middle left it odd */
         uint32_t version = atomic_load(&gate->version) | 1;
 
         atomic_store(&gate->version, version);
-        atomic_store(&gate->from, from);
-        atomic_store(&gate->until, until);
-        atomic_store(&gate->period, period);
-        atomic_store(&gate->good_until, good_until);
-        atomic_store(&gate->version, version + 1);
+        return version + 1;
+}
+
+/* By the daemon alone, who wakes those who wait on the version afterwards. */
+static inline void cleave_gate_write_turns(
+        struct cleave_gate *gate, const struct cleave_turns *turns)
+{
+        uint32_t version = cleave_gate_begin(gate);
+
+        atomic_store(&gate->from, turns->from);
+        atomic_store(&gate->until, turns->until);
+        atomic_store(&gate->period, turns->period);
+        atomic_store(&gate->good_until, turns->good_until);
+        atomic_store(&gate->version, version);
 }
 
 /* By the daemon alone, who wakes those who wait on the version afterwards. */
 static inline void cleave_gate_write(struct cleave_gate *gate, uint64_t from, uint64_t until,
         uint64_t window_ns, uint32_t rate_ppm)
 {
-        uint32_t version = atomic_load(&gate->version) | 1;
+        uint32_t version = cleave_gate_begin(gate);
 
-        atomic_store(&gate->version, version);
         atomic_store(&gate->from, from);
         atomic_store(&gate->until, until);
         atomic_store(&gate->window_ns, window_ns);
         atomic_store(&gate->rate_ppm, rate_ppm);
-        atomic_store(&gate->version, version + 1);
+        atomic_store(&gate->version, version);
 }
 
 /* 0, -EBADMSG (not such a page), -EPROTO (another version), -EMSGSIZE (sizes do not fit).

@@ -211,7 +211,7 @@ struct steer_command {
         /* CLOCK_MONOTONIC: when the daemon was to decide it, and when it sent it; of who keeps what
          * is seen (steer/diary.h) */
         uint64_t due_ns, sent_ns;
-        struct switches_turns turns;
+        struct cleave_turns turns;
         uint8_t uuid[16];
         struct steer_channel channel[STEER_MAX_CHANNELS];
         uint16_t holders[STEER_MAX_CHANNELS]; /* whose the channels are */

@@ -483,7 +483,7 @@ void watch_asked(struct watch *watch, unsigned device, bool disable, uint64_t du
 }
 
 void watch_turns(struct watch *watch, unsigned device, uint32_t pid, uint64_t at,
-        const struct switches_turns *turns)
+        const struct cleave_turns *turns)
 {
         if (!watch || !pid || device >= STEER_MAX_DEVICES)
                 return;

@@ -26,7 +26,7 @@ uint32_t watch_holder(struct watch *watch, unsigned device);
 void watch_slice(struct watch *watch, unsigned device, uint32_t pid, uint64_t slice_us);
 void watch_mode(struct watch *watch, unsigned device, uint32_t pid, bool thread_block);
 void watch_turns(struct watch *watch, unsigned device, uint32_t pid, uint64_t at,
-        const struct switches_turns *turns);
+        const struct cleave_turns *turns);
 /* Somebody is to be enabled or disabled: when that was due, sent and received. */
 void watch_asked(struct watch *watch, unsigned device, bool disable, uint64_t due, uint64_t sent,
         uint64_t received);

@@ -502,7 +502,7 @@ static void works_at_a_time(void **state)
 static void keeps_turns(void **state)
 {
         const uint64_t from = now + 10 * MS;
-        struct switches_turns turns = {from, from + 4 * MS, 8 * MS, from + 400 * MS};
+        struct cleave_turns turns = {from, from + 4 * MS, 8 * MS, from + 400 * MS};
         struct switches_sight before;
 
         (void)state;
@@ -539,8 +539,8 @@ static void keeps_turns(void **state)
         }
         assert_false(switches->owner[0].turns_off || switches->owner[1].turns_off);
         /* and they are taken back */
-        switches_keep(switches, A, now, &(const struct switches_turns){0});
-        switches_keep(switches, B, now, &(const struct switches_turns){0});
+        switches_keep(switches, A, now, &(const struct cleave_turns){0});
+        switches_keep(switches, B, now, &(const struct cleave_turns){0});
         assert_int_equal(switches->turning, 0);
         before = sight(A);
         for (unsigned i = 0; i < 20; i++) {

@@ -147,14 +147,11 @@ static void sample(struct client *client, uint64_t span)
 /* As src/guard/gate.c: when what is to be launched then may be. */
 static uint64_t launch_time(const struct client *client)
 {
-        const struct switches_turns *turn = &client->keeps.told;
-        uint64_t at = client->launch_at, phase;
+        uint64_t next;
 
-        if (!client->keeps.on || at >= turn->good_until || at > turn->from + SEC)
-                return at;
-        phase = at < turn->from ? turn->period - (turn->from - at) % turn->period
-                                : (at - turn->from) % turn->period;
-        return phase < turn->until - turn->from ? at : at + turn->period - phase;
+        return client->keeps.on && cleave_turns_off(&client->keeps.told, client->launch_at, &next)
+                       ? next
+                       : client->launch_at;
 }
 
 static void on_event(struct world *world, struct client *client, uint64_t now)
@@ -428,7 +425,7 @@ static void tell_turns(struct world *world)
 {
         for (unsigned c = 0; c < world->clients; c++) {
                 struct client *client = &world->client[c];
-                struct switches_turns *told = &client->keeps.told;
+                struct cleave_turns *told = &client->keeps.told;
                 struct arbiter_turn turn = {0};
                 bool was_on = client->keeps.on;
 
@@ -441,7 +438,7 @@ static void tell_turns(struct world *world)
                 if (was_on && told->from == turn.from && told->until == turn.until &&
                         told->period == turn.period && told->good_until > world->now + 25 * MS)
                         continue;
-                *told = (struct switches_turns){
+                *told = (struct cleave_turns){
                         turn.from, turn.until, turn.period, world->now + 50 * MS};
                 switches_keep(&world->watcher[client->device].switches, (uint32_t)client->id,
                         world->now, told);

@@ -74,7 +74,7 @@ struct client {
         /* as its page says */
         struct {
                 bool on, off; /* it keeps its turns by the clock; it is another's */
-                struct switches_turns told;
+                struct cleave_turns told;
         } keeps;
         bool by_cap; /* a cap without a guarantee */
         uint64_t on_ns, on_until;

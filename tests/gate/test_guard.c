@@ -78,7 +78,8 @@ static void set_turns(uint64_t from, uint64_t until, uint64_t period, uint64_t g
 {
         struct cleave_grant_page *page = (struct cleave_grant_page *)grant_bytes;
 
-        cleave_gate_write_turns(gate(), from, until, period, good_until);
+        cleave_gate_write_turns(
+                gate(), &(const struct cleave_turns){from, until, period, good_until});
         atomic_store(&page->device[0].gate, CLEAVE_GATE_TURNS);
         atomic_store(&page->gates, 1);
         syscall(SYS_futex, &gate()->version, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
@@ -419,7 +420,7 @@ static bool is_turn(uint64_t at)
         uint64_t wait;
         uint32_t version;
 
-        return cleave_gate_is_turn(gate(), at, &wait, &version);
+        return !cleave_gate_is_off(gate(), at, &wait, &version);
 }
 
 static void test_turns_by_the_clock(void **state)
