@@ -244,7 +244,9 @@ static void operation_end(struct compute *compute, struct operation *operation)
 {
         struct manager *manager = compute->manager;
 
-        if (operation->count > 0 && operation->commands > 0)
+        /* what is on or off already need not be asked for: that tells nothing of the driver */
+        if (operation->count > 0 && operation->commands > 0 &&
+                (operation->result < 0 || !is_switch(operation->action[0].act)))
                 learn_means(compute, operation->action[0].device, operation->result);
         /* one tenant's channels that RM does not know, or will not have, are not the others' matter
          */

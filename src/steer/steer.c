@@ -157,6 +157,12 @@ static bool gone(int r)
         return r == -ENOENT;
 }
 
+/* Who may not disable a channel has not done so in a call for several either. */
+static bool forbidden(int r)
+{
+        return r == -EPERM || r == -EOPNOTSUPP;
+}
+
 /* Those that are not yet as wanted. RM counts how often a channel was disabled (docs/probes.md): so
  * one that stands on the board is not disabled again, nor one enabled that does not. */
 static int choose_channels(struct steer *steer, unsigned device,
@@ -232,7 +238,8 @@ static int switch_channels(struct steer *steer, void *handle, unsigned device,
                 else
                         *ret_status = status;
                 /* what stands on the board is taken for disabled */
-                if (gone(r) || (r == 0 && !disable) || (r < 0 && enabled))
+                if (gone(r) || (r == 0 && !disable) || (r < 0 && enabled) ||
+                        (disable && forbidden(r)))
                         unlist(steer, device, &chosen[i]);
                 if (r < 0 && !gone(r))
                         result = r;

@@ -43,6 +43,7 @@ struct driver {
         bool thread_block;
         unsigned batches;                 /* calls for more than one channel */
         int refusal;                      /* of disabling */
+        bool refuses_on;                  /* and of enabling */
         _Atomic uint32_t runs, runs_then; /* who has the engine; from the next call that disables */
         unsigned switched[3];             /* calls of each kind of disabling */
         unsigned slow_ms, slow_slice_ms;  /* what disabling takes, and setting slices */
@@ -87,7 +88,7 @@ static int count_disabled(const struct steer_channel *channels, unsigned count,
 {
         driver->batches += count > 1;
         driver->switched[how]++;
-        if (how != STEER_ON && driver->refusal) {
+        if (driver->refusal && (how != STEER_ON || driver->refuses_on)) {
                 *status = 0x1b;
                 return driver->refusal;
         }
@@ -888,6 +889,16 @@ static void refused(void **state)
         driver->refusal = 0;
         assert_int_equal(result(&process, switch_some(true, 0, 2), -1), 0);
         assert_int_equal(disabled(), 2);
+        /* nor where nothing is allowed; what was disabled may still be */
+        driver->refusal = -EPERM;
+        driver->refuses_on = true;
+        assert_int_equal(result(&process, switch_some(true, 0, 4), -1), -EPERM);
+        assert_int_equal(steer_board_count(board), 2);
+        assert_int_equal(result(&process, switch_some(false, 0, 4), -1), -EPERM);
+        assert_int_equal(steer_board_count(board), 2);
+        driver->refusal = 0;
+        assert_int_equal(result(&process, switch_some(true, 0, 4), -1), 0);
+        assert_int_equal(disabled(), 4);
         finish(&process, 0);
         assert_int_equal(steer_board_count(board), 0);
 }
