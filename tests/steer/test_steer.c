@@ -485,32 +485,48 @@ static struct steer_answer hear(struct process *process)
         return answer;
 }
 
-/* While a call takes long others' channels are enabled, and nothing else is done. */
+/* Whether others' channels are enabled while that takes long; nothing else is done meanwhile. */
+static bool overtakes(struct process *process, struct steer_command command)
+{
+        bool disables = command.type == STEER_DISABLE, overtaken;
+        uint64_t slow, on, next;
+        struct steer_answer first, second;
+
+        assert_int_equal(result(process, switch_some(true, 8, 12), -1), 0);
+        driver->slow_ms = driver->slow_slice_ms = 300;
+        slow = tell(process, command);
+        on = tell(process, switch_some(false, 8, 12));
+        next = tell(process, switch_some(true, 20, 8));
+        first = hear(process);
+        overtaken = first.serial == on;
+        if (overtaken)
+                assert_int_equal(disabled() & ~8u, 0); /* those eight are, or will be */
+        second = hear(process);
+        assert_int_equal(overtaken ? second.serial : first.serial, slow);
+        assert_int_equal(overtaken ? first.serial : second.serial, on);
+        assert_int_equal(overtaken ? first.value : second.value, 12);
+        assert_int_equal(hear(process).serial, next);
+        driver->slow_ms = driver->slow_slice_ms = 0;
+        assert_int_equal(disabled(), disables ? 16 : 8);
+        assert_int_equal(steer_board_count(board), disabled());
+        assert_int_equal(result(process, switch_some(false, 0, 64), -1), 0);
+        assert_int_equal(disabled(), 0);
+        return overtaken;
+}
+
 static void overtaking(void **state)
 {
         struct process process = prepared();
         struct steer_command commands[] = {switch_some(true, 0, 8), slice(6000)};
-        uint64_t slow, on, next;
-        struct steer_answer first;
 
         (void)state;
         for (unsigned i = 0; i < ARRAY_SIZE(commands); i++) {
-                assert_int_equal(result(&process, switch_some(true, 8, 12), -1), 0);
-                driver->slow_ms = driver->slow_slice_ms = 300;
-                slow = tell(&process, commands[i]);
-                on = tell(&process, switch_some(false, 8, 12));
-                next = tell(&process, switch_some(true, 20, 8));
-                first = hear(&process);
-                assert_int_equal(first.serial, on);
-                assert_int_equal(first.value, 12);
-                assert_int_equal(disabled() & ~8u, 0); /* those eight are, or will be */
-                assert_int_equal(hear(&process).serial, slow);
-                assert_int_equal(hear(&process).serial, next);
-                driver->slow_ms = driver->slow_slice_ms = 0;
-                assert_int_equal(disabled(), i == 0 ? 16 : 8);
-                assert_int_equal(steer_board_count(board), disabled());
-                assert_int_equal(result(&process, switch_some(false, 0, 64), -1), 0);
-                assert_int_equal(disabled(), 0);
+                bool overtaken = false;
+
+                /* not where the thread that helps has taken the command, as the other was late */
+                for (unsigned n = 0; n < 12 && !overtaken; n++)
+                        overtaken = overtakes(&process, commands[i]);
+                assert_true(overtaken);
         }
         finish(&process, 0);
 }
