@@ -6,8 +6,8 @@
  * usage: load FD MICROSECONDS MODE [GAP_MICROSECONDS [SLICE_MICROSECONDS
  *             [CALIBRATION_MILLISECONDS [TURNS]]]]
  *   queue  always work waiting; sync  launch, wait, again; pace  sync, then rest GAP; open  serve
- *   arrivals that come at random, GAP apart in the mean, whether or not the last is done; host  64
- *   launches, then wait: what the launches take of the host, each, in ns where the others have us
+ *   arrivals that come at random, GAP apart in the mean, whether or not the last is done; host  GAP
+ *   launches (0: 64), then wait: what they take of the host, each, in ns where the others have us
  *   graph  a queue of graphs, chains of 1,000 such kernels; cooperative  a queue of kernels whose
  *   blocks wait for each other half-way; persistent  one kernel that does its work again and again
  *   until it is told to stop: what it has done counts as if it were that many kernels. With TURNS,
@@ -407,7 +407,7 @@ int main(int argc, char **argv)
         CUmodule module;
         unsigned turns;
         void *library;
-        int sms = 0;
+        int sms = 0, burst;
 
         if (argc < 4)
                 return 2;
@@ -421,6 +421,7 @@ int main(int argc, char **argv)
         if (page == MAP_FAILED)
                 return 2;
         wanted_ns = atof(argv[2]) * 1e3;
+        burst = argc > 4 && atoi(argv[4]) > 0 ? atoi(argv[4]) : 64;
         library = dlopen("libcuda.so.1", RTLD_NOW);
         if (!library) {
                 fprintf(stderr, "load: %s\n", dlerror());
@@ -480,7 +481,7 @@ int main(int argc, char **argv)
         arrival = now_ns();
         while (!atomic_load(&page->stop)) {
                 if (strcmp(argv[3], "host") == 0) {
-                        for (int i = 0; i < 64; i++) {
+                        for (int i = 0; i < burst; i++) {
                                 uint64_t before = now_ns();
                                 uint32_t place;
 

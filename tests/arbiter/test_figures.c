@@ -1060,6 +1060,55 @@ static void test_changes(void)
         world_done(&world);
 }
 
+static double rate(const struct client *client, uint64_t from_ms, uint64_t ms)
+{
+        uint64_t done;
+
+        world_run(&world, world.now + from_ms * MS);
+        done = world_work(&world, client);
+        world_run(&world, world.now + ms * MS);
+        return (double)(world_work(&world, client) - done) / (double)(ms * MS);
+}
+
+/* The same of two loops that keep their turns by the clock, from 20 ms on. */
+static void kept_changes(void)
+{
+        struct arbiter_terms terms[2] = {{.share = 20}};
+        double changed = 1, rests = 1, back = 1, capped = 0;
+
+        for (uint64_t seed = 1; seed <= 8; seed++) {
+                struct client *client[2];
+
+                begin(seed, SEES_SWITCHES);
+                world.keeps = true;
+                terms[1] = (struct arbiter_terms){.share = 80};
+                for (unsigned i = 0; i < 2; i++)
+                        client[i] = add(i + 1, 50, 0, ARBITER_NORMAL, loop(100 * US));
+                world_run(&world, world.now + 3 * SEC + seed * 3137 * US);
+                for (unsigned i = 0; i < 2; i++)
+                        arbiter_change(world.arbiter, world.now, i + 1, &terms[i]);
+                changed = fmin(changed, rate(client[1], 20, 200));
+                world_run(&world, world.now + SEC);
+                client[0]->program.pause_ns = SEC;
+                rests = fmin(rests, rate(client[1], 20, 100));
+                world_run(&world, world.now + 500 * MS);
+                client[0]->program.pause_ns = HOST_PAUSE;
+                client[0]->launch_at = world.now;
+                back = fmin(back, rate(client[0], 20, 200));
+                world_run(&world, world.now + SEC);
+                terms[1] = (struct arbiter_terms){.share = 20, .cap = 30};
+                arbiter_change(world.arbiter, world.now, 2, &terms[1]);
+                capped = fmax(capped, rate(client[1], 20, 200));
+                world_done(&world);
+        }
+        printf("4  loops by the clock: 50 made 80 %% %.3f, %.3f while the other rests, which has "
+               "%.3f of its 20 %% when it is back, %.3f at a cap of 30 %%",
+                changed, rests, back, capped);
+        /* records say late that somebody rests in turns as short as these */
+        verdict(changed >= .60 && rests >= .65 && back >= .12 && capped <= .33,
+                changed >= .68 && rests >= .88 && back >= .15 && capped <= .31);
+}
+
 static const struct program service = {
         .kind = PROGRAM_SERVICE, .kernel_ns = 1 * MS - HOST_PAUSE, .rate = 300};
 
@@ -1314,6 +1363,7 @@ int main(void)
         capped_in_turns();
         test_caps();
         test_changes();
+        kept_changes();
         test_priority(SEES_ALL);
         test_priority(SEES_SWITCHES);
         priority_from_the_start(false);
