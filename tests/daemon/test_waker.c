@@ -132,6 +132,9 @@ static void wakes_on_its_own_cpu(void **state)
                 assert_true(woken_within(event, 10000 * MS));
                 there += sched_getcpu() == second;
         }
+        atomic_store(&end, true);
+        pthread_join(busy, NULL);
+        assert_true(there > 10);
         /* it is let go at once, by who may have to wait for this CPU */
         for (unsigned i = 0; i < 1000; i++) {
                 assert_int_equal(sched_getaffinity(0, sizeof(now), &now), 0);
