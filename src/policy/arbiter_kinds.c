@@ -171,6 +171,8 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
                 seat->rate_ppm = 0;
                 seat->fill_ppm = PPM;
                 seat->lately_slices = seat->lately_starts = 0;
+                if (seat->kind != ARBITER_IDLE)
+                        seat->rested = sight->since;
                 set_kind(arbiter, d, seat, ARBITER_IDLE);
                 arb_mark(seat, now);
                 return;

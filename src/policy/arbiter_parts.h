@@ -69,6 +69,7 @@ struct seat {
         unsigned streak;      /* windows in which a sporadic tenant looked synchronous */
         uint64_t loop_since;  /* it has been a loop */
         bool was_loop;        /* for long, where its pauses showed last */
+        uint64_t rested;      /* it has had no work since then, when it was found to have none */
         bool strayed;         /* and in the last window looked like none */
         bool settled_kind;    /* judged over a window at least once */
         uint32_t fill_ppm;    /* of what was offered it used, last window */

@@ -5,6 +5,7 @@
 #include <errno.h>
 
 #define PAST_STEP    (ARBITER_MS / 2)
+#define LOOP_LASTS   (1000 * ARBITER_MS) /* when it has nothing to do */
 #define COMINGS_TIME (2000 * ARBITER_MS)
 #define BEGINS_FOR                                                                                 \
         (500 * ARBITER_MS) /* who has just come makes some contexts, and then no more              \
@@ -220,7 +221,9 @@ int arbiter_observe(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned
 
                 if (sight->demand == ARBITER_DEMAND_WORK ||
                         (sight->demand == ARBITER_DEMAND_UNKNOWN && used)) {
-                        seat->kind = ARBITER_BACKLOGGED;
+                        seat->was_loop = seat->was_loop && now < seat->rested + LOOP_LASTS;
+                        seat->kind =
+                                seat->was_loop ? ARBITER_SYNCHRONOUS : ARBITER_BACKLOGGED;
                         seat->queued_since = now;
                         seat->fill_ppm = PPM;
                         seat->settled_kind = false;
