@@ -11,6 +11,7 @@
 #define FILL_ALL     970000u
 #define FILL_MOST    700000u
 #define ALONE_MUCH   600000u /* less, and it may come and go */
+#define KEEPS_MAYBE  4u
 #define LATELY       (1000 * ARBITER_MS)
 #define FIRST_STARTS 2
 #define SERVED       95   /* percent of what it is due */
@@ -142,6 +143,27 @@ static enum arbiter_kind keep_loop(
         return kind;
 }
 
+/* A loop that has turns, as far as is seen of kernels that are just too long for it to keep these
+ * by the clock: of several at a time, where it had the engine alone. */
+static bool may_keep_turns(const struct seat *seat, enum arbiter_kind kind, uint64_t now)
+{
+        return kind == ARBITER_SYNCHRONOUS && seat->kind == kind && seat->turn == TURN_OWN &&
+               now >= seat->loop_since + LOOP_STEADY && seat->sight.keeps_turns &&
+               seat->sight.short_ns > ARB_KEEPS_MOST &&
+               seat->sight.short_ns <= KEEPS_MAYBE * ARB_KEEPS_MOST;
+}
+
+/* One that has pauses, as was seen once, and does not fill its turns, in which they do not show: it
+ * may be a loop that was taken for a queue when nobody else was there. */
+static bool may_pause(
+        const struct seat *seat, enum arbiter_kind kind, uint64_t starts, uint64_t now)
+{
+        return kind == ARBITER_BACKLOGGED && seat->kind == kind && seat->turn == TURN_OWN &&
+               now >= seat->queued_since + QUEUE_AFTER && !starts && seat->sight.blind_alone &&
+               seat->sight.short_ns > 0 && seat->sight.short_ns <= ARBITER_TURN / 4 &&
+               seat->lately_used * PPM < seat->lately_offered * FILL_ALL;
+}
+
 /* What kind a tenant is, from a window of what it was offered, used and wanted. */
 void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
 {
@@ -271,6 +293,10 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
                 arb_end_probe(arbiter, d, now, seat->kind != kind);
         kind = keep_loop(seat, kind, starts > 0 || probed,
                 !probed && wanted >= seen / STRAY_PART * (STRAY_PART - 1), now);
+        if ((may_keep_turns(seat, kind, now) || may_pause(seat, kind, starts, now)) &&
+                now >= seat->trial_at && arbiter->device[d].probed == NONE &&
+                arb_may_probe(arbiter, d, t))
+                arb_begin_probe(arbiter, d, t, now);
         /* requests that queue up for a moment make neither a loop nor, where they come first, a
            backlog */
         if ((kind == ARBITER_SYNCHRONOUS || (kind == ARBITER_BACKLOGGED && seat->first)) &&

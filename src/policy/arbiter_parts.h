@@ -19,6 +19,8 @@
 #define NAP_MIN     (ARBITER_MS / 20)
 #define ROUND_STAYS (500 * ARBITER_MS)
 #define PAST        64u /* predictions that are kept, at least 1/2 ms apart */
+/* A turn that is kept by the clock ends so much later, and more would not do. */
+#define ARB_KEEPS_MOST (ARBITER_MS / 2)
 
 enum call {
         CALL_SLICE,

@@ -9,9 +9,9 @@
 #define TURN_PATIENT (2 * ARBITER_TURN)
 #define TURN_LOOPS   (ARBITER_TURN / 5 * 3)
 #define TURN_ALIKE   (ARBITER_TURN / 5 * 2)
-#define ALIKE        3u               /* kernels, of which the shortest lately are known */
-#define KEEPS_MOST   (ARBITER_MS / 2) /* its turn ends so much later, and it would not do */
-#define TURN_SMALL   60000            /* ppm: less is not worth a turn of its own */
+#define ALIKE        3u       /* kernels, of which the shortest lately are known */
+#define ALIKE_LEAST  20000ull /* ns: what is shorter does as well */
+#define TURN_SMALL   60000    /* ppm: less is not worth a turn of its own */
 
 /* Tenants with a backlog, and those who come and go but take more than they are due, counting that
  * each of their runs costs others a switch there and back, or so much at a time that a turn would
@@ -70,7 +70,7 @@ static bool are_like_loops(struct arbiter *arbiter, unsigned d, uint64_t *ret_lo
                 longest = MAX_OF(longest, run);
         }
         *ret_longest = longest;
-        return device->only_loops && longest <= ALIKE * shortest;
+        return device->only_loops && longest <= ALIKE * MAX_OF(shortest, ALIKE_LEAST);
 }
 
 bool arb_are_like_loops(struct arbiter *arbiter, unsigned d)
@@ -333,7 +333,7 @@ static bool keep_turns(struct arbiter *arbiter, unsigned d, struct seat *ret[sta
         unsigned n = 0;
 
         if (arbiter->cluster[device->cluster].devices != 1u << d || device->probed != NONE ||
-                !are_like_loops(arbiter, d, &longest) || longest == 0 || longest > KEEPS_MOST)
+                !are_like_loops(arbiter, d, &longest) || longest == 0 || longest > ARB_KEEPS_MOST)
                 return false;
         for (unsigned i = 0; i < device->count; i++) {
                 struct seat *seat = seat_of(arbiter, d, device->order[i]);

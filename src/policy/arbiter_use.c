@@ -222,8 +222,7 @@ int arbiter_observe(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned
                 if (sight->demand == ARBITER_DEMAND_WORK ||
                         (sight->demand == ARBITER_DEMAND_UNKNOWN && used)) {
                         seat->was_loop = seat->was_loop && now < seat->rested + LOOP_LASTS;
-                        seat->kind =
-                                seat->was_loop ? ARBITER_SYNCHRONOUS : ARBITER_BACKLOGGED;
+                        seat->kind = seat->was_loop ? ARBITER_SYNCHRONOUS : ARBITER_BACKLOGGED;
                         seat->queued_since = now;
                         seat->fill_ppm = PPM;
                         seat->settled_kind = false;

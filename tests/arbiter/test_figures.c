@@ -1109,6 +1109,73 @@ static void kept_changes(void)
                 changed >= .68 && rests >= .88 && back >= .15 && capped <= .31);
 }
 
+/* A queue for a while, to see how long its kernels take, and then nothing to do. */
+static void calibrate(struct client *client, uint64_t span)
+{
+        world_run(&world, world.now + span);
+        schedule_cancel(&world.gpu[0], client->group);
+        client->pending = false;
+        client->wanted_ns += world.now - client->pending_since;
+        client->launch_at = UINT64_MAX;
+        world_run(&world, world.now + 300 * MS);
+}
+
+/* In how many seconds both keep turns by the clock, and go on doing so. */
+static double seconds_to_clock(struct client *client[static 2])
+{
+        unsigned n = 0, tries = 0;
+
+        for (; n < 20 && tries < 1000; tries++) {
+                world_run(&world, world.now + 10 * MS);
+                n = client[0]->keeps.on && client[1]->keeps.on ? n + 1 : 0;
+        }
+        return (tries - n) / 100.;
+}
+
+/* 8: two loops keep turns by the clock soon after the second has come beside one who was alone, and
+ * after a third with a cap has been there for a moment. */
+static void kept_again(uint64_t kernel)
+{
+        static const struct arbiter_terms capped = {.cap = 5};
+        double second = 0, third = 0;
+
+        for (uint64_t seed = 1; seed <= 40; seed++) {
+                struct client *client[2], *comes;
+
+                begin(seed, SEES_SWITCHES);
+                world.keeps = true;
+                world.uneven_ppm = seed & 1 ? 20000 : 0;
+                world.late_ppm = seed & 2 ? 20000 : 0;
+                world.late_ns = 15 * MS;
+                world.rough_ppm = seed & 4 ? 50000 : 0;
+                world.rough_ns = 70 * US;
+                for (unsigned i = 0; i < 2; i++) {
+                        client[i] = add(i + 1, 50, 0, ARBITER_NORMAL, queue(kernel));
+                        calibrate(client[i], 300 * MS);
+                }
+                client[0]->program = client[1]->program = loop(kernel);
+                client[0]->launch_at = world.now;
+                world_run(&world, world.now + 2 * SEC + world_random(&world, 400 * MS));
+                client[1]->launch_at = world.now;
+                second = fmax(second, seconds_to_clock(client));
+                for (unsigned n = 0; n < 2; n++) {
+                        world_run(&world, world.now + 2 * SEC);
+                        comes = add(3, 0, 0, ARBITER_NORMAL, queue(kernel));
+                        calibrate(comes, 20 * MS);
+                        arbiter_change(world.arbiter, world.now, 3, &capped);
+                        comes->launch_at = world.now;
+                        world_run(&world, world.now + 200 * MS + world_random(&world, 100 * MS));
+                        world_leave(&world, 3);
+                        third = fmax(third, seconds_to_clock(client));
+                }
+                world_done(&world);
+        }
+        printf("8  loops of %3.0f us keep turns by the clock %.2f s after the second has come, "
+               "%.2f s after a third was there",
+                (double)kernel / US, second, third);
+        verdict(second <= 3 && third <= 3, second <= 1 && third <= .5);
+}
+
 static const struct program service = {
         .kind = PROGRAM_SERVICE, .kernel_ns = 1 * MS - HOST_PAUSE, .rate = 300};
 
@@ -1364,6 +1431,9 @@ int main(void)
         test_caps();
         test_changes();
         kept_changes();
+        kept_again(20 * US);
+        kept_again(100 * US);
+        kept_again(200 * US);
         test_priority(SEES_ALL);
         test_priority(SEES_SWITCHES);
         priority_from_the_start(false);
