@@ -42,8 +42,8 @@ void switches_init(struct switches *switches, const struct switches_costs *costs
         switches->rest.unsteady = true;
 }
 
-static enum switches_demand demand_of(
-        const struct switches *switches, const struct switches_owner *owner, uint64_t *ret_since);
+static enum switches_demand demand_of(const struct switches *switches,
+        const struct switches_owner *owner, uint64_t at, uint64_t *ret_since);
 
 static struct switches_owner *find(struct switches *switches, uint32_t id)
 {
@@ -112,7 +112,8 @@ static void apply(struct switches *switches, const struct switches_event *event)
                 return;
         case SWITCHES_DISABLE:
                 /* nothing can be seen of it meanwhile */
-                if (!owner->disabled && demand_of(switches, owner, &since) == SWITCHES_NONE)
+                if (!owner->disabled &&
+                        demand_of(switches, owner, event->at, &since) == SWITCHES_NONE)
                         owner->asleep = since;
                 break;
         case SWITCHES_ENABLE:
@@ -884,14 +885,15 @@ uint64_t switches_wants_busy(const struct switches *switches)
 
 /* ---- what is told ---- */
 
-static enum switches_demand demand_of(
-        const struct switches *switches, const struct switches_owner *owner, uint64_t *ret_since)
+/* At a time up to which all records have come. */
+static enum switches_demand demand_of(const struct switches *switches,
+        const struct switches_owner *owner, uint64_t at, uint64_t *ret_since)
 {
-        uint64_t unwanted = last_unwanted(switches, switches->now);
+        uint64_t unwanted = last_unwanted(switches, at);
 
         *ret_since = owner->since;
         if (owner == switches->holder) {
-                bool fresh = switches->sampled + SAMPLE_OLD > switches->now &&
+                bool fresh = switches->sampled + SAMPLE_OLD > at &&
                              switches->busy_from >= switches->begun;
 
                 if (switches->sure)
@@ -941,7 +943,7 @@ int switches_sight(struct switches *switches, uint32_t id, struct switches_sight
         ret->counted_ns = owner->shown_ns;
         ret->used_ns = (uint64_t)MAX_OF(used, (int64_t)0);
         ret->corrected_ns = owner->corrected_ns;
-        ret->demand = demand_of(switches, owner, &ret->since);
+        ret->demand = demand_of(switches, owner, switches->now, &ret->since);
         /* what it wants while it is disabled is not to be seen */
         if (owner->asleep)
                 seen = MIN_OF(owner->switch_from, seen);
