@@ -56,6 +56,10 @@ extern char **environ;
 #define KEEP_OVER   15e6
 #define KEEP_PAUSE  10000000000ull
 #define KEEP_GOOD   50000000ull /* after which turns that are not told again are kept no more */
+/* A tenant's programs say when they launch for so long after it was a loop; what is later than now
+ * by so much is of another clock. */
+#define LAUNCHES_FOR 1000000000ull
+#define LAUNCH_MOST  1000000ull
 /* Of a run, by which it may be counted wrong: docs/probes.md. */
 #define SWITCH_PRECISION 60000u
 
@@ -160,8 +164,10 @@ static void gate_device(struct compute *compute, unsigned index, const char *why
                 return;
         for (struct tenant *t = manager->tenants; t; t = t->hh.next)
                 for (unsigned i = 0; i < t->devices; i++)
-                        if (t->device[i].index == index)
+                        if (t->device[i].index == index) {
+                                t->device[i].launches.said = false;
                                 stop_keeping(compute, t, i);
+                        }
         manager->refused[index] = why;
         r = gates_begin(manager, index, why);
         if (r < 0) {
@@ -731,8 +737,6 @@ static bool is_kept(struct tenant_device *device, enum arbiter_act act)
         bool was_off = device->keeps.off;
 
         device->keeps.off = act == ARBITER_DISABLE && device->keeps.on;
-        if (device->keeps.off != was_off)
-                device->keeps.off_since = clock_ns();
         if (act == ARBITER_DISABLE) {
                 device->disabled |= !device->keeps.off;
                 return device->keeps.off;
@@ -901,12 +905,12 @@ static void look_at_view(struct compute *compute, struct tenant *tenant, unsigne
         DL_FOREACH(tenant->sessions, session)
         if (!session->returning)
                 add_use(compute, session, i, sight);
-        /* what it wants while it keeps off only its own programs can say */
-        if (device->keeps.off && sight->demand == ARBITER_DEMAND_NONE &&
-                gates_wanted_at(tenant, i) > device->keeps.off_since) {
-                sight->demand = ARBITER_DEMAND_WORK;
-                sight->since = device->keeps.off_since;
-        }
+        /* not before one was heard of: its programs may have work by ways that are not ours, or
+           another clock */
+        sight->launched_at = gates_wanted_at(tenant, i);
+        sight->launches_known = device->launches.said &&
+                                sight->launched_at > device->launches.since &&
+                                sight->launched_at <= now + LAUNCH_MOST;
         sight->keeps_turns = now >= device->keeps.again_at && gates_can_keep(tenant) &&
                              !gates_why(compute->manager, device->index);
         device->use_known = true;
@@ -1130,6 +1134,29 @@ static void tell_turns(struct compute *compute, uint64_t now)
                 }
 }
 
+/* When loops that take turns launch, their programs say: sooner than records do, that tells whether
+ * somebody uses his turn. */
+static void hear_launches(struct compute *compute, uint64_t now)
+{
+        for (struct tenant *t = compute->manager->tenants; t; t = t->hh.next)
+                for (unsigned i = 0; t->steered && i < t->devices; i++) {
+                        struct tenant_device *device = &t->device[i];
+                        struct arbiter_state state;
+                        bool said;
+
+                        if (arbiter_inspect(compute->arbiter, t->id, device->index, &state) < 0)
+                                continue;
+                        if (state.kind == ARBITER_SYNCHRONOUS && state.turns)
+                                device->launches.until = now + LAUNCHES_FOR;
+                        said = now < device->launches.until && gates_can_keep(t) &&
+                               !gates_why(compute->manager, device->index);
+                        if (said == device->launches.said)
+                                continue;
+                        device->launches.since = now;
+                        gates_hear(t, i, said);
+                }
+}
+
 /* Who has kept off, and is not left to any more, is disabled if he is to stay off. */
 static void disable_rest(struct compute *compute, uint64_t now)
 {
@@ -1151,6 +1178,7 @@ static void step(struct compute *compute)
         uint64_t now = arbiter_time(compute, clock_ns());
         struct session *session;
         unsigned count;
+        bool news;
 
         for (struct tenant *t = manager->tenants; t; t = t->hh.next) {
                 if (!t->steered)
@@ -1167,11 +1195,14 @@ static void step(struct compute *compute)
                 }
         }
         open_devices(compute);
-        for (struct tenant *t = has_news(compute, now) ? manager->tenants : NULL; t; t = t->hh.next)
+        news = has_news(compute, now);
+        for (struct tenant *t = manager->tenants; t; t = t->hh.next)
                 for (unsigned i = 0; t->steered && i < t->devices; i++)
-                        observe(compute, t, i, now);
+                        if (news || t->device[i].launches.said)
+                                observe(compute, t, i, now);
         count = arbiter_step(compute->arbiter, now, actions);
         tell_turns(compute, now);
+        hear_launches(compute, now);
         for (unsigned from = 0, to; from < count; from = to) {
                 to = from + 1;
                 while (to < count && is_switch(actions[from].act) &&

@@ -148,8 +148,17 @@ void gates_keep(struct tenant *tenant, unsigned i, const struct cleave_turns *tu
         gate = cleave_gate(tenant->pages.grant, i);
         /* also where there are none: who waits is to see that something has changed */
         cleave_gate_write_turns(gate, turns);
-        set_mode(tenant, i, turns->period ? CLEAVE_GATE_TURNS : CLEAVE_GATE_OPEN);
+        set_mode(tenant, i,
+                turns->period || tenant->device[i].launches.said ? CLEAVE_GATE_TURNS
+                                                                 : CLEAVE_GATE_OPEN);
         wake(gate);
+}
+
+void gates_hear(struct tenant *tenant, unsigned i, bool said)
+{
+        tenant->device[i].launches.said = said;
+        if (!tenant->device[i].keeps.on)
+                gates_keep(tenant, i, &(const struct cleave_turns){0});
 }
 
 uint64_t gates_wanted_at(const struct tenant *tenant, unsigned i)

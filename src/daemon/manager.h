@@ -115,7 +115,6 @@ struct tenant_device {
         struct {
                 bool on;  /* it keeps its turns by the clock */
                 bool off; /* and it is another's: its channels are not disabled for that */
-                uint64_t off_since;
                 struct cleave_turns told;
                 /* in a window since that time, counted up to another, what it was given; what it
                  * had used before; and what it had too much in those before */
@@ -123,6 +122,11 @@ struct tenant_device {
                 double over_ns;
                 uint64_t again_at; /* before that it is not left to */
         } keeps;
+        /* its programs say when they launch: since when, and unless it goes on, until when */
+        struct {
+                bool said;
+                uint64_t since, until;
+        } launches;
         uint64_t on_ns, on_until; /* time with groups and enabled, up to on_until (monotonic) */
         /* of its processes, summed up over those that have ended; as policy/switches.h has them */
         bool use_known;
@@ -492,6 +496,8 @@ bool gates_can_keep(const struct tenant *tenant);
 /* Tells it its turns; period 0: that there are none. When it last launched, or waited to
  * (CLOCK_MONOTONIC ns, its own word). */
 void gates_keep(struct tenant *tenant, unsigned i, const struct cleave_turns *turns);
+/* Has its programs say when they launch, or no longer; where they have no lease and no turns. */
+void gates_hear(struct tenant *tenant, unsigned i, bool said);
 uint64_t gates_wanted_at(const struct tenant *tenant, unsigned i);
 
 /* space.c */

@@ -290,7 +290,8 @@ void arbiter_acted(
         case ARBITER_ENABLE:
                 if (!kept)
                         learn(&arbiter->enable_lead, now - MIN_OF(flight->since, now));
-                seat->disabled = seat->in_part = false;
+                arb_enabled(seat, now);
+                seat->in_part = false;
                 arbiter->next = MIN_OF(arbiter->next, now);
                 break;
         }
@@ -303,7 +304,7 @@ int arbiter_let_go(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned 
         if (!seat)
                 return -ENOENT;
         arb_settle(arbiter, device, now);
-        seat->disabled = false;
+        arb_enabled(seat, now);
         arbiter->cluster[arbiter->device[device].cluster].kept = false;
         arbiter->next = now;
         return 0;
@@ -320,7 +321,7 @@ int arbiter_forget(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned 
         seat->thread_block = false;
         /* what was disabled may be so still, and is to be enabled if it is not disabled again */
         seat->in_part |= seat->disabled;
-        seat->disabled = false;
+        arb_enabled(seat, now);
         arbiter->cluster[arbiter->device[device].cluster].kept = false;
         for (unsigned i = 0; i < CALLS; i++)
                 seat->flight[i] = (struct flight){0};

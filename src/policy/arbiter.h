@@ -178,7 +178,9 @@ struct arbiter_sight {
         uint64_t doubt_ns;  /* so much of it may have been without work, as far as can be seen */
         uint64_t short_ns;  /* it works so long at a time, as far as pauses were seen; 0: unknown */
         bool keeps_turns;   /* its programs keep to turns that they are told beforehand */
-        bool blind_alone;   /* starts and pauses are seen only while others have work too */
+        bool launches_known; /* and say when they launched last, or waited to */
+        uint64_t launched_at;
+        bool blind_alone; /* starts and pauses are seen only while others have work too */
         /* Longest time that its blocks lately lasted, 0: unknown, and then it is preempted in the
          * middle of them. The daemon knows of none: nothing says how long a block runs but trying,
          * and one that never ends would keep the engine from everybody while it is tried; 92 us a

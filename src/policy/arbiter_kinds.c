@@ -2,21 +2,24 @@
 /* What kind of user each tenant is: with a backlog, a loop, or one that comes and goes. */
 #include "policy/arbiter_parts.h"
 
-#define WAITS_PART   8u /* of the time: who waits for less need not be one with work */
-#define STREAK       5u
-#define STREAK_FIRST 3u
-#define STRAY_PART   4u /* of a window, without work at most */
-#define LOOP_STEADY  (500 * ARBITER_MS)
-#define FILL_LITTLE  400000u /* ppm of its turns; 10 us + synchronize fill 0.55 */
-#define FILL_ALL     970000u
-#define FILL_MOST    700000u
-#define ALONE_MUCH   600000u /* less, and it may come and go */
-#define KEEPS_MAYBE  4u
-#define LATELY       (1000 * ARBITER_MS)
-#define FIRST_STARTS 2
-#define SERVED       95   /* percent of what it is due */
-#define SLICES_MOST  100. /* of the shortest there are many, which tell no more for long */
-#define QUEUE_AFTER  (300 * ARBITER_MS)
+#define WAITS_PART    8u /* of the time: who waits for less need not be one with work */
+#define STREAK        5u
+#define STREAK_FIRST  3u
+#define STRAY_PART    4u /* of a window, without work at most */
+#define LOOP_STEADY   (500 * ARBITER_MS)
+#define FILL_LITTLE   400000u /* ppm of its turns; 10 us + synchronize fill 0.55 */
+#define FILL_ALL      970000u
+#define FILL_MOST     700000u
+#define ALONE_MUCH    600000u /* less, and it may come and go */
+#define KEEPS_MAYBE   4u
+#define RESTS         (2 * ARBITER_MS) /* since its last launch */
+#define UNTOLD_STARTS 3u
+#define UNTOLD_FOR    (10000 * ARBITER_MS)
+#define LATELY        (1000 * ARBITER_MS)
+#define FIRST_STARTS  2
+#define SERVED        95   /* percent of what it is due */
+#define SLICES_MOST   100. /* of the shortest there are many, which tell no more for long */
+#define QUEUE_AFTER   (300 * ARBITER_MS)
 
 static void set_kind(struct arbiter *arbiter, unsigned d, struct seat *seat, enum arbiter_kind kind)
 {
@@ -136,6 +139,8 @@ static enum arbiter_kind keep_loop(
         if (strays && !seat->strayed)
                 kind = ARBITER_SYNCHRONOUS;
         seat->strayed = strays;
+        if (kind == ARBITER_SYNCHRONOUS && (seen || seat->turn == TURN_OWN))
+                seat->loop_seen = now;
         if (kind == ARBITER_SYNCHRONOUS)
                 seat->was_loop = seat->was_loop || steady;
         else if (kind == ARBITER_IDLE || (kind == ARBITER_BACKLOGGED && seen))
@@ -164,6 +169,77 @@ static bool may_pause(
                seat->lately_used * PPM < seat->lately_offered * FILL_ALL;
 }
 
+/* It was a loop a moment ago, and would not be seen to pause now that nobody else is there. */
+static bool was_loop_now(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
+{
+        const struct seat *seat = seat_of(arbiter, d, t);
+
+        return seat->was_loop && now < seat->loop_seen + ARB_LOOP_LASTS &&
+               arb_others_with_work(arbiter, d, t) == 0;
+}
+
+/* It has its turn, and nobody else has the engine. */
+static bool has_all(struct arbiter *arbiter, unsigned d, uint32_t t)
+{
+        const struct device *device = &arbiter->device[d];
+
+        if (arbiter->cluster[device->cluster].holder != t || device->probed != NONE ||
+                device->latency)
+                return false;
+        for (unsigned i = 0; i < device->count; i++) {
+                const struct seat *seat = seat_of(arbiter, d, device->order[i]);
+
+                if (seat->disabled ? device->order[i] == t
+                                   : device->order[i] != t && is_running(seat))
+                        return false;
+        }
+        return true;
+}
+
+/* It launches again as soon as it can, in a turn of its own, and has not for a while. */
+static bool begins_to_rest(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
+{
+        const struct seat *seat = seat_of(arbiter, d, t);
+        const struct arbiter_sight *sight = &seat->sight;
+        uint64_t since = MAX_OF(sight->launched_at, seat->on_since);
+        uint64_t run = sight->short_ns ? sight->short_ns : seat->run_ns;
+        uint64_t pause = MAX_OF(RESTS, run + run / 4 + RESTS / 2);
+
+        return seat->kind == ARBITER_SYNCHRONOUS && seat->turn == TURN_OWN &&
+               now >= seat->untold_until && now >= since + pause &&
+               !(sight->demand == ARBITER_DEMAND_WORK && sight->used_at >= since + pause) &&
+               has_all(arbiter, d, t);
+}
+
+void arb_notice_rest(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
+{
+        struct seat *seat = seat_of(arbiter, d, t);
+        struct arbiter_sight *sight = &seat->sight;
+
+        if (!sight->launches_known || (seat->rests && (sight->launched_at != seat->rest_launched ||
+                                                              arbiter->tenant[t].capped_off))) {
+                if (seat->rests)
+                        sight->demand = ARBITER_DEMAND_UNKNOWN;
+                seat->rests = false;
+        } else if (!seat->rests && begins_to_rest(arbiter, d, t, now)) {
+                seat->rests = true;
+                seat->rest_launched = sight->launched_at;
+                seat->rest_since = now;
+        }
+        if (!seat->rests)
+                return;
+        /* then it has work by ways that are not ours */
+        if (sight->used_at <= seat->rest_since)
+                seat->rest_starts = sight->starts;
+        else if (sight->starts > seat->rest_starts + UNTOLD_STARTS) {
+                seat->rests = false;
+                seat->untold_until = now + UNTOLD_FOR;
+                return;
+        }
+        sight->demand = ARBITER_DEMAND_NONE;
+        sight->since = seat->rest_launched;
+}
+
 /* What kind a tenant is, from a window of what it was offered, used and wanted. */
 void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
 {
@@ -186,9 +262,10 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
         double keep;
         bool idle, open = false; /* it may be a loop, and may be none */
 
-        /* so it was when that was seen */
+        /* so it was when that was seen; its launches are seen at once */
         if (sight->demand == ARBITER_DEMAND_NONE &&
-                at >= sight->since +
+                (seat->rests ? now : at) >=
+                        sight->since +
                                 (seat->kind == ARBITER_SPORADIC ? ARBITER_LINGER : ARBITER_REST)) {
                 seat->rate_ppm = 0;
                 seat->fill_ppm = PPM;
@@ -196,6 +273,10 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
                 if (seat->kind != ARBITER_IDLE)
                         seat->rested = sight->since;
                 set_kind(arbiter, d, seat, ARBITER_IDLE);
+                arb_mark(seat, now);
+                return;
+        }
+        if (seat->rests) {
                 arb_mark(seat, now);
                 return;
         }
@@ -258,8 +339,10 @@ void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
         else if (sight->starts_known && !starts) {
                 /* In a turn of its own pauses do not show. Where it fills all of it, slices may do,
                  * and where it fills little, it may come and go by now. */
-                if (sight->blind_alone && (seat->kind == ARBITER_SYNCHRONOUS || seat->was_loop) &&
-                        seat->turn == TURN_OWN && !probed) {
+                if (sight->blind_alone && !probed &&
+                        (seat->turn == TURN_OWN
+                                        ? seat->kind == ARBITER_SYNCHRONOUS || seat->was_loop
+                                        : was_loop_now(arbiter, d, t, now))) {
                         kind = ARBITER_SYNCHRONOUS;
                         if (now >= seat->trial_at && arbiter->device[d].probed == NONE &&
                                 arb_may_probe(arbiter, d, t) &&

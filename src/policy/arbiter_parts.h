@@ -19,6 +19,8 @@
 #define NAP_MIN     (ARBITER_MS / 20)
 #define ROUND_STAYS (500 * ARBITER_MS)
 #define PAST        64u /* predictions that are kept, at least 1/2 ms apart */
+/* A loop is one as long as that when it has nothing to do, or nobody beside it. */
+#define ARB_LOOP_LASTS (1000 * ARBITER_MS)
 /* A turn that is kept by the clock ends so much later, and more would not do. */
 #define ARB_KEEPS_MOST (ARBITER_MS / 2)
 
@@ -66,17 +68,23 @@ struct seat {
         uint64_t probe_used;      /* the account's best when the device's last probe began */
         uint64_t lost_ns;         /* of its turns, by probes; not made up for yet */
         enum arbiter_kind kind;
-        bool first;           /* served before the rest, as it comes and goes */
-        bool stands_back;     /* it would be, had the rest not got too little */
-        unsigned streak;      /* windows in which a sporadic tenant looked synchronous */
-        uint64_t loop_since;  /* it has been a loop */
-        bool was_loop;        /* for long, where its pauses showed last */
-        uint64_t rested;      /* it has had no work since then, when it was found to have none */
-        bool strayed;         /* and in the last window looked like none */
-        bool settled_kind;    /* judged over a window at least once */
-        uint32_t fill_ppm;    /* of what was offered it used, last window */
-        uint32_t alone_ppm;   /* the same while it was alone, PPM where it is much */
-        uint64_t pause_ns;    /* and mean time without work between them, 0: unknown */
+        bool first;             /* served before the rest, as it comes and goes */
+        bool stands_back;       /* it would be, had the rest not got too little */
+        unsigned streak;        /* windows in which a sporadic tenant looked synchronous */
+        uint64_t loop_since;    /* it has been a loop */
+        uint64_t loop_seen;     /* as one, its pauses showed last, or it had turns */
+        bool was_loop;          /* for long, where its pauses showed last */
+        uint64_t rested;        /* it has had no work since then, when it was found to have none */
+        bool rests;             /* that its launches say, of which records do not say it yet: */
+        uint64_t rest_launched; /* the last one */
+        uint64_t rest_since, rest_starts; /* when that was found, and what was recorded by then */
+        uint64_t untold_until;            /* what it launches does not tell that */
+        uint64_t on_since;                /* enabled, if it was ever disabled */
+        bool strayed;                     /* and in the last window looked like none */
+        bool settled_kind;                /* judged over a window at least once */
+        uint32_t fill_ppm;                /* of what was offered it used, last window */
+        uint32_t alone_ppm;               /* the same while it was alone, PPM where it is much */
+        uint64_t pause_ns;                /* and mean time without work between them, 0: unknown */
         uint64_t run_ns;      /* mean time on the engine between two idle moments, 0: unknown */
         uint64_t mean_run_ns; /* the same, over about a third of a second */
         double lately_slices, lately_starts; /* used, over about a second */
@@ -187,7 +195,7 @@ static inline bool is_capped(const struct tenant *tenant)
 
 static inline bool is_running(const struct seat *seat)
 {
-        if (seat->disabled)
+        if (seat->disabled || seat->rests)
                 return false;
         return seat->kind != ARBITER_IDLE || seat->sight.demand == ARBITER_DEMAND_WORK;
 }
@@ -217,6 +225,13 @@ static inline uint64_t part_of(uint64_t whole, unsigned percent)
 static inline bool has_claim(enum arbiter_kind kind)
 {
         return kind == ARBITER_BACKLOGGED || kind == ARBITER_SYNCHRONOUS;
+}
+
+static inline void arb_enabled(struct seat *seat, uint64_t now)
+{
+        if (seat->disabled)
+                seat->on_since = now;
+        seat->disabled = false;
 }
 
 /* arbiter.c */
@@ -258,10 +273,15 @@ double arb_busy_part(const struct seat *seat);
 /* What its guarantee is of so much time. */
 int64_t arb_due_of(const struct device *device, const struct seat *seat,
         const struct tenant *tenant, uint64_t span);
+/* Whether a loop has nothing more to do, by its launches: said sooner than by records, which tell
+ * nothing of who has his turn and does not use it. */
+void arb_notice_rest(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now);
 /* What kind it is, if its window is over. */
 void arb_judge(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now);
 
 /* arbiter_probes.c */
+/* Others with work, besides whom a tenant's pauses can be seen. */
+unsigned arb_others_with_work(struct arbiter *arbiter, unsigned d, uint32_t t);
 /* Whether it may be probed; to begin it, and to end it: again: soon once more. */
 bool arb_may_probe(struct arbiter *arbiter, unsigned d, uint32_t t);
 void arb_begin_probe(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now);

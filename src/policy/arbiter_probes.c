@@ -6,8 +6,7 @@
 #define PROBE_MOST    (200 * ARBITER_MS)
 #define TURN_FILLED   (PPM / 10 * 7) /* a loop, or so many requests that turns are right for them */
 
-/* Others with work, besides whom a tenant's pauses can be seen. */
-static unsigned others_with_work(struct arbiter *arbiter, unsigned d, uint32_t t)
+unsigned arb_others_with_work(struct arbiter *arbiter, unsigned d, uint32_t t)
 {
         const struct device *device = &arbiter->device[d];
         unsigned others = 0;
@@ -40,7 +39,7 @@ bool arb_may_probe(struct arbiter *arbiter, unsigned d, uint32_t t)
         }
         if (device->latency && (alone || !seat_of(arbiter, d, t)->first))
                 return false;
-        return others_with_work(arbiter, d, t) > 0;
+        return arb_others_with_work(arbiter, d, t) > 0;
 }
 
 void arb_begin_probe(struct arbiter *arbiter, unsigned d, uint32_t t, uint64_t now)
@@ -127,7 +126,7 @@ static bool comes_at_once(struct arbiter *arbiter, unsigned d, uint32_t t)
 {
         const struct seat *seat = seat_of(arbiter, d, t);
         uint64_t away = 2 * arbiter->costs.switch_ns;
-        double most = (double)(others_with_work(arbiter, d, t) * (ARBITER_SHORT * 1000 + away));
+        double most = (double)(arb_others_with_work(arbiter, d, t) * (ARBITER_SHORT * 1000 + away));
 
         return seat->rate_ppm > 0 && seat->run_ns > 0 &&
                (double)seat->run_ns * PPM / (double)seat->rate_ppm <=

@@ -234,6 +234,7 @@ unsigned arbiter_step(struct arbiter *arbiter, uint64_t now, struct arbiter_acti
                 for (unsigned i = 0; i < device->count; i++) {
                         struct seat *seat = seat_of(arbiter, d, device->order[i]);
 
+                        arb_notice_rest(arbiter, d, device->order[i], now);
                         arb_judge(arbiter, d, device->order[i], now);
                         if (seat->kind != ARBITER_IDLE && !is_steady(arbiter, device, now))
                                 next = MIN_OF(next, now + ARBITER_LOOK);

@@ -5,7 +5,6 @@
 #include <errno.h>
 
 #define PAST_STEP    (ARBITER_MS / 2)
-#define LOOP_LASTS   (1000 * ARBITER_MS) /* when it has nothing to do */
 #define COMINGS_TIME (2000 * ARBITER_MS)
 #define BEGINS_FOR                                                                                 \
         (500 * ARBITER_MS) /* who has just come makes some contexts, and then no more              \
@@ -170,7 +169,8 @@ int arbiter_observe(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned
         const struct arbiter_sight *sight)
 {
         struct seat *seat = arb_find_seat(arbiter, id, device);
-        bool first;
+        bool first, launched, stays;
+        uint64_t since;
 
         if (!seat)
                 return -ENOENT;
@@ -207,9 +207,27 @@ int arbiter_observe(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned
                 seat->slice_us = 0;
                 seat->thread_block = false;
                 seat->in_part |= seat->disabled;
-                seat->disabled = false;
+                arb_enabled(seat, now);
         }
+        stays = !first && sight->demand == ARBITER_DEMAND_UNKNOWN &&
+                seat->sight.demand == ARBITER_DEMAND_NONE && !seat->disabled &&
+                sight->source == seat->sight.source && sight->starts == seat->sight.starts &&
+                sight->used_ns <= seat->sight.used_ns + sight->precision_ns &&
+                !(sight->launches_known && sight->launched_at > seat->sight.since);
+        since = seat->sight.since;
         seat->sight = *sight;
+        /* when it has some again, it has the engine before long, or shows that it waits */
+        if (stays) {
+                seat->sight.demand = ARBITER_DEMAND_NONE;
+                seat->sight.since = since;
+        }
+        /* what it has launched since is not recorded yet */
+        launched = sight->launches_known && sight->demand == ARBITER_DEMAND_NONE &&
+                   sight->launched_at > sight->since;
+        if (launched) {
+                seat->sight.demand = ARBITER_DEMAND_UNKNOWN;
+                seat->sight.since = sight->launched_at;
+        }
         seat->seen = true;
         if (first) {
                 seat->seen_since = now;
@@ -219,9 +237,10 @@ int arbiter_observe(struct arbiter *arbiter, uint64_t now, uint64_t id, unsigned
                 bool used = account_best(&seat->account) >
                             seat->mark.used_ns + 2 * seat->sight.precision_ns;
 
-                if (sight->demand == ARBITER_DEMAND_WORK ||
-                        (sight->demand == ARBITER_DEMAND_UNKNOWN && used)) {
-                        seat->was_loop = seat->was_loop && now < seat->rested + LOOP_LASTS;
+                if (sight->demand == ARBITER_DEMAND_WORK || launched ||
+                        (seat->rests && sight->launched_at != seat->rest_launched) ||
+                        (sight->demand == ARBITER_DEMAND_UNKNOWN && used && !seat->rests)) {
+                        seat->was_loop = seat->was_loop && now < seat->rested + ARB_LOOP_LASTS;
                         seat->kind = seat->was_loop ? ARBITER_SYNCHRONOUS : ARBITER_BACKLOGGED;
                         seat->queued_since = now;
                         seat->fill_ppm = PPM;

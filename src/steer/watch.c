@@ -16,7 +16,8 @@
 
 #define MS 1000000u
 /* Between two looks: what is not looked at yet is not known. */
-#define LOOK (10 * MS)
+#define LOOK        (10 * MS)
+#define LOOK_LATEST (12 * MS)
 /* While nothing is recorded a look only goes on with what is known. */
 #define LOOK_REST (20 * MS)
 /* Who has something to do when its channels are enabled has been recorded by then. */
@@ -47,7 +48,7 @@ struct watch {
         pthread_mutex_t lock;
         pthread_cond_t wake;
         bool end;
-        uint64_t next; /* look */
+        uint64_t looked, next; /* last look, and the next */
         struct steer_record record[STEER_RECORDS_MAX];
         struct steer_sample sample[STEER_SAMPLES_MAX];
         struct watched device[STEER_MAX_DEVICES];
@@ -268,6 +269,7 @@ static void *run(void *argument)
                         (void)pthread_cond_timedwait(&watch->wake, &watch->lock, &until);
                         now = clock_ns();
                 }
+                watch->looked = now;
                 watch->next = now + LOOK;
                 end = watch->end;
                 pthread_mutex_unlock(&watch->lock);
@@ -496,6 +498,19 @@ void watch_turns(struct watch *watch, unsigned device, uint32_t pid, uint64_t at
         pthread_mutex_unlock(&watch->lock);
 }
 
+/* What comes of it that somebody was enabled then; also in place of a look that would come just
+ * before: of turns that are as long as it is between looks, none would be seen. */
+static void look_after(struct watch *watch, uint64_t enabled)
+{
+        uint64_t next = enabled + LOOK_ENABLED;
+
+        if (next > watch->next && next > watch->looked + LOOK_LATEST)
+                return;
+        if (next < watch->next)
+                pthread_cond_signal(&watch->wake);
+        watch->next = next;
+}
+
 void watch_switched(struct watch *watch, unsigned device, uint32_t pid, uint64_t from, uint64_t to,
         bool disabled)
 {
@@ -506,9 +521,7 @@ void watch_switched(struct watch *watch, unsigned device, uint32_t pid, uint64_t
         diary_note(watch->diary, "off", device, "%u %" PRIu64 " %" PRIu64 " %d", pid, from, to,
                 (int)disabled);
         end_rest(watch, device);
-        if (!disabled && watch->next > to + LOOK_ENABLED) {
-                watch->next = to + LOOK_ENABLED;
-                pthread_cond_signal(&watch->wake);
-        }
+        if (!disabled && watch->next > to)
+                look_after(watch, to);
         pthread_mutex_unlock(&watch->lock);
 }

@@ -131,7 +131,7 @@ static uint64_t block_of(const struct program *program)
 static void submit(struct world *world, struct client *client, uint64_t now, uint64_t work)
 {
         set_pending(client, now, true);
-        client->submitted = now;
+        client->submitted = client->keeps.launched = now;
         schedule_submit(
                 &world->gpu[client->device], client->group, work, block_of(&client->program));
 }
@@ -301,7 +301,7 @@ int world_join(struct world *world, uint64_t id, const unsigned *devices, unsign
                 client->latency = NULL;
                 client->latencies = 0;
                 client->disabled_since = 0;
-                client->keeps.on = client->keeps.off = false;
+                memset(&client->keeps, 0, sizeof(client->keeps));
                 client->live = true;
                 client->id = id;
                 client->device = devices[i];
@@ -365,6 +365,13 @@ static void begin_call(struct world *world, struct lane *lane)
         world->steered_ns[lane - world->lane] += call->cost;
 }
 
+/* As src/steer/watch.c: also in place of a look that would come just before. */
+static void look_after(struct watcher *watcher, uint64_t at)
+{
+        if (at < watcher->next || at < watcher->looked + 12 * MS)
+                watcher->next = at;
+}
+
 static void finish_call(struct world *world, struct lane *lane)
 {
         const struct call *call = &lane->call[lane->first % WORLD_CALLS];
@@ -407,7 +414,7 @@ static void finish_call(struct world *world, struct lane *lane)
                         switches_off(switches, (uint32_t)client->id, world->now - call->cost,
                                 world->now, action->act == ARBITER_DISABLE);
                         if (action->act == ARBITER_ENABLE)
-                                watcher->next = MIN_OF(watcher->next, world->now + 1700 * US);
+                                look_after(watcher, world->now + 1700 * US);
                         break;
                 }
                 if (switches->rest.on)
@@ -549,6 +556,7 @@ static void watch(struct world *world, unsigned d)
         uint64_t pause;
 
         watcher->next = world->now + 10 * MS;
+        watcher->looked = world->now;
         if (watcher->switches.rest.on) {
                 /* there are no records of that time */
                 while (watcher->records < gpu->records &&
@@ -590,11 +598,11 @@ static void watch(struct world *world, unsigned d)
         }
 }
 
-static void see_switches(
-        struct world *world, const struct client *client, struct arbiter_sight *sight)
+static void see_switches(struct world *world, struct client *client, struct arbiter_sight *sight)
 {
         struct switches *switches = &world->watcher[client->device].switches;
         struct switches_sight seen;
+        struct arbiter_state state;
 
         sight->block_ns = 0;
         sight->precision_ns = 60 * US;
@@ -603,16 +611,17 @@ static void see_switches(
         sight->starts_known = sight->wanted_known = sight->blind_alone = true;
         sight->keeps_turns = world->keeps;
         sight->demand = ARBITER_DEMAND_NONE;
+        if (arbiter_inspect(world->arbiter, client->id, client->device, &state) == 0 &&
+                state.kind == ARBITER_SYNCHRONOUS && state.turns)
+                client->keeps.looked_until = world->now + SEC;
+        sight->launches_known = world->keeps && world->now < client->keeps.looked_until;
+        sight->launched_at = client->launch_at <= world->now ? world->now : client->keeps.launched;
         if (switches_sight(switches, (uint32_t)client->id, &seen) < 0)
                 return;
         sight->demand = seen.demand == SWITCHES_WORK   ? ARBITER_DEMAND_WORK
                         : seen.demand == SWITCHES_NONE ? ARBITER_DEMAND_NONE
                                                        : ARBITER_DEMAND_UNKNOWN;
         sight->since = seen.since;
-        if (client->keeps.off && seen.demand == SWITCHES_NONE && client->launch_at <= world->now) {
-                sight->demand = ARBITER_DEMAND_WORK;
-                sight->since = client->launch_at;
-        }
         sight->used_ns = client->used_before + seen.used_ns;
         sight->starts = seen.starts;
         sight->wanted_ns = seen.wanted_ns;

@@ -75,6 +75,8 @@ struct client {
         struct {
                 bool on, off; /* it keeps its turns by the clock; it is another's */
                 struct cleave_turns told;
+                uint64_t launched;     /* or waited to, last */
+                uint64_t looked_until; /* at that */
         } keeps;
         bool by_cap; /* a cap without a guarantee */
         uint64_t on_ns, on_until;
@@ -111,6 +113,7 @@ struct world {
         struct watcher {
                 struct switches switches;
                 uint64_t next;    /* look */
+                uint64_t looked;  /* last */
                 uint64_t records; /* taken */
                 uint64_t asked;
                 /* how busy the engine was in each 0.2 s, as its own ring of samples says */
