@@ -42,7 +42,8 @@
  * his runs counted in, or much at a time) get the device in turns of about ARBITER_TURN, as
  * long as their shares, while the others' channels are disabled: two calls, 0.5 ms lost a turn,
  * 0.419 + 0.419. Where only such loops take turns somebody waits for each, and they are shorter, as
- * a late call comes on top of that: 3/5 of it, and 2/5 among loops of like kernels. Of these the
+ * a late call comes on top of that: 3/5 of it, and 2/5 among loops of like kernels
+ * (3/4 where a loop and one other take turns). Of these the
  * next is enabled before the last is disabled, so that they meet for the time of a call, each in
  * the other's pauses, in place of an engine that is idle for as long. Small shares have one turn
  * together and divide it by slices. A tenant that only now and then has something to do takes no

@@ -9,6 +9,7 @@
 #define TURN_PATIENT (2 * ARBITER_TURN)
 #define TURN_LOOPS   (ARBITER_TURN / 5 * 3)
 #define TURN_ALIKE   (ARBITER_TURN / 5 * 2)
+#define TURN_OF_TWO  (ARBITER_TURN / 4 * 3)
 #define ALIKE        3u       /* kernels, of which the shortest lately are known */
 #define ALIKE_LEAST  20000ull /* ns: what is shorter does as well */
 #define TURN_SMALL   60000    /* ppm: less is not worth a turn of its own */
@@ -269,7 +270,8 @@ static unsigned lowest_bit(uint32_t bits)
 
 /* How long one is, at least. Queues do not mind to wait for longer, and where there are only loops
  * somebody waits for each, so that a turn which ends some ms late is not to be long besides; less
- * is lost by one of loops that are alike. */
+ * is lost by one of loops that are alike. That a queue has ended is seen in its next turn: of a
+ * loop and a queue both turns, and that, are to take no more than 20 ms. */
 static uint64_t shortest_turn(struct arbiter *arbiter, const struct turns *turns, uint64_t rows)
 {
         bool patient = true, only_loops = true, alike = true;
@@ -282,7 +284,9 @@ static uint64_t shortest_turn(struct arbiter *arbiter, const struct turns *turns
                 }
         if (patient)
                 return MIN_OF(MAX_OF(ARBITER_FRAME_MAX / rows, ARBITER_TURN), TURN_PATIENT);
-        return alike ? TURN_ALIKE : only_loops ? TURN_LOOPS : ARBITER_TURN;
+        if (only_loops)
+                return alike ? TURN_ALIKE : TURN_LOOPS;
+        return rows == 2 ? TURN_OF_TWO : ARBITER_TURN;
 }
 
 /* Its part of a frame, all of whose turns are wanted now, or will be. Others' turns may have been

@@ -104,7 +104,8 @@ static_assert(sizeof(struct cleave_grant_page) == 1088, "layout");
  *
  * CLEAVE_GATE_TURNS, of short kernels that somebody waits for (policy/arbiter.h, struct
  * arbiter_turn): launches pass from one time to another and so again each period, and always after
- * good_until. They are not measured.
+ * good_until. They are not measured. With a period of 0 they always pass: then it is wanted_at
+ * alone (struct cleave_gate_use) that is asked for.
  */
 struct cleave_gate {
         _Atomic uint32_t
