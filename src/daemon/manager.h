@@ -122,10 +122,10 @@ struct tenant_device {
                 double over_ns;
                 uint64_t again_at; /* before that it is not left to */
         } keeps;
-        /* its programs say when they launch: since when, and unless it goes on, until when */
+        /* its programs say when they launch, since then */
         struct {
                 bool said;
-                uint64_t since, until;
+                uint64_t since;
         } launches;
         uint64_t on_ns, on_until; /* time with groups and enabled, up to on_until (monotonic) */
         /* of its processes, summed up over those that have ended; as policy/switches.h has them */

@@ -356,6 +356,18 @@ void arbiter_resume(struct arbiter *arbiter, uint64_t now)
         arbiter->next = now;
 }
 
+static bool is_heard(const struct arbiter *arbiter, const struct seat *seat, unsigned d)
+{
+        const struct device *device = &arbiter->device[d];
+        unsigned turns = 0;
+
+        if (seat->turn == TURN_FREE || seat->kind != ARBITER_SYNCHRONOUS)
+                return false;
+        for (unsigned i = 0; i < device->count; i++)
+                turns += seat_of((struct arbiter *)arbiter, d, device->order[i])->turn != TURN_FREE;
+        return turns > 2 || seat->rests;
+}
+
 int arbiter_inspect(
         const struct arbiter *arbiter, uint64_t id, unsigned device, struct arbiter_state *ret)
 {
@@ -368,6 +380,7 @@ int arbiter_inspect(
                 .disabled = seat->disabled,
                 .capped_off = arbiter->tenant[find(arbiter, id)].capped_off,
                 .turns = seat->turn != TURN_FREE,
+                .heard = is_heard(arbiter, seat, device),
                 .thread_block = seat->thread_block,
                 .slice_us = seat->slice_us,
                 .target_ppm = seat->target_ppm,

@@ -220,10 +220,12 @@ enum arbiter_kind {
 
 struct arbiter_state {
         enum arbiter_kind kind;
-        bool disabled;     /* in force */
-        bool capped_off;   /* its budget is used up until the next period */
-        bool turns;        /* it takes turns */
-        bool refused;      /* calls for it have failed three times in a row */
+        bool disabled;   /* in force */
+        bool capped_off; /* its budget is used up until the next period */
+        bool turns;      /* it takes turns */
+        bool heard;      /* when it launches is worth knowing: it is a loop beside several who take
+                            turns, or it rests. Beside one, records tell soon enough. */
+        bool refused;    /* calls for it have failed three times in a row */
         bool thread_block; /* in force */
         uint64_t slice_us; /* in force, 0: the driver's */
         unsigned target_ppm;

@@ -611,10 +611,10 @@ static void see_switches(struct world *world, struct client *client, struct arbi
         sight->starts_known = sight->wanted_known = sight->blind_alone = true;
         sight->keeps_turns = world->keeps;
         sight->demand = ARBITER_DEMAND_NONE;
-        if (arbiter_inspect(world->arbiter, client->id, client->device, &state) == 0 &&
-                state.kind == ARBITER_SYNCHRONOUS && state.turns)
-                client->keeps.looked_until = world->now + SEC;
-        sight->launches_known = world->keeps && world->now < client->keeps.looked_until;
+        client->keeps.heard = client->keeps.on || (arbiter_inspect(world->arbiter, client->id,
+                                                           client->device, &state) == 0 &&
+                                                          state.heard);
+        sight->launches_known = world->keeps && client->keeps.heard;
         sight->launched_at = client->launch_at <= world->now ? world->now : client->keeps.launched;
         if (switches_sight(switches, (uint32_t)client->id, &seen) < 0)
                 return;

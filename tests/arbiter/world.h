@@ -75,8 +75,8 @@ struct client {
         struct {
                 bool on, off; /* it keeps its turns by the clock; it is another's */
                 struct cleave_turns told;
-                uint64_t launched;     /* or waited to, last */
-                uint64_t looked_until; /* at that */
+                bool heard;        /* when it launches */
+                uint64_t launched; /* or waited to, last */
         } keeps;
         bool by_cap; /* a cap without a guarantee */
         uint64_t on_ns, on_until;
