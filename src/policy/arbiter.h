@@ -43,7 +43,7 @@
  * long as their shares, while the others' channels are disabled: two calls, 0.5 ms lost a turn,
  * 0.419 + 0.419. Where only such loops take turns somebody waits for each, and they are shorter, as
  * a late call comes on top of that: 3/5 of it, and 2/5 among loops of like kernels
- * (3/4 where a loop and one other take turns). Of these the
+ * (3/4 where a loop and one other take turns). Of the latter the
  * next is enabled before the last is disabled, so that they meet for the time of a call, each in
  * the other's pauses, in place of an engine that is idle for as long. Small shares have one turn
  * together and divide it by slices. A tenant that only now and then has something to do takes no
@@ -53,7 +53,8 @@
  * longest, and not shorter than nearly what it is due of that time, less what it had of it beyond
  * its part: calls may take 0.1 s, as the driver makes none while it takes down the contexts of a
  * process that has died; one in which its holder had next to nothing, as somebody else comes first,
- * goes on, at most for thrice its length and ARBITER_FRAME_MAX, or does not count. Pauses are known
+ * goes on, at most for thrice its length and ARBITER_FRAME_MAX, or does not count. Who
+ * has it and rests, by his launches or by the records, passes it on. Pauses are known
  * from arbiter_sight.starts and .wanted_ns; where these are unknown, a tenant that leaves its
  * slices unused is tried out with a turn, and if it leaves that unused too, not again before a time
  * that doubles from ARBITER_TRIAL_MIN to ARBITER_TRIAL_MAX. Where pauses are known only to a slice
