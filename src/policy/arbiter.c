@@ -356,6 +356,7 @@ void arbiter_resume(struct arbiter *arbiter, uint64_t now)
         arbiter->next = now;
 }
 
+/* Whether records tell too late that it rests. */
 static bool is_heard(const struct arbiter *arbiter, const struct seat *seat, unsigned d)
 {
         const struct device *device = &arbiter->device[d];

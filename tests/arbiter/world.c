@@ -598,7 +598,8 @@ static void watch(struct world *world, unsigned d)
         }
 }
 
-static void see_switches(struct world *world, struct client *client, struct arbiter_sight *sight)
+static void see_switches(
+        struct world *world, const struct client *client, struct arbiter_sight *sight)
 {
         struct switches *switches = &world->watcher[client->device].switches;
         struct switches_sight seen;
@@ -611,10 +612,10 @@ static void see_switches(struct world *world, struct client *client, struct arbi
         sight->starts_known = sight->wanted_known = sight->blind_alone = true;
         sight->keeps_turns = world->keeps;
         sight->demand = ARBITER_DEMAND_NONE;
-        client->keeps.heard = client->keeps.on || (arbiter_inspect(world->arbiter, client->id,
-                                                           client->device, &state) == 0 &&
-                                                          state.heard);
-        sight->launches_known = world->keeps && client->keeps.heard;
+        sight->launches_known =
+                world->keeps && (client->keeps.on || (arbiter_inspect(world->arbiter, client->id,
+                                                              client->device, &state) == 0 &&
+                                                             state.heard));
         sight->launched_at = client->launch_at <= world->now ? world->now : client->keeps.launched;
         if (switches_sight(switches, (uint32_t)client->id, &seen) < 0)
                 return;

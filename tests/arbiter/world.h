@@ -75,7 +75,6 @@ struct client {
         struct {
                 bool on, off; /* it keeps its turns by the clock; it is another's */
                 struct cleave_turns told;
-                bool heard;        /* when it launches */
                 uint64_t launched; /* or waited to, last */
         } keeps;
         bool by_cap; /* a cap without a guarantee */
