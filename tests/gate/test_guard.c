@@ -559,7 +559,8 @@ static void test_unknown_kernels(void **state)
                 fail_msg("%u us were in the queue", (unsigned)(deepest / 1000));
 }
 
-/* More kernels than there is room for prices: those that are used stay known. */
+/* More kernels than there is room for prices: those that are used stay known. They are
+ * longer than a launch takes where a sanitizer looks on: else the stream runs dry after each. */
 static void test_many_kernels(void **state)
 {
         static char f[3][1000];
@@ -569,21 +570,21 @@ static void test_many_kernels(void **state)
         lease(0, FOREVER, 20 * MS);
         for (unsigned round = 0; round < 3; round++)
                 for (unsigned i = 0; i < 1000; i++)
-                        (void)kernel(&f[round][i], 10);
+                        (void)kernel(&f[round][i], 40);
         (void)cuStreamSynchronize(stream);
         /* known ones need no marker each */
         for (unsigned i = 0; i < 200; i++)
-                (void)kernel(&f[2][800 + i], 10);
+                (void)kernel(&f[2][800 + i], 40);
         (void)cuStreamSynchronize(stream);
         done_count = 0;
         before = used();
         for (unsigned i = 0; i < 200; i++)
-                (void)kernel(&f[2][800 + i], 10);
+                (void)kernel(&f[2][800 + i], 40);
         (void)cuStreamSynchronize(stream);
         assert_true(count_of('E') <= 60);
         took = used() - before;
-        if (took < 1500000 || took > 20 * MS)
-                fail_msg("2 ms are counted as %u us", (unsigned)(took / 1000));
+        if (took < 6 * MS || took > 30 * MS)
+                fail_msg("8 ms are counted as %u us", (unsigned)(took / 1000));
 }
 
 static void test_use_is_measured(void **state)
