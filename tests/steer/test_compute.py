@@ -375,6 +375,8 @@ class Compute(unittest.TestCase):
         capped = self.tenant("c", "--compute-max", "4")
         self.assertTrue(eventually(lambda: self.seen(0.2, capped)["on"] < 0.8), self.use("c"))
         pid = self.steering()
+        # some of his periods
+        time.sleep(0.5)
         self.world.stop_daemon()
         self.assertTrue(eventually(lambda: gone(pid), 5))
         path = f"{kept}.{pid}"
